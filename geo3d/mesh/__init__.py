@@ -1,0 +1,1 @@
+"""Meshes: reading, checking, repairing, measuring."""

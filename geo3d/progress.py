@@ -1,0 +1,29 @@
+"""Progress leaves every long computation through one callback that receives a mapping.
+
+An event has the keys ``stage`` (what is being done, a short phrase), ``step`` (done so far),
+``total`` (how many in all, or None) and ``metrics`` (numbers worth showing, may be empty).  Listeners
+(terminal bar, JSON lines, viewer) are ordinary callables.  A listener may raise `Cancelled`; the
+computation lets it pass, so that a job stops within one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+ProgressCallback = Callable[[Mapping[str, Any]], None]
+
+
+def ignore_progress(event: Mapping[str, Any]) -> None:
+    """Listen to nothing: the default callback."""
+
+
+def report(
+    progress: ProgressCallback,
+    stage: str,
+    step: int,
+    total: int | None = None,
+    **metrics: float | int | str,
+) -> None:
+    """Send one event to ``progress``."""
+    progress({"stage": stage, "step": step, "total": total, "metrics": metrics})

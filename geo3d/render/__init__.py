@@ -1,0 +1,1 @@
+"""Cameras and pictures made on the CPU."""

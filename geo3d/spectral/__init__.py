@@ -1,0 +1,1 @@
+"""Spectral geometry: eigenbases, descriptors, functional maps, ZoomOut."""

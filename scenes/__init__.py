@@ -1,0 +1,1 @@
+"""Generate geometry: objects and street scenes (see docs/how-to-choose.md for what has landed)."""

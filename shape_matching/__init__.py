@@ -1,0 +1,1 @@
+"""Compare shapes: dense correspondence between two surfaces, and its evaluation."""
