@@ -1,0 +1,40 @@
+"""Fixtures and folders shared by all tests.
+
+geo3d must not be imported at the top of this file: pytest loads it before the run-time type checks
+are installed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the session its own cache folder, so that tests neither use nor fill the user's."""
+    base = tmp_path_factory.getbasetemp() / "geo3d-cache"
+    monkeypatch.setenv("GEO3D_CACHE", str(base))
+
+
+@pytest.fixture(scope="session")
+def golden_root() -> Path:
+    """Return the folder of golden cases, or skip."""
+    return _folder("GEO3D_GOLDEN", ROOT.parent / "shared" / "golden")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Return the folder of real data sets, or skip."""
+    return _folder("GEO3D_DATA", ROOT.parent / "shared" / "data")
+
+
+def _folder(variable: str, default: Path) -> Path:
+    folder = Path(os.environ.get(variable, default))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; set {variable}")
+    return folder
