@@ -1,0 +1,112 @@
+"""Listeners to progress events (see `geo3d.progress`): terminal, file, viewer, cancel.
+
+A listener is a callable that receives a mapping with ``stage step total metrics``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
+
+
+def chain(*listeners: ProgressCallback) -> ProgressCallback:
+    """Return a listener that tells each of ``listeners`` in turn."""
+
+    def tell(event: Mapping[str, Any]) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell
+
+
+def cancel_listener(run: Run) -> ProgressCallback:
+    """Return a listener that keeps ``run`` alive and raises `Cancelled` when it is cancelled."""
+
+    def tell(event: Mapping[str, Any]) -> None:
+        run.check_cancelled()
+
+    return tell
+
+
+def jsonl_listener(path: str | os.PathLike[str]) -> ProgressCallback:
+    """Return a listener that appends each event, with the time, to a JSON-lines file."""
+    target = Path(path)
+
+    def tell(event: Mapping[str, Any]) -> None:
+        line = json.dumps({"time": round(time.time(), 3), **event}, default=str)
+        with target.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    return tell
+
+
+def gradio_listener(progress: Callable[..., Any]) -> ProgressCallback:
+    """Return a listener that moves a ``gradio.Progress`` bar."""
+
+    def tell(event: Mapping[str, Any]) -> None:
+        total = event["total"]
+        position = (event["step"], total) if total else None
+        progress(position, desc=_description(event), unit="steps")
+
+    return tell
+
+
+class tqdm_listener:
+    """A listener that draws one bar per stage on stderr, with the time left.
+
+    A stage shows only once it has lasted ``delay`` seconds: quick ones leave no trace.  Steps are
+    absolute; a stage that starts again, or another stage, closes the bar before.
+    """
+
+    def __init__(self, delay: float = 2.0, disable: bool = False) -> None:
+        self.delay = delay
+        self.disable = disable
+        self._bar: Any = None
+        self._stage = ""
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Receive one event."""
+        if self.disable:
+            return
+        bar = self._bar
+        if bar is None or event["stage"] != self._stage or event["step"] < bar.n:
+            bar = self._start(event)
+        bar.total = event["total"]
+        if event["metrics"]:
+            bar.set_postfix(event["metrics"], refresh=False)
+        bar.update(event["step"] - bar.n)
+        if event["step"] == event["total"]:
+            self.close()
+
+    def close(self) -> None:
+        """End the present bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _start(self, event: Mapping[str, Any]) -> Any:
+        from tqdm import tqdm
+
+        self.close()
+        self._stage = event["stage"]
+        # `delay` alone would still draw on close; leave=False removes what is drawn.
+        self._bar = tqdm(
+            total=event["total"], desc=self._stage, delay=self.delay, leave=False, unit="step"
+        )
+        return self._bar
+
+
+def _description(event: Mapping[str, Any]) -> str:
+    shown = ", ".join(f"{key} {_short(value)}" for key, value in event["metrics"].items())
+    return f"{event['stage']} ({shown})" if shown else str(event["stage"])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
