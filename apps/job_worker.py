@@ -1,0 +1,88 @@
+"""The child process of one job: runs a verb of the command line and writes down how it went.
+
+``python -m apps.job_worker FOLDER``.  The files are described in `apps.jobs`, the other side.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+from apps.jobs import end_job, read_json, run_folder
+from geo3d.errors import Geo3dError
+
+CANCELLED_CODE = 130
+HEARTBEAT_S = 1.0
+CANCEL_POLL_S = 0.1
+
+
+def work(folder: Path, main: Callable[[Sequence[str]], int]) -> int:
+    """Run ``main`` with the job's arguments, keep its heartbeat, write its end; return its code."""
+    record = read_json(folder / "job.json")
+    if record is None or not _claim(folder):
+        return 2
+    stop = threading.Event()
+    heart = threading.Thread(target=_beat, args=(folder, stop), daemon=True)
+    heart.start()
+    try:
+        code = main(record["argv"])
+    except SystemExit as usage:  # argparse: the arguments are wrong
+        code = usage.code if isinstance(usage.code, int) else 2
+    finally:
+        stop.set()
+        heart.join()
+    sys.stdout.flush()
+    if code == 0:
+        end_job(folder, "done")
+    elif code == CANCELLED_CODE or (folder / "cancel").exists():
+        end_job(folder, "cancelled")
+    else:
+        end_job(folder, "failed", _reported_error(folder))
+    return code
+
+
+def _claim(folder: Path) -> bool:
+    """Write started.json; False if another process has it already."""
+    me = psutil.Process()
+    try:
+        with (folder / "started.json").open("x", encoding="utf-8") as file:
+            json.dump({"pid": me.pid, "created": me.create_time(), "time": time.time()}, file)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _beat(folder: Path, stop: threading.Event) -> None:
+    """Show life, and pass a wish to stop on to the run folder, where the verb looks for it."""
+    last = 0.0
+    while True:
+        if time.monotonic() - last >= HEARTBEAT_S:
+            (folder / "heartbeat").touch()
+            last = time.monotonic()
+        if (folder / "cancel").exists() and (run := run_folder(folder)) is not None:
+            (run / "cancel").touch()
+        if stop.wait(CANCEL_POLL_S):
+            return
+
+
+def _reported_error(folder: Path) -> Geo3dError:
+    """Return the error that the verb printed as JSON."""
+    result = read_json(folder / "result.json") or {}
+    error = result.get("error")
+    if not isinstance(error, dict) or error.get("code") == "internal.unexpected":
+        return Geo3dError(
+            "job.failed", "The job failed unexpectedly.", "Its folder's log.txt tells more."
+        )
+    return Geo3dError(str(error["code"]), str(error["message"]), str(error.get("hint", "")))
+
+
+if __name__ == "__main__":
+    from apps.cli import main as command_line
+
+    sys.exit(work(Path(sys.argv[1]), command_line))
