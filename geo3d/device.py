@@ -36,7 +36,7 @@ def pick_device(name: str = "auto") -> torch.device:
 def explain_device(name: str = "auto") -> tuple[torch.device, str]:
     """Return the device for ``name`` and one sentence on why; see `pick_device`."""
     if name == "auto":
-        reason = _why_not_cuda(0)
+        reason = why_not_cuda(0)
         if reason is None:
             return torch.device("cuda:0"), f"auto chose {torch.cuda.get_device_name(0)}"
         return torch.device("cpu"), f"auto chose the CPU: {reason}"
@@ -44,10 +44,10 @@ def explain_device(name: str = "auto") -> tuple[torch.device, str]:
         return torch.device("cpu"), "asked for"
     if match := re.fullmatch(r"cuda(?::(\d{1,3}))?", name):
         index = int(match[1] or 0)
-        _require(name, _why_not_cuda(index))
+        _require(name, why_not_cuda(index))
         return torch.device("cuda", index), "asked for"
     if name == "mps":
-        _require(name, _why_not_mps())
+        _require(name, why_not_mps())
         return torch.device("mps"), "asked for"
     raise ConfigError(
         "device.unknown", f"There is no device {name!r}.", "Use auto, cpu, cuda, cuda:N or mps."
@@ -81,8 +81,8 @@ def _require(name: str, reason: str | None) -> None:
         )
 
 
-def _why_not_cuda(index: int) -> str | None:
-    """Return None if the CUDA device works, else the reason it does not."""
+def why_not_cuda(index: int = 0) -> str | None:
+    """Return None if CUDA device ``index`` works, else the reason it does not."""
     if torch.version.cuda is None and torch.version.hip is None:
         return "this torch is a CPU build"
     if not torch.cuda.is_available():
@@ -97,6 +97,7 @@ def _why_not_cuda(index: int) -> str | None:
     return None
 
 
-def _why_not_mps() -> str | None:
+def why_not_mps() -> str | None:
+    """Return None if an Apple GPU can be used, else the reason it cannot."""
     # "auto" never picks MPS: it has no float64, which the spectral parts need.
     return None if torch.backends.mps.is_available() else "no Apple GPU is found"

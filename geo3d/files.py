@@ -27,7 +27,8 @@ _PACKAGE = Path(__file__).resolve().parent
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` on success and is removed on failure.
 
-    It has the suffix of ``path``.  Folders above ``path`` are made.  The writer must have closed the file when the block ends.
+    It has the suffix of ``path``, whose folders are made.  The writer must have closed the file
+    when the block ends.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
