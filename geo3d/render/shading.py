@@ -1,0 +1,185 @@
+"""Shaded pictures of meshes and point clouds on the CPU.
+
+Notation: h w image, p rays, v vertices; images are sRGB uint8, light is added up in linear values.
+A mesh is shown with smooth vertex normals turned towards the viewer, one key light above the
+viewer's left shoulder (with an optional shadow), a weak fill light and sky/ground ambient light.
+Points are drawn as small lit spheres.  Edges are smoothed by rendering larger and averaging.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from geo3d.errors import InputError
+from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.ops import unit_rows, vertex_normals
+from geo3d.render.cameras import Camera
+from geo3d.render.raycast import RAYS_AT_ONCE, RayCaster
+
+CLAY = np.array([196, 190, 182], np.uint8)
+"""Colour of a mesh that has none."""
+GAMMA = 2.2
+_AMBIENT_SKY, _AMBIENT_GROUND, _KEY, _FILL = 0.42, 0.24, 0.62, 0.12
+
+
+@dataclass(frozen=True)
+class Style:
+    """How pictures are drawn."""
+
+    background: tuple[int, int, int] = (255, 255, 255)
+    """sRGB behind the shape."""
+    supersample: int = 2
+    """Samples per pixel side; 1 draws without smoothing."""
+    shadow: bool = True
+    """Whether parts of the shape shade each other from the key light."""
+    point_radius: float | None = None
+    """Radius of drawn points in pixels; by default from their spacing."""
+
+
+DEFAULT_STYLE = Style()
+
+
+def render_mesh(
+    mesh: Mesh,
+    camera: Camera,
+    vertex_colors: UInt8[np.ndarray, "v 3"] | None = None,
+    style: Style = DEFAULT_STYLE,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a shaded picture; colours are the argument's, else the mesh's own, else clay.
+
+    Raises:
+        InputError: ``render.bad_colors`` where the colours do not fit the vertices.
+    """
+    colors = _colors_of(mesh, vertex_colors)
+    s = style.supersample
+    big = replace(
+        camera,
+        fx=camera.fx * s,
+        fy=camera.fy * s,
+        cx=camera.cx * s,
+        cy=camera.cy * s,
+        width=camera.width * s,
+        height=camera.height * s,
+    )
+    albedo = (colors / 255.0) ** GAMMA
+    if mesh.is_point_cloud:
+        linear = _points_image(mesh, big, albedo, style)
+    else:
+        linear = _mesh_image(mesh, big, albedo, style)
+    small = linear.reshape(camera.height, s, camera.width, s, 3).mean(axis=(1, 3))
+    return np.rint(255.0 * np.clip(small, 0, 1) ** (1 / GAMMA)).astype(np.uint8)
+
+
+def _colors_of(mesh: Mesh, vertex_colors: np.ndarray | None) -> np.ndarray:
+    if vertex_colors is None:
+        vertex_colors = mesh.vertex_colors
+    if vertex_colors is None:
+        return np.broadcast_to(CLAY, (mesh.n_vertices, 3))
+    if vertex_colors.shape != (mesh.n_vertices, 3):
+        raise InputError(
+            "render.bad_colors",
+            f"{mesh.name} has {mesh.n_vertices} vertices, the colours are {vertex_colors.shape}.",
+            "Give one RGB triple per vertex.",
+        )
+    return vertex_colors
+
+
+def _empty_image(camera: Camera, style: Style) -> Float[np.ndarray, "p 3"]:
+    background = (np.array(style.background) / 255.0) ** GAMMA
+    return np.tile(background, (camera.height * camera.width, 1))
+
+
+def _mesh_image(mesh: Mesh, camera: Camera, albedo: np.ndarray, style: Style) -> np.ndarray:
+    caster, normals = RayCaster(mesh), vertex_normals(mesh)
+    image = _empty_image(camera, style)
+    extent = float(np.ptp(mesh.vertices, axis=0).max())
+    rows = max(1, RAYS_AT_ONCE // camera.width)
+    for top in range(0, camera.height, rows):
+        origins, directions = camera.rays(slice(top, top + rows))
+        hits = caster.cast(origins, directions)
+        seen = np.flatnonzero(hits.face_ids >= 0)
+        corners, weights = mesh.faces[hits.face_ids[seen]], hits.barycentric[seen]
+        normal = unit_rows(_blend(normals, corners, weights))
+        # a surface seen from behind is lit as seen, so open meshes show no black insides
+        away = np.einsum("pi,pi->p", normal, directions[seen]) > 0
+        normal[away] *= -1
+        points = origins[seen] + hits.distance[seen, None] * directions[seen]
+        lit = _key_visibility(caster, points, normal, camera, extent) if style.shadow else 1.0
+        light = _light(normal, camera, lit)
+        image[top * camera.width + seen] = _blend(albedo, corners, weights) * light[:, None]
+    return image.reshape(camera.height, camera.width, 3)
+
+
+def _blend(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    first, second, third = (values[corners[:, i]] * weights[:, i : i + 1] for i in range(3))
+    return first + second + third
+
+
+def _key_direction(camera: Camera) -> Float[np.ndarray, " 3"]:
+    return camera.c2w[:3, :3] @ (np.array([-0.45, -0.75, -0.65]) / 1.09)
+
+
+def _key_visibility(
+    caster: RayCaster,
+    points: np.ndarray,
+    normals: np.ndarray,
+    camera: Camera,
+    extent: float,
+) -> np.ndarray:
+    key = _key_direction(camera)
+    visible = np.ones(len(points))
+    # faces turned away get no key light anyway
+    facing = np.flatnonzero(normals @ key > 0)
+    start = points[facing] + normals[facing] * (4e-3 * extent)
+    blocked = caster.is_hit(start, np.broadcast_to(key, start.shape))
+    visible[facing[blocked]] = 0.35
+    return visible
+
+
+def _light(
+    normals: np.ndarray, camera: Camera, key_visible: np.ndarray | float
+) -> Float[np.ndarray, " p"]:
+    right, down, forward = camera.c2w[:3, :3].T
+    fill = (0.8 * right - 0.1 * down - 0.6 * forward) / 1.005
+    sky = (1.0 - normals @ down) / 2
+    ambient = _AMBIENT_GROUND + (_AMBIENT_SKY - _AMBIENT_GROUND) * sky
+    key = np.clip(normals @ _key_direction(camera), 0, None) * key_visible
+    return ambient + _KEY * key + _FILL * np.clip(normals @ fill, 0, None)
+
+
+def _points_image(cloud: Mesh, camera: Camera, albedo: np.ndarray, style: Style) -> np.ndarray:
+    pixels, depth = camera.project(cloud.vertices.astype(np.float64))
+    image = _empty_image(camera, style)
+    front = np.flatnonzero(depth > 0)
+    # far points first: a later, nearer one paints over them
+    front = front[np.argsort(-depth[front], kind="stable")]
+    centre = np.floor(pixels[front]).astype(np.int64)
+    radius = _point_radius(pixels[front], style)
+    reach = int(np.ceil(radius))
+    steps = np.arange(-reach, reach + 1)
+    dj, di = (grid.ravel() for grid in np.meshgrid(steps, steps, indexing="ij"))
+    round_ = di**2 + dj**2 <= radius**2
+    di, dj = di[round_], dj[round_]
+    across = np.stack([di, dj], axis=1) / (radius + 0.5)
+    local = np.column_stack([across, -np.sqrt(1 - (across**2).sum(axis=1))])
+    light = _light(local @ camera.c2w[:3, :3].T, camera, 1.0)
+    columns, lines = centre[:, :1] + di, centre[:, 1:] + dj
+    inside = (columns >= 0) & (columns < camera.width) & (lines >= 0) & (lines < camera.height)
+    which, spot = np.nonzero(inside)
+    # the last point written to a pixel is the nearest one
+    target = lines[which, spot] * camera.width + columns[which, spot]
+    _, last = np.unique(target[::-1], return_index=True)
+    last = len(target) - 1 - last
+    image[target[last]] = albedo[front[which[last]]] * light[spot[last], None]
+    return image.reshape(camera.height, camera.width, 3)
+
+
+def _point_radius(pixels: np.ndarray, style: Style) -> float:
+    if style.point_radius is not None:
+        return max(1.0, style.point_radius * style.supersample)
+    extent = np.ptp(pixels, axis=0) if len(pixels) else np.ones(2)
+    spacing = np.sqrt(float(np.prod(np.maximum(extent, 1.0))) / max(len(pixels), 1))
+    return float(np.clip(0.7 * spacing, 1.5 * style.supersample, 6.0 * style.supersample))
