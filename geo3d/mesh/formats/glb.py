@@ -1,0 +1,90 @@
+"""GLB (binary glTF 2.0) through trimesh, from memory, with no resolver.
+
+The file is first checked and stripped by `geo3d.mesh.formats.glb_guard`.  Node transforms are
+applied and the meshes of the scene are joined in node order; materials and textures are not read.
+Files of strangers go through `geo3d.mesh.sandbox`, which calls this in a limited child process.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+
+from geo3d.errors import FileFormatError
+from geo3d.mesh.formats.glb_guard import guarded_glb
+from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.raw import Limits, RawMesh
+
+
+def read_glb(data: bytes, limits: Limits) -> RawMesh:
+    """Read a GLB file.
+
+    Raises:
+        FileFormatError: ``mesh_file.bad_structure``, ``.truncated``, ``.lying_header``,
+            ``.external_reference``, ``.unsupported_format``.
+        LimitError: ``mesh_file.too_many_vertices``, ``mesh_file.too_many_faces``.
+    """
+    guarded, notes = guarded_glb(data, limits)
+    import trimesh
+
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            scene = trimesh.load_scene(
+                io.BytesIO(guarded), file_type="glb", process=False, skip_materials=True
+            )
+            vertices, faces, colors = _joined(scene)
+    except MemoryError:
+        raise
+    except Exception as error:  # trimesh raises a dozen classes on damaged files
+        raise FileFormatError(
+            "mesh_file.bad_structure",
+            f"The glTF content cannot be read ({type(error).__name__}).",
+            "Check it with a glTF validator, or export it again.",
+        ) from error
+    return RawMesh(vertices, faces, colors, "glb", tuple(notes))
+
+
+def _joined(scene: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    vertices, faces, colors, offset = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], [], 0
+    for node in scene.graph.nodes_geometry:
+        transform, name = scene.graph[node]
+        part = scene.geometry[name]
+        positions = np.asarray(part.vertices, np.float64)
+        if not np.array_equal(transform, np.eye(4)):
+            positions = positions @ transform[:3, :3].T + transform[:3, 3]
+        vertices.append(positions)
+        faces.append(np.asarray(getattr(part, "faces", faces[0]), np.int64) + offset)
+        colors.append(_colors(part, len(positions)))
+        offset += len(positions)
+    if any(part is None for part in colors) or not colors:
+        return np.concatenate(vertices), np.concatenate(faces), None
+    return np.concatenate(vertices), np.concatenate(faces), np.concatenate(colors)
+
+
+def _colors(part: Any, count: int) -> np.ndarray | None:
+    visual = getattr(part, "visual", None)
+    if getattr(visual, "kind", None) == "vertex":
+        rgb = np.asarray(visual.vertex_colors)[:, :3]
+    elif len(getattr(part, "colors", ())) == count and not hasattr(part, "faces"):
+        rgb = np.asarray(part.colors)[:, :3]
+    else:
+        return None
+    return rgb.astype(np.uint8)
+
+
+def write_glb(mesh: Mesh) -> bytes:
+    """Return the mesh as GLB with normals and vertex colours; coordinates become float32."""
+    import trimesh
+
+    if mesh.is_point_cloud:
+        part = trimesh.PointCloud(mesh.vertices, colors=mesh.vertex_colors)
+        return part.scene().export(file_type="glb")
+    part = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, validate=False)
+    if mesh.vertex_colors is not None:
+        part.visual.vertex_colors = mesh.vertex_colors
+    with np.errstate(all="ignore"):
+        return part.export(file_type="glb", include_normals=True)

@@ -1,0 +1,171 @@
+"""Reading and writing meshes: OBJ, OFF, PLY (text and binary), STL and GLB.
+
+The format is recognised by content; the file name is only compared with it.  Vertex order and
+index values are those of the file for OBJ, OFF and PLY, and writing then reading gives the same
+numbers back, bit for bit.  STL has no vertices (see `geo3d.mesh.formats.stl`).  Nothing but the
+named file is ever opened.
+
+`load_mesh` is for files you trust; `geo3d.mesh.sandbox.load_untrusted` is for everybody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from geo3d.errors import ConfigError, InputError, LimitError, MeshError
+from geo3d.files import atomic_write_bytes
+from geo3d.mesh.formats.glb import read_glb, write_glb
+from geo3d.mesh.formats.obj import read_obj, write_obj
+from geo3d.mesh.formats.off import read_off, write_off
+from geo3d.mesh.formats.ply import read_ply, write_ply
+from geo3d.mesh.formats.sniff import sniff
+from geo3d.mesh.formats.stl import read_stl, write_stl
+from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.raw import Limits, RawMesh
+
+__all__ = ["FORMATS", "Limits", "RawMesh", "load_mesh", "open_regular", "parse_bytes", "read_raw",
+           "save_mesh"]  # fmt: skip
+
+READERS: dict[str, Callable[[bytes, Limits], RawMesh]] = {
+    "obj": read_obj,
+    "off": read_off,
+    "ply": read_ply,
+    "stl": read_stl,
+    "glb": read_glb,
+}
+WRITERS: dict[str, Callable[[Mesh], bytes]] = {
+    "obj": write_obj,
+    "off": write_off,
+    "ply": write_ply,
+    "stl": write_stl,
+    "glb": write_glb,
+}
+FORMATS = tuple(READERS)
+
+
+def load_mesh(path: str | os.PathLike[str], limits: Limits = Limits()) -> Mesh:  # noqa: B008
+    """Read a mesh and vouch for it: finite coordinates, indices in range.
+
+    Raises:
+        FileFormatError, LimitError, InputError: as `read_raw`.
+        MeshError: ``mesh.no_vertices``, ``mesh.non_finite``, ``mesh.index_out_of_range``.
+    """
+    raw = read_raw(path, limits)
+    return Mesh(raw.vertices, raw.faces, raw.vertex_colors, name=Path(path).stem)
+
+
+def read_raw(path: str | os.PathLike[str], limits: Limits = Limits()) -> RawMesh:  # noqa: B008
+    """Read whatever a mesh file holds, with the right shapes only.
+
+    Raises:
+        InputError: ``mesh_file.not_found``, ``mesh_file.not_a_file``, ``mesh_file.not_readable``.
+        LimitError: ``mesh_file.too_many_bytes``, ``.too_many_vertices``, ``.too_many_faces``,
+            ``.out_of_memory``.
+        FileFormatError: the other ``mesh_file`` codes of docs/errors.md.
+    """
+    with os.fdopen(open_regular(path, limits), "rb") as file:
+        data = file.read(limits.max_bytes + 1)
+    return parse_bytes(data, Path(path).suffix, limits)
+
+
+def parse_bytes(data: bytes, suffix: str = "", limits: Limits = Limits()) -> RawMesh:  # noqa: B008
+    """Read a mesh from memory; ``suffix`` is what the file's name ends in, for comparison.
+
+    Raises:
+        FileFormatError, LimitError: as `read_raw`.
+    """
+    _require_size(len(data), limits)
+    suffix = suffix.lower().lstrip(".")
+    try:
+        kind = sniff(data, suffix)
+        raw = READERS[kind](data, limits)
+    except MemoryError:
+        raise LimitError(
+            "mesh_file.out_of_memory",
+            "Reading the file takes more memory than there is.",
+            "Decimate the mesh first, or read it where more memory is allowed.",
+        ) from None
+    if not suffix or suffix == kind:
+        return raw
+    note = (
+        f"mesh_file.wrong_extension: the name says .{suffix[:20]}, the content is {kind.upper()}."
+    )
+    return RawMesh(raw.vertices, raw.faces, raw.vertex_colors, raw.format, (note, *raw.notes))
+
+
+def open_regular(path: str | os.PathLike[str], limits: Limits, follow_links: bool = True) -> int:
+    """Open a file for reading if it is an ordinary one of allowed size; return its descriptor.
+
+    Pipes and devices are refused without waiting on them.
+
+    Raises:
+        InputError: ``mesh_file.not_found``, ``mesh_file.not_a_file``, ``mesh_file.not_readable``.
+        LimitError: ``mesh_file.too_many_bytes``.
+    """
+    shown = os.fspath(path)
+    # O_NONBLOCK: opening a pipe nobody writes to must not wait.  Absent on Windows, as O_NOFOLLOW.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if not follow_links:
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    try:
+        if not stat.S_ISREG(os.stat(path, follow_symlinks=follow_links).st_mode):
+            raise _not_a_file(shown)
+        descriptor = os.open(path, flags)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError("mesh_file.not_found", f"There is no file {shown}.", "") from None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "mesh_file.not_readable", f"{shown!r} cannot be opened: {error}.", ""
+        ) from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _not_a_file(shown)
+        _require_size(status.st_size, limits)
+    except InputError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _not_a_file(path: str) -> InputError:
+    return InputError(
+        "mesh_file.not_a_file",
+        f"{path} is not an ordinary file.",
+        "Give the mesh file itself, not a folder, pipe, device or (for uploads) link.",
+    )
+
+
+def _require_size(n_bytes: int, limits: Limits) -> None:
+    if n_bytes > limits.max_bytes:
+        raise LimitError(
+            "mesh_file.too_many_bytes",
+            f"The file has over {limits.max_bytes:,} bytes, which is the limit.",
+            "Decimate the mesh or save it in a binary format.",
+        )
+
+
+def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> Path:
+    """Write a mesh in the format its name ends in; the file appears complete or not at all.
+
+    OBJ, OFF and PLY keep every bit of the coordinates; STL and GLB round to float32, and STL does
+    not keep the vertices.
+
+    Raises:
+        ConfigError: ``mesh_file.unknown_format``.
+        MeshError: ``mesh.no_faces`` for a point cloud as STL.
+    """
+    path = Path(path)
+    writer = WRITERS.get(path.suffix.lower().lstrip("."))
+    if writer is None:
+        raise ConfigError(
+            "mesh_file.unknown_format",
+            f"Meshes are not written as '{path.suffix}' ({path.name}).",
+            f"Known: {', '.join('.' + name for name in FORMATS)}.",
+        )
+    if mesh.is_point_cloud and writer is write_stl:
+        raise MeshError("mesh.no_faces", "STL cannot hold a point cloud.", "Save it as PLY.")
+    return atomic_write_bytes(path, writer(mesh))
