@@ -1,0 +1,38 @@
+"""Turn a foreign weight file (torch, pickle, numpy) into safetensors without running its code."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from apps.commands import add_common, emit
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``geo3d convert``."""
+    parser.add_argument("file", help="the .pt, .pth, .bin, .pkl, .npy or .npz file")
+    parser.add_argument("--out", metavar="FILE", help="where to write (default: beside the file)")
+    parser.add_argument(
+        "--inert",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="read objects of this module's classes as plain attributes; '*' for any",
+    )
+    add_common(parser, "json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert one file and say what came out."""
+    from geo3d.convert import convert_file
+
+    out = Path(args.out) if args.out else Path(args.file).with_suffix(".safetensors")
+    made = convert_file(args.file, out, inert=args.inert)
+    payload = {
+        "path": str(made.path),
+        "tensors": list(made.names),
+        "sha256": made.sha256,
+        "source_sha256": made.source_sha256,
+    }
+    emit(args, payload, f"{made.path}: {len(made.names)} tensors, sha256 {made.sha256}")
+    return 0
