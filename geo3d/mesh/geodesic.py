@@ -22,7 +22,7 @@ import numpy as np
 import scipy.sparse as sparse
 from jaxtyping import Float, Int
 from scipy.sparse.csgraph import connected_components, dijkstra
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from geo3d.errors import BackendUnavailable, ConfigError, InputError, MeshError, NumericalError
 from geo3d.mesh.mesh import Mesh
@@ -271,7 +271,7 @@ def _edge_graph(mesh: Mesh) -> sparse.csr_matrix:
     n = mesh.n_vertices
     if mesh.is_point_cloud:
         k = min(POINT_CLOUD_NEIGHBOURS + 1, n)
-        near = np.asarray(cKDTree(mesh.vertices).query(mesh.vertices, k=k)[1]).reshape(n, k)
+        near = np.asarray(KDTree(mesh.vertices).query(mesh.vertices, k=k)[1]).reshape(n, k)
         pairs = np.stack([np.repeat(np.arange(n), k), near.ravel()], axis=1)
         pairs = np.unique(np.sort(pairs, axis=1), axis=0)
     else:
