@@ -64,6 +64,7 @@ def run_pool(
     make_handler: Callable[[], Callable[[Any], Any]],
     workers: int,
     timeout: float | None = None,
+    idle: Callable[[], None] | None = None,
 ) -> Iterator[Outcome]:
     """Yield an outcome per task, in the order in which they finish.
 
@@ -73,13 +74,16 @@ def run_pool(
             of one.
         workers: processes at a time.
         timeout: seconds a task may take, start-up of the process excluded.
+        idle: called at least every second; what it raises ends the pool.
     """
     waiting = _Waiting(tasks)
     left = len(tasks)
-    threads = max(1, len(os.sched_getaffinity(0)) // max(1, workers))
+    threads = max(1, available_cores() // max(1, workers))
     crew = [_start(make_handler, threads) for _ in range(max(1, min(workers, left)))]
     try:
         while left:
+            if idle is not None:
+                idle()
             for worker, outcome in _events(crew, timeout):
                 if worker.dead:
                     # A process that dies before it has a task would otherwise be replaced forever.
@@ -96,6 +100,12 @@ def run_pool(
     finally:
         for worker in crew:
             _stop(worker)
+
+
+def available_cores() -> int:
+    """Return the number of processor cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class _Waiting:
@@ -129,7 +139,7 @@ def _events(
 ) -> Iterator[tuple[_Worker, Outcome | None]]:
     """Wait, then yield workers that said something, died or ran out of time."""
     pause = max(0.0, min(worker.deadline for worker in crew) - time.monotonic())
-    heard = wait([worker.connection for worker in crew], min(pause, 5.0))
+    heard = wait([worker.connection for worker in crew], min(pause, 0.5))
     for worker in list(crew):
         if worker.connection in heard:
             yield worker, _receive(worker)

@@ -258,6 +258,8 @@ def _listed(dataset: Dataset, file_name: str) -> tuple[str, ...]:
 
 
 def _dt4d_groups(dataset: Dataset) -> dict[str, list[str]]:
+    if not any("/" in name for name in dataset.names):
+        raise _missing("category folders off/<category>/", dataset)
     chosen = set(_listed(dataset, "test.txt") or dataset.names)
     return {
         family: [name for name in names if name in chosen]

@@ -1,0 +1,32 @@
+"""Golden cases of the evaluation; collected by tests/golden/test_golden.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from geo3d.mesh.geodesic import heat_distances
+from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.ops import total_area
+from shape_matching.pair_truth import PairTruth
+from shape_matching.scoring import SourceScorer
+
+
+def check_geodesic_error(path: Path) -> None:
+    """Compare heat distances and the errors of two stored maps (rtol 1e-3)."""
+    case = np.load(path)
+    shape = np.load(path.with_name("operators_a.npz"))
+    maps = np.load(path.with_name("zoomout.npz"))
+    mesh = Mesh(shape["verts"].astype(np.float64), shape["faces"], name="cactus")
+    np.testing.assert_allclose(np.sqrt(total_area(mesh)), case["sqrt_area_normalised"], rtol=1e-5)
+    distances = heat_distances(mesh, case["sources"])
+    scale = case["heat_dist"].max()
+    np.testing.assert_allclose(distances, case["heat_dist"], rtol=1e-3, atol=1e-6 * scale)
+    truth = PairTruth(maps["p_gt"].astype(np.int64), np.arange(mesh.n_vertices))
+    scorer = SourceScorer(mesh)
+    for kind, p2p in (("final", maps["p2p_final"]), ("init", maps["p_init"])):
+        # both shapes of the case have the same triangles; the error depends on the source alone
+        score, errors = scorer.score(mesh, truth, p2p.astype(np.int64))
+        np.testing.assert_allclose(errors, case[f"err_{kind}"], rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(score.error / 100, case[f"err_{kind}_mean"], rtol=1e-3)
