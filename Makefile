@@ -1,45 +1,56 @@
 # geo3d: `make demo`, `make test`, `make app` work on a fresh clone with python3, pip and make.
-# Variables: PYTHON (interpreter that makes .venv), CONSTRAINTS (file of pinned versions),
-# PIP_ARGS (extra arguments for pip install).
+# Variables: PYTHON (interpreter that makes .venv), CONSTRAINTS (file of pinned versions, or
+# /dev/null), PIP_ARGS (extra arguments for pip install), ARGS (extra arguments for the command).
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 PIP_ARGS ?=
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# Small problems on a few cores: more threads than cores makes OpenMP spin and everything slower.
-export OMP_NUM_THREADS ?= 1
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
-
-.PHONY: demo test test-slow app lint format clean help
+# Small problems on few cores: more threads than cores makes OpenMP spin and everything slower.
+TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
+# A failing install must fail the target, and half-made stamps must not count.
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow app lint format clean
 
 help:
-	@echo "make demo | test | test-slow | app | lint | format | clean"
+	@echo "make demo       build .venv, install, match the shipped shapes, say where the pictures are"
+	@echo "make test       the test suite (minutes)      make test-slow  all of it"
+	@echo "make app        the workbench at 127.0.0.1    make lint       ruff and pyright"
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV) || { echo "No venv module: on Debian, apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" || \
+	    { echo "geo3d needs Python 3.10 or newer; set PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	    { rm -rf $(VENV); echo "Python cannot make environments; Debian: apt-get install python3-venv"; exit 1; }
 
-$(VENV)/.stamp-%: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q $(PIP_ARGS) -c $(CONSTRAINTS) -e '.[$*]'
+# One stamp per set of extras; installed again only when the requirements change.
+$(VENV)/.stamp-%: pyproject.toml $(wildcard constraints.txt) | $(BIN)/python
+	@echo "Installing geo3d into $(VENV); the first time this takes minutes."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c $(CONSTRAINTS) -e '.[$*]'
 	@touch $@
 
-demo: $(VENV)/.stamp-viewer
-	$(BIN)/geo3d demo
+RUN_STAMP := $(VENV)/.stamp-viewer
+TEST_STAMP := $(VENV)/.stamp-test,viewer
 
-test: $(VENV)/.stamp-test,viewer
-	$(BIN)/python -m pytest -m "not slow"
+demo: $(RUN_STAMP)
+	$(BIN)/geo3d demo $(ARGS)
 
-test-slow: $(VENV)/.stamp-test,viewer
-	$(BIN)/python -m pytest
+app: $(RUN_STAMP)
+	$(BIN)/geo3d app $(ARGS)
 
-app: $(VENV)/.stamp-viewer
-	$(BIN)/geo3d app
+test: $(TEST_STAMP)
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-lint: $(VENV)/.stamp-test,viewer
+test-slow: $(TEST_STAMP)
+	$(TEST_ENV) $(BIN)/python -m pytest $(ARGS)
+
+lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-format: $(VENV)/.stamp-test,viewer
+format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

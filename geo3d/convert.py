@@ -3,7 +3,7 @@
 Read are torch files (``.pt .pth .bin``, the zip format and the older one), plain pickles and
 numpy's ``.npy`` and ``.npz``, with object arrays too.  Tensors and arrays become entries named by
 their path in the file (``ema.layers.0.weight``; a module's own bookkeeping names are left out);
-numbers and short texts go into the metadata.
+numbers and short texts become the config in the metadata.
 
 The work is done by `geo3d.unpickle` in a child process with limits on memory, time and file size.
 """
@@ -279,7 +279,7 @@ def _child() -> None:
         tensors, values = flatten(read_foreign(task["source"], task["inert"]))
         if not tensors:
             raise CheckpointError("checkpoint.no_tensors", "The file holds no tensors.", "")
-        metadata = {"geo3d.values": json.dumps(values), "geo3d.source_sha256": task["sha256"]}
+        metadata = {"geo3d.config": json.dumps(values), "geo3d.source_sha256": task["sha256"]}
         _write_safetensors(task["out"], tensors, metadata, task["memory"])
         answer: dict[str, Any] = {"names": list(tensors)}
     except Geo3dError as error:

@@ -133,7 +133,7 @@ def _tensor_values(record: TensorRecord, max_bytes: int) -> np.ndarray:
         raise damaged(f"a tensor of shape {size} reaches outside of its storage")
     steps = [step * dtype.itemsize for step in stride]
     view = np.lib.stride_tricks.as_strided(flat[record.offset :], size, steps, writeable=False)
-    return np.ascontiguousarray(view)
+    return np.array(view, order="C")
 
 
 def checked_shape(values: Any) -> tuple[int, ...]:
