@@ -111,15 +111,17 @@ def open_regular(path: str | os.PathLike[str], limits: Limits, follow_links: boo
     if not follow_links:
         flags |= getattr(os, "O_NOFOLLOW", 0)
     try:
-        if not stat.S_ISREG(os.stat(path, follow_symlinks=follow_links).st_mode):
-            raise _not_a_file(shown)
-        descriptor = os.open(path, flags)
+        # Looked at before opening, because opening some devices already has an effect.
+        regular = stat.S_ISREG(os.stat(path, follow_symlinks=follow_links).st_mode)
+        descriptor = os.open(path, flags) if regular else -1
     except (FileNotFoundError, NotADirectoryError):
         raise InputError("mesh_file.not_found", f"There is no file {shown}.", "") from None
     except (OSError, ValueError) as error:
         raise InputError(
             "mesh_file.not_readable", f"{shown!r} cannot be opened: {error}.", ""
         ) from None
+    if descriptor < 0:
+        raise _not_a_file(shown)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
