@@ -122,13 +122,15 @@ def check_arrays(
     faces: Int[np.ndarray, "f 3"],
     *,
     self_intersections: bool = False,
+    name: str = "mesh",
 ) -> Report:
     """Report the defects of a mesh given as arrays, whatever they hold.
 
-    ``self_intersections`` adds the slow search for faces that pass through each other.
+    ``self_intersections`` adds the slow search for faces that pass through each other; ``name``
+    heads the summary.
     """
     found = findings.find(vertices, faces, self_intersections)
-    return Report("mesh", "arrays", len(vertices), len(faces), _sorted(list(_defects(found))))
+    return Report(name, "arrays", len(vertices), len(faces), _sorted(list(_defects(found))))
 
 
 def _defects(found: list[findings.Finding]) -> Iterator[Defect]:

@@ -150,6 +150,23 @@ def _require_size(n_bytes: int, limits: Limits) -> None:
         )
 
 
+def require_writable(path: str | os.PathLike[str]) -> Callable[[Mesh], bytes]:
+    """Return the writer for the format a name ends in.
+
+    Raises:
+        ConfigError: ``mesh_file.unknown_format``.
+    """
+    suffix = Path(path).suffix
+    writer = WRITERS.get(suffix.lower().lstrip("."))
+    if writer is None:
+        raise ConfigError(
+            "mesh_file.unknown_format",
+            f"Meshes are not written as '{suffix}' ({Path(path).name}).",
+            f"Known: {', '.join('.' + name for name in FORMATS)}.",
+        )
+    return writer
+
+
 def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> Path:
     """Write a mesh in the format its name ends in; the file appears complete or not at all.
 
@@ -160,14 +177,7 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> Path:
         ConfigError: ``mesh_file.unknown_format``.
         MeshError: ``mesh.no_faces`` for a point cloud as STL.
     """
-    path = Path(path)
-    writer = WRITERS.get(path.suffix.lower().lstrip("."))
-    if writer is None:
-        raise ConfigError(
-            "mesh_file.unknown_format",
-            f"Meshes are not written as '{path.suffix}' ({path.name}).",
-            f"Known: {', '.join('.' + name for name in FORMATS)}.",
-        )
+    writer = require_writable(path)
     if mesh.is_point_cloud and writer is write_stl:
         raise MeshError("mesh.no_faces", "STL cannot hold a point cloud.", "Save it as PLY.")
     return atomic_write_bytes(path, writer(mesh))

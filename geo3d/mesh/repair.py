@@ -61,7 +61,7 @@ def repair(mesh: Mesh | RawMesh, names: Sequence[str], name: str | None = None) 
         MeshError: ``repair.needs_sound_faces`` if a repair cannot work before another one;
             ``mesh.*`` if the result still is not a valid mesh.
     """
-    _require_known(names)
+    require_known(names)
     state = steps.State(np.array(mesh.vertices), mesh.faces.astype(np.int64))
     vertex_map, face_map = np.arange(len(state.vertices)), np.arange(len(state.faces))
     colors, log = mesh.vertex_colors, []
@@ -79,7 +79,12 @@ def repair(mesh: Mesh | RawMesh, names: Sequence[str], name: str | None = None) 
     )
 
 
-def _require_known(names: Sequence[str]) -> None:
+def require_known(names: Sequence[str]) -> None:
+    """Refuse names that are no repairs.
+
+    Raises:
+        ConfigError: ``repair.unknown_name``.
+    """
     for name in names:
         if name not in REPAIRS:
             near = difflib.get_close_matches(name, REPAIRS, n=1)
