@@ -116,7 +116,8 @@ class Jobs:
     def new_folder(self) -> Path:
         """Make the folder of a future job; it becomes a job with `submit`."""
         folder = self.root / new_id()
-        (folder / "inputs").mkdir(parents=True, mode=0o700)
+        folder.mkdir(mode=0o700)
+        (folder / "inputs").mkdir()
         return folder
 
     def submit(

@@ -1,0 +1,126 @@
+"""The workbench: a Gradio page served to this machine.
+
+What is switched off or limited, and why, is listed in docs/viewer.md.  The environment is set before
+gradio is imported, because it reads it then.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import FrameType
+
+import gradio as gr
+
+from apps.jobs import Jobs
+from apps.viewer.jobs_tab import JobsTab
+from apps.viewer.match_tab import MatchTab
+
+HERE = Path(__file__).resolve().parent
+WORKER = "apps.viewer.worker"
+MAX_UPLOAD = "64mb"
+CACHE_AGE_S = 24 * 3600
+"""Copies of uploads and results for the browser are removed after this; jobs are never."""
+SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+HEADER = '<div class="g3-head"><h1>geo3d</h1><span class="g3-dim">workbench</span></div>'
+
+
+def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
+    """Return the page; ``scratch`` is a folder for what the browser is shown."""
+    page = gr.Blocks(
+        title="geo3d workbench",
+        analytics_enabled=False,
+        delete_cache=(3600, CACHE_AGE_S),
+        fill_width=True,
+    )
+    with page:
+        gr.HTML(HEADER)
+        with gr.Tabs():
+            with gr.Tab("Match", id="match"):
+                match = MatchTab(jobs, scratch)
+            with gr.Tab("Jobs", id="jobs") as jobs_page:
+                listing = JobsTab(jobs)
+        jobs_page.select(
+            lambda: (listing.render(), gr.Timer(active=True)),
+            None,
+            [listing.table, listing.timer],
+            api_visibility="private",
+            show_progress="hidden",
+        )
+        page.load(
+            match.attach,
+            None,
+            match.attach_outputs,
+            api_visibility="private",
+            show_progress="hidden",
+        )
+    page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
+    return page
+
+
+def launch(page: gr.Blocks, host: str, port: int, *, open_browser: bool = False) -> None:
+    """Serve ``page`` in the background."""
+    page.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=open_browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        show_error=False,
+        strict_cors=True,
+        max_file_size=MAX_UPLOAD,
+        allowed_paths=[],
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        theme=_theme(),
+        css_paths=HERE / "style.css",
+        js=(HERE / "viewer.js").read_text(encoding="utf-8"),
+    )
+
+
+def serve(
+    host: str, port: int, runs: str, *, max_running: int = 1, open_browser: bool = False
+) -> None:
+    """Serve the workbench until SIGINT or SIGTERM; running jobs go on and are found again."""
+    stop = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    worker = (sys.executable, "-m", WORKER)
+    with tempfile.TemporaryDirectory(prefix="geo3d-viewer-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        jobs = Jobs(Path(runs) / "jobs", max_running=max_running, worker=worker)
+        page = build(jobs, Path(folder))
+        try:
+            launch(page, host, port, open_browser=open_browser)
+            stop.wait()
+        finally:
+            page.close()
+            jobs.close()
+
+
+def _theme() -> gr.themes.Base:
+    """Return a theme that fetches no fonts."""
+    return gr.themes.Soft(
+        primary_hue="teal",
+        secondary_hue="slate",
+        neutral_hue="slate",
+        font=SYSTEM_FONTS,
+        font_mono=("ui-monospace", "Consolas", "monospace"),
+    )

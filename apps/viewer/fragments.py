@@ -1,0 +1,151 @@
+"""Small pieces of HTML for the viewer.
+
+Every text that comes from outside (file names, error messages, titles) goes through `html.escape`
+here and nowhere else becomes markup.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from apps.jobs import Job
+from geo3d.errors import Geo3dError
+
+STATE_LOOKS = {
+    "queued": "info",
+    "running": "info",
+    "cancelling": "warning",
+    "done": "good",
+    "failed": "bad",
+    "cancelled": "neutral",
+}
+SILENT_S = 15.0
+"""A running job without a sign of life for this long is pointed out."""
+
+
+def badge(look: str, text: str) -> str:
+    """Return a small coloured label; ``look`` is good, info, warning, bad or neutral."""
+    return f'<span class="g3-badge g3-{look}">{escape(text)}</span>'
+
+
+def mesh_card(
+    name: str, n_vertices: int, n_faces: int, defects: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return the health of a mesh: a badge, its size, and what was found, worst first.
+
+    ``defects`` are mappings with severity, message and hint, as in `geo3d.mesh.check`.
+    """
+    worst = {d["severity"] for d in defects}
+    if "error" in worst:
+        mark = badge("bad", "needs repair")
+    elif "warning" in worst:
+        mark = badge("warning", "usable, with remarks")
+    else:
+        mark = badge("good", "healthy")
+    size = f'<span class="g3-dim">{n_vertices:,} vertices, {n_faces:,} faces</span>'
+    head = f'<div class="g3-row">{mark}<b>{escape(name)}</b>{size}</div>'
+    order = {"error": 0, "warning": 1, "info": 2}
+    shown = sorted(defects, key=lambda d: order[d["severity"]])
+    items = "".join(
+        f'<li>{escape(d["message"])} <span class="g3-dim">{escape(d["hint"])}</span></li>'
+        for d in shown
+    )
+    if not items:
+        return f'<div class="g3-card">{head}</div>'
+    count = f"{len(shown)} remark{'s' if len(shown) > 1 else ''}"
+    return (
+        f'<div class="g3-card">{head}<details{" open" if "error" in worst else ""}>'
+        f"<summary>{count}</summary><ul>{items}</ul></details></div>"
+    )
+
+
+def error_card(error: Geo3dError | Mapping[str, str]) -> str:
+    """Return a deliberate error as sentence, hint and code."""
+    parts = error.to_dict() if isinstance(error, Geo3dError) else error
+    hint = f"<p>{escape(parts['hint'])}</p>" if parts.get("hint") else ""
+    return (
+        f'<div class="g3-card g3-error" role="alert"><p><b>{escape(parts["message"])}</b></p>{hint}'
+        f'<code class="g3-code">{escape(parts["code"])}</code></div>'
+    )
+
+
+def note(text: str) -> str:
+    """Return a quiet line of text."""
+    return f'<div class="g3-note">{escape(text)}</div>'
+
+
+def job_card(job: Job) -> str:
+    """Return state, stage, bar and times of a job; an error if it failed."""
+    look = STATE_LOOKS[job.state]
+    row = (
+        f'<div class="g3-row">{badge(look, job.state)}<b>{escape(job.title)}</b>'
+        f'<span class="g3-dim">{_times(job)}</span></div>'
+    )
+    parts = [row]
+    if not job.ended:
+        parts.append(_bar(job.progress))
+    if job.silent_s > SILENT_S:
+        parts.append(note(f"No sign of life for {job.silent_s:.0f} s."))
+    card = f'<div class="g3-card" role="status" aria-live="polite">{"".join(parts)}</div>'
+    return card + (error_card(job.error) if job.error else "")
+
+
+def facts_card(facts: Iterable[tuple[str, str, str]], remarks: Sequence[str], mark: str) -> str:
+    """Return a result: tiles of (label, value, explanation), a badge, and remarks below."""
+    tiles = "".join(
+        f'<div class="g3-tile" title="{escape(why)}"><span class="g3-dim">{escape(label)}</span>'
+        f"<b>{escape(value)}</b></div>"
+        for label, value, why in facts
+    )
+    notes = "".join(f"<li>{escape(text)}</li>" for text in remarks)
+    listed = f"<ul>{notes}</ul>" if notes else ""
+    return f'<div class="g3-card">{mark}<div class="g3-tiles">{tiles}</div>{listed}</div>'
+
+
+def scale(colors: Sequence[Sequence[int]], low: str, high: str, label: str) -> str:
+    """Return a colour bar with its two ends named."""
+    stops = ", ".join("rgb({}, {}, {})".format(*map(int, c)) for c in colors)
+    ramp = f'<i style="background: linear-gradient(90deg, {stops})"></i>'
+    return (
+        f'<div class="g3-scale"><span>{escape(label)}</span><span>{escape(low)}</span>'
+        f"{ramp}<span>{escape(high)}</span></div>"
+    )
+
+
+def age(seconds: float) -> str:
+    """Return a time span in words a person would use.
+
+    >>> age(3.25), age(75), age(7300)
+    ('3 s', '1 min 15 s', '2 h 1 min')
+    """
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _times(job: Job) -> str:
+    if job.state == "queued":
+        return f"waiting for {age(time.time() - job.created)}"
+    expected = job.settings.get("expected_s")
+    if job.ended or not expected:
+        return age(job.seconds)
+    return f"{age(job.seconds)} of about {age(max(float(expected), 1.0))}"
+
+
+def _bar(event: Mapping[str, Any]) -> str:
+    stage, step, total = event.get("stage"), event.get("step"), event.get("total")
+    if not stage or not total or not isinstance(step, int | float):
+        text = escape(str(stage or "starting"))
+        return f'<div class="g3-bar g3-busy"><i></i></div><div class="g3-dim">{text}</div>'
+    share = 100.0 * min(max(step / total, 0.0), 1.0)
+    return (
+        f'<div class="g3-bar" role="progressbar" aria-valuenow="{share:.0f}" aria-valuemin="0" '
+        f'aria-valuemax="100"><i style="width: {share:.1f}%"></i></div>'
+        f'<div class="g3-dim">{escape(str(stage))}: {step} of {total}</div>'
+    )

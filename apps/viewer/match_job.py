@@ -1,0 +1,160 @@
+"""A matching job from the viewer's side: what is submitted, how long it takes, how it is shown."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from apps.jobs import Job, Jobs, read_json
+from apps.viewer import fragments
+from apps.viewer.match_result import SIDES, MatchResult, read_shapes
+from apps.viewer.shapes import Shape, keep, read_truth
+from geo3d.errors import InputError
+from geo3d.files import slug
+
+START_S = 6.0
+"""Seconds until a child process is ready to compute (interpreter, torch)."""
+SECONDS_PER_1000_VERTICES = {"fast": 2.0, "default": 6.0}
+"""First guess, for both shapes together, before this machine has a history."""
+HISTORY = 12
+"""How many earlier jobs an estimate looks at."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose beside the shapes."""
+
+    method: str
+    preset: str
+    seed: int
+
+
+def submit(
+    jobs: Jobs, source: Shape, target: Shape, settings: Settings, truth_files: Sequence[Path] = ()
+) -> Job:
+    """Copy the shapes into a new job and queue ``geo3d match`` on them.
+
+    Raises:
+        InputError: ``viewer.not_usable``, or what is wrong with the ground truth.
+        LimitError: see `apps.jobs.Jobs.submit`.
+    """
+    for shape in (source, target):
+        if not shape.usable:
+            raise InputError(
+                "viewer.not_usable",
+                f"{shape.name} has defects that stop a match.",
+                "Repair it first: `geo3d check FILE --repair ...` lists what helps.",
+            )
+    if not truth_files and source.truth and target.truth:
+        truth_files = (Path(source.truth), Path(target.truth))
+    truth = read_truth(truth_files, source, target) if truth_files else None
+    folder = jobs.new_folder()
+    record: dict[str, Any] = {
+        "kind": "match",
+        "method": settings.method,
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "expected_s": estimate_s(jobs, settings, source.n_vertices + target.n_vertices),
+        "vertices": source.n_vertices + target.n_vertices,
+    }
+    for side, shape in zip(SIDES, (source, target), strict=True):
+        record[side] = f"{side}/{slug(shape.name)}.ply"
+        record[f"{side}_name"] = shape.name
+        copy = folder / "inputs" / record[side]
+        copy.parent.mkdir()
+        shutil.copyfile(shape.path, copy)
+    if truth is not None:
+        np.savez(folder / "inputs" / "truth.npz", source=truth.source, target=truth.target)
+    title = f"{source.name} → {target.name}"
+    return jobs.submit(folder, title, _argv(folder, record), record)
+
+
+def estimate_s(jobs: Jobs, settings: Settings, n_vertices: int) -> float:
+    """Return the expected seconds: like earlier jobs of this kind here, scaled by vertex count."""
+    slope = SECONDS_PER_1000_VERTICES.get(settings.preset, 6.0)
+    done = [job for job in jobs.all() if job.state == "done" and _alike(job, settings)]
+    slopes = [
+        max(job.seconds - START_S, 0.1) / job.settings["vertices"] * 1000 for job in done[:HISTORY]
+    ]
+    return START_S + (median(slopes) if slopes else slope) * n_vertices / 1000
+
+
+def shapes_of(job: Job, scratch: Path) -> tuple[Shape, Shape]:
+    """Return the job's shapes as the page shows them."""
+    source, target = (
+        keep(mesh, str(job.settings[f"{side}_name"]), scratch)
+        for side, mesh in zip(SIDES, read_shapes(job), strict=True)
+    )
+    return source, target
+
+
+def result_card(job: Job, result: MatchResult) -> str:
+    """Return scores, ambiguity, time and seed of a finished match, as HTML."""
+    metrics = result.metrics
+    mark = (
+        fragments.badge("warning", "ambiguous: another map is nearly as good")
+        if metrics.get("ambiguous")
+        else fragments.badge("good", "unambiguous")
+    )
+    facts = [
+        ("Seconds", f"{job.seconds:.1f}", "From start to end, loading included"),
+        ("Seed", str(job.settings["seed"]), "The same seed gives the same map"),
+        (
+            "Mean confidence",
+            f"{result.confidence.mean():.2f}",
+            "1 where going to the source and back returns to the same place",
+        ),
+    ]
+    remarks = [str(text) for text in metrics.get("notes", ())]
+    if result.errors is not None:
+        known = result.errors[np.isfinite(result.errors)]
+        facts.insert(
+            0,
+            ("Mean error ×100", f"{100 * known.mean():.2f}", "Geodesic error over √area, in %"),
+        )
+    failed = read_json(job.folder / "errors_failed.json")
+    if failed:
+        remarks.append(f"The error could not be measured: {failed.get('message', '')}")
+    facts += [(_words(k), _number(v), "") for k, v in metrics.get("scores", {}).items()]
+    return fragments.facts_card(facts, remarks, mark)
+
+
+def downloads(job: Job, scratch: Path) -> list[Path]:
+    """Return copies of the map and the coloured shapes under names that say what they are."""
+    if job.run_folder is None:
+        return []
+    outputs = job.run_folder / "outputs"
+    folder = scratch / "downloads" / job.id
+    folder.mkdir(parents=True, exist_ok=True)
+    pair = f"{slug(str(job.settings['source_name']))}-{slug(str(job.settings['target_name']))}"
+    copies = []
+    for name in ("map.txt", "map.npz", "source.glb", "target.glb"):
+        if (outputs / name).is_file():
+            copies.append(folder / f"{pair}-{name}")
+            shutil.copyfile(outputs / name, copies[-1])
+    return copies
+
+
+def _argv(folder: Path, record: dict[str, Any]) -> list[str]:
+    inputs = [str(folder / "inputs" / record[side]) for side in SIDES]
+    flags = ["--out", str(folder / "run"), "--seed", str(record["seed"]), "--json"]
+    return ["match", *inputs, "--method", record["method"], "--preset", record["preset"], *flags]
+
+
+def _alike(job: Job, settings: Settings) -> bool:
+    mine = job.settings
+    return mine.get("method") == settings.method and mine.get("preset") == settings.preset
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ").capitalize()
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)

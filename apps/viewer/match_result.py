@@ -1,0 +1,142 @@
+"""The result of a matching job, read from its run folder, and its colours.
+
+Notation: p2p_21 (n2,) gives each target vertex its source vertex.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from apps.jobs import Job, read_json
+from apps.viewer import fragments
+from apps.viewer.shapes import GREY
+from geo3d.errors import InputError
+from geo3d.mesh.io import load_mesh, save_mesh
+from geo3d.mesh.mesh import Mesh
+from geo3d.render.colors import ERROR_STOPS, error_colors, position_colors, transfer_colors
+
+SIDES = ("source", "target")
+MATCHED, CONFIDENCE, ERROR = "Matched colours", "Confidence", "Error"
+CONFIDENCE_STOPS = np.array(
+    [[178, 64, 60], [226, 136, 84], [236, 214, 154], [128, 186, 172], [38, 118, 130]], np.float64
+)
+"""Uncertain is warm, certain is cool; lightness peaks in the middle, so both ends stand out."""
+
+
+@dataclass(frozen=True, eq=False)
+class MatchResult:
+    """A finished match."""
+
+    source: Mesh
+    target: Mesh
+    p2p_21: Int[np.ndarray, " n2"]
+    confidence: Float[np.ndarray, " n2"]
+    """0..1 per target vertex."""
+    errors: Float[np.ndarray, " n2"] | None
+    """Geodesic error per target vertex, in parts of sqrt(area); NaN where unknown."""
+    metrics: Mapping[str, Any]
+    """The run's metrics.json."""
+
+    @property
+    def colorings(self) -> list[str]:
+        """The ways this result can be coloured."""
+        return [MATCHED, CONFIDENCE, *([ERROR] if self.errors is not None else [])]
+
+
+def read_result(job: Job) -> MatchResult:
+    """Read what the job's verb has written.
+
+    Raises:
+        InputError: ``job.no_result``.
+    """
+    run = job.run_folder
+    if job.state != "done" or run is None:
+        raise InputError("job.no_result", "The job has no result.", "Run it again.")
+    source, target = read_shapes(job)
+    p2p_21, confidence = read_map(run)
+    return MatchResult(
+        source,
+        target,
+        p2p_21,
+        confidence,
+        _read_errors(job.folder / "errors.npz", target.n_vertices),
+        read_json(run / "metrics.json") or {},
+    )
+
+
+def read_shapes(job: Job) -> tuple[Mesh, Mesh]:
+    """Return the job's source and target, as they were handed in."""
+    source, target = (load_mesh(job.folder / "inputs" / job.settings[side]) for side in SIDES)
+    return source, target
+
+
+def read_map(run: Path) -> tuple[Int[np.ndarray, " n2"], Float[np.ndarray, " n2"]]:
+    """Return p2p_21 and the confidence from a run folder of ``geo3d match``."""
+    with np.load(run / "outputs" / "map.npz", allow_pickle=False) as arrays:
+        return arrays["p2p_21"].astype(np.int64), arrays["confidence"].astype(np.float64)
+
+
+def write_views(result: MatchResult, coloring: str, folder: Path) -> tuple[Path, Path]:
+    """Write both shapes as GLB in one of the colourings; return source and target."""
+    paths = folder / f"source-{_slug(coloring)}.glb", folder / f"target-{_slug(coloring)}.glb"
+    if not all(path.is_file() for path in paths):
+        folder.mkdir(parents=True, exist_ok=True)
+        meshes = (result.source, result.target)
+        for mesh, colors, path in zip(meshes, _colors(result, coloring), paths, strict=True):
+            save_mesh(Mesh(mesh.vertices, mesh.faces, colors, name=mesh.name), path)
+    return paths
+
+
+def legend(result: MatchResult, coloring: str) -> str:
+    """Return what the colours mean, as HTML."""
+    if coloring == CONFIDENCE:
+        return fragments.scale(CONFIDENCE_STOPS, "0", "1", "Confidence of each target vertex")
+    if coloring == ERROR:
+        top = f"{100 * error_top(result):.3g} and more"
+        label = "Geodesic error of each target vertex, in % of √area"
+        return fragments.scale(ERROR_STOPS, "0", top, label)
+    return fragments.note("A target vertex has the colour of the source vertex it is matched to.")
+
+
+def error_top(result: MatchResult) -> float:
+    """Return the end of the error scale: the 95th percentile, at least 0.02."""
+    assert result.errors is not None
+    known = result.errors[np.isfinite(result.errors)]
+    return max(float(np.percentile(known, 95)) if len(known) else 0.0, 0.02)
+
+
+def _colors(result: MatchResult, coloring: str) -> tuple[np.ndarray, np.ndarray]:
+    grey = np.tile(GREY, (result.source.n_vertices, 1))
+    if coloring == CONFIDENCE:
+        return grey, _ramp(CONFIDENCE_STOPS, result.confidence)
+    if coloring == ERROR and result.errors is not None:
+        return grey, error_colors(result.errors, error_top(result))
+    colors = position_colors(result.source)
+    return colors, transfer_colors(colors, result.p2p_21)
+
+
+def _ramp(stops: np.ndarray, values: np.ndarray) -> np.ndarray:
+    at = np.clip(values, 0.0, 1.0) * (len(stops) - 1)
+    channels = [np.interp(at, np.arange(len(stops)), stops[:, c]) for c in range(3)]
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def _read_errors(path: Path, n_2: int) -> np.ndarray | None:
+    """Return errors per target vertex; the mean where ground truth names a vertex twice."""
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        at, errors = arrays["target"], arrays["errors"]
+    counts = np.bincount(at, minlength=n_2)
+    sums = np.bincount(at, errors, minlength=n_2)
+    return np.divide(sums, counts, out=np.full(n_2, np.nan), where=counts > 0)
+
+
+def _slug(coloring: str) -> str:
+    return coloring.split()[0].lower()

@@ -1,0 +1,331 @@
+"""The tab "Match": two meshes in, a dense correspondence out.
+
+The page remembers a job by its id only (in the address, ``?job=ID``); everything shown about it is
+read from the job's folder, so a refreshed or second page shows the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from apps.jobs import Job, Jobs
+from apps.viewer import fragments, match_job
+from apps.viewer.match_result import MATCHED, legend, read_result, write_views
+from apps.viewer.shapes import (
+    MESH_TYPES,
+    TRUTH_TYPES,
+    Shape,
+    example_pairs,
+    example_shape,
+    upload_to_shape,
+)
+from geo3d.errors import Geo3dError, InputError
+from shape_matching.config import PRESETS
+from shape_matching.methods import METHODS
+
+POLL_S = 0.5
+CAMERA = (90, 80, None)
+"""Where both panes look from at first: azimuth and elevation in degrees, distance to fit."""
+QUIET = {"api_visibility": "private", "show_progress": "hidden"}
+SHOW_ADDRESS = """(id) => {
+  const url = new URL(window.location);
+  if (id) url.searchParams.set("job", id); else url.searchParams.delete("job");
+  window.history.replaceState(null, "", url);
+}"""
+
+Updates = dict[Any, Any]
+
+
+class MatchTab:
+    """Components of the tab and what happens when they are used."""
+
+    def __init__(self, jobs: Jobs, scratch: Path) -> None:
+        self._jobs = jobs
+        self._scratch = scratch
+        self._examples = example_pairs()
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=320):
+                self._build_controls()
+            with gr.Column(scale=5, min_width=480):
+                self._build_panes()
+        self._wire()
+
+    def _build_controls(self) -> None:
+        self.example = gr.Dropdown(
+            ["", *self._examples], label="Example pair", elem_id="example", filterable=False
+        )
+        self.files, self.cards, self.shapes = [], [], []
+        for side in ("source", "target"):
+            self.files.append(
+                gr.File(
+                    label=f"{side.capitalize()} mesh ({', '.join(t[1:] for t in MESH_TYPES)})",
+                    file_types=list(MESH_TYPES),
+                    height=110,
+                    elem_id=f"file-{side}",
+                )
+            )
+            self.cards.append(gr.HTML(elem_id=f"card-{side}"))
+            self.shapes.append(gr.State(None))
+        with gr.Accordion("Ground truth (optional)", open=False):
+            self.truth = gr.File(
+                label="One .txt (0-based source vertex per line), or one .vts per shape",
+                file_types=list(TRUTH_TYPES),
+                file_count="multiple",
+                height=110,
+                elem_id="file-truth",
+            )
+        with gr.Row():
+            methods, presets = list(METHODS), list(PRESETS)
+            self.method = gr.Dropdown(methods, value=methods[0], label="Method", min_width=120)
+            self.preset = gr.Dropdown(presets, value=presets[0], label="Preset", min_width=120)
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=80)
+        self.estimate = gr.HTML(elem_id="estimate")
+        with gr.Row():
+            self.run = gr.Button("Match", variant="primary", elem_id="run")
+            self.cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel")
+        self.status = gr.HTML(elem_id="status")
+        # Hidden and not absent: the change of a component that is not on the page goes unnoticed.
+        self.job_id = gr.Textbox(visible="hidden")
+        self.finished = gr.Textbox(visible="hidden")
+        self.timer = gr.Timer(POLL_S, active=False)
+
+    def _build_panes(self) -> None:
+        with gr.Row():
+            self.coloring = gr.Radio(
+                [MATCHED], value=MATCHED, label="Colours", visible=False, elem_id="coloring"
+            )
+            gr.Checkbox(True, label="Link cameras", elem_id="link-cameras", container=False)
+        with gr.Row():
+            self.panes = [
+                gr.Model3D(
+                    label=side.capitalize(),
+                    height=460,
+                    camera_position=CAMERA,
+                    interactive=False,
+                    elem_id=f"pane-{side}",
+                    elem_classes="g3-pane",
+                )
+                for side in ("source", "target")
+            ]
+        self.legend = gr.HTML(elem_id="legend")
+        self.result = gr.HTML(elem_id="result")
+        self.downloads = gr.File(
+            label="Download: map (target vertex → source vertex, 0-based) and coloured shapes",
+            file_count="multiple",
+            interactive=False,
+            visible=False,
+            elem_id="downloads",
+        )
+
+    def _wire(self) -> None:
+        choice = [self.method, self.preset]
+        outcome = [self.coloring, *self.panes, self.legend, self.result, self.downloads]
+        loaded = [*self.shapes, *self.cards, *outcome, self.estimate]
+        self.example.input(
+            self._pick, [self.example, *choice], [*loaded, *self.files], **QUIET
+        )
+        for i, file in enumerate(self.files):
+            file.upload(
+                lambda upload, *rest, i=i: self._upload(i, upload, *rest),
+                [file, *self.shapes, *choice],
+                [*loaded, self.example],
+                **QUIET,
+            )
+            file.clear(
+                lambda *rest, i=i: self._clear(i, *rest), [*self.shapes, *choice], loaded, **QUIET
+            )
+        for chooser in choice:
+            chooser.change(self._estimate, [*self.shapes, *choice], self.estimate, **QUIET)
+        controls = [self.status, self.timer, self.run, self.cancel, self.finished]
+        inputs = [*self.shapes, *choice, self.seed, self.truth]
+        started = self.run.click(
+            self._start, inputs, [self.job_id, *controls, *outcome], concurrency_id="submit", **QUIET
+        )
+        started.then(None, self.job_id, None, js=SHOW_ADDRESS)
+        self.cancel.click(self._cancel, self.job_id, controls, **QUIET)
+        self.timer.tick(self._poll, self.job_id, controls, queue=False, **QUIET)
+        self.finished.change(self._show, [self.finished, self.coloring], outcome, **QUIET)
+        self.coloring.input(
+            self._recolor, [self.job_id, self.coloring], [*self.panes, self.legend], **QUIET
+        )
+        self.attach_outputs = list(
+            dict.fromkeys(
+                [*loaded, *choice, self.seed, self.job_id, *controls, *self.files, self.example]
+            )
+        )
+
+    def attach(self, request: gr.Request) -> Updates:
+        """Show the job that the page's address names; without one, the first example."""
+        job_id = str(request.query_params.get("job", ""))
+        if not job_id:
+            return self._first_example()
+        try:
+            job = self._jobs.get(job_id)
+            shapes = match_job.shapes_of(job, self._scratch)
+        except Geo3dError as error:
+            return {self.status: fragments.error_card(error)}
+        updates = self._loaded(shapes, str(job.settings["method"]), str(job.settings["preset"]))
+        updates |= {self.method: job.settings["method"], self.preset: job.settings["preset"]}
+        return updates | {self.seed: job.settings["seed"], self.job_id: job.id} | self._state(job)
+
+    def _first_example(self) -> Updates:
+        if not self._examples:
+            return {self.estimate: fragments.note("Choose two meshes to begin.")}
+        first = next(iter(self._examples))
+        updates = self._pick(first, next(iter(METHODS)), next(iter(PRESETS)))
+        return updates | {self.example: first}
+
+    def _pick(self, title: str, method: str, preset: str) -> Updates:
+        empty = dict.fromkeys(self.files)
+        if title not in self._examples:
+            return self._loaded((None, None), method, preset) | empty
+        shapes = [example_shape(name, self._scratch) for name in self._examples[title]]
+        return self._loaded(shapes, method, preset) | empty
+
+    def _upload(
+        self, side: int, upload: str, source: Shape, target: Shape, method: str, preset: str
+    ) -> Updates:
+        shapes: list[Shape | None] = [source, target]
+        try:
+            shapes[side] = upload_to_shape(Path(upload), self._scratch)
+        except Geo3dError as error:
+            shapes[side] = None
+            updates = self._loaded(shapes, method, preset)
+            return updates | {self.cards[side]: fragments.error_card(error), self.example: ""}
+        return self._loaded(shapes, method, preset) | {self.example: ""}
+
+    def _clear(self, side: int, source: Shape, target: Shape, method: str, preset: str) -> Updates:
+        shapes: list[Shape | None] = [source, target]
+        shapes[side] = None
+        return self._loaded(shapes, method, preset)
+
+    def _loaded(self, shapes: Sequence[Shape | None], method: str, preset: str) -> Updates:
+        """Show shapes that have no result yet."""
+        updates = self._no_result()
+        updates[self.estimate] = self._estimate(shapes[0], shapes[1], method, preset)
+        for shape, state, card, pane in zip(
+            shapes, self.shapes, self.cards, self.panes, strict=True
+        ):
+            updates[state] = shape
+            updates[card] = _card(shape)
+            updates[pane] = shape.view if shape else None
+        return updates
+
+    def _no_result(self) -> Updates:
+        return {
+            self.coloring: gr.Radio(visible=False),
+            self.legend: "",
+            self.result: "",
+            self.downloads: gr.File(value=None, visible=False),
+        }
+
+    def _estimate(
+        self, source: Shape | None, target: Shape | None, method: str, preset: str
+    ) -> str:
+        if source is None or target is None:
+            return fragments.note("Choose two meshes to begin.")
+        n = source.n_vertices + target.n_vertices
+        seconds = match_job.estimate_s(self._jobs, match_job.Settings(method, preset, 0), n)
+        return fragments.note(f"Expected time: about {fragments.age(seconds)} on this machine.")
+
+    def _start(
+        self,
+        source: Shape | None,
+        target: Shape | None,
+        method: str,
+        preset: str,
+        seed: float | None,
+        truth: list[str] | None,
+    ) -> Updates:
+        try:
+            settings = _checked_settings(method, preset, seed)
+            if source is None or target is None:
+                raise InputError(
+                    "viewer.missing_shape",
+                    f"There is no {'source' if source is None else 'target'} mesh.",
+                    "Upload one, or pick an example pair.",
+                )
+            files = [Path(path) for path in truth or ()]
+            job = match_job.submit(self._jobs, source, target, settings, files)
+        except Geo3dError as error:
+            return {self.status: fragments.error_card(error)}
+        return {self.job_id: job.id} | self._state(job) | self._no_result()
+
+    def _cancel(self, job_id: str) -> Updates:
+        return self._state(self._jobs.cancel(job_id))
+
+    def _poll(self, job_id: str) -> Updates:
+        try:
+            return self._state(self._jobs.get(job_id))
+        except Geo3dError as error:
+            return {
+                self.status: fragments.error_card(error),
+                self.timer: gr.Timer(active=False),
+                self.run: gr.Button(interactive=True),
+                self.cancel: gr.Button(interactive=False),
+            }
+
+    def _state(self, job: Job) -> Updates:
+        """Show what the job is doing; when it is done, `finished` brings the result."""
+        stoppable = job.state in ("queued", "running")
+        return {
+            self.status: fragments.job_card(job),
+            self.timer: gr.Timer(active=not job.ended),
+            self.run: gr.Button(interactive=job.ended),
+            self.cancel: gr.Button(interactive=stoppable),
+            self.finished: job.id if job.state == "done" else "",
+        }
+
+    def _show(self, job_id: str, coloring: str) -> Updates:
+        if not job_id:
+            return _nothing(self.legend)
+        job = self._jobs.get(job_id)
+        result = read_result(job)
+        chosen = coloring if coloring in result.colorings else MATCHED
+        files = [str(path) for path in match_job.downloads(job, self._scratch)]
+        return {
+            self.coloring: gr.Radio(choices=result.colorings, value=chosen, visible=True),
+            self.result: match_job.result_card(job, result),
+            self.downloads: gr.File(value=files, visible=True),
+        } | self._recolor(job_id, chosen)
+
+    def _recolor(self, job_id: str, coloring: str) -> Updates:
+        job = self._jobs.get(job_id)
+        result = read_result(job)
+        if coloring not in result.colorings:
+            return _nothing(self.legend)
+        views = write_views(result, coloring, self._scratch / "views" / job.id)
+        source, target = self.panes
+        return {
+            source: str(views[0]),
+            target: str(views[1]),
+            self.legend: legend(result, coloring),
+        }
+
+
+def _nothing(component: Any) -> Updates:
+    """Return updates that change nothing; gradio does not take an empty mapping."""
+    return {component: gr.skip()}
+
+
+def _card(shape: Shape | None) -> str:
+    if shape is None:
+        return ""
+    return fragments.mesh_card(shape.name, shape.n_vertices, shape.n_faces, shape.defects)
+
+
+def _checked_settings(method: str, preset: str, seed: float | None) -> match_job.Settings:
+    """Check again what the page offers: a request need not come from our page."""
+    if method not in METHODS or preset not in PRESETS:
+        raise InputError(
+            "viewer.unknown_choice", "There is no such method or preset.", "Reload the page."
+        )
+    if seed is None or not 0 <= seed < 2**31:
+        raise InputError(
+            "viewer.bad_seed", "The seed is not a whole number from 0 to 2147483647.", "Try 0."
+        )
+    return match_job.Settings(method, preset, int(seed))
