@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from geo3d.mesh import connectivity
-from geo3d.mesh.grouping import group_equal_rows
+from geo3d.mesh.grouping import group_equal_points, group_equal_rows
 
 EXTENT_RANGE = (1e-6, 1e6)
 ZERO_ALTITUDE = 1e-12
@@ -138,8 +138,7 @@ def _vertices(vertices: np.ndarray, faces: np.ndarray, finite: np.ndarray) -> li
             "`--repair drop_unreferenced` removes them.",
         )
     ids = np.flatnonzero(finite)
-    # -0.0 equals 0.0 without having its bits.
-    first, _ = group_equal_rows(vertices[ids] + vertices.dtype.type(0))
+    first, _ = group_equal_points(vertices[ids])
     duplicate = np.zeros(len(vertices), bool)
     duplicate[ids] = True
     duplicate[ids[first]] = False

@@ -1,26 +1,37 @@
-"""Grouping equal rows of an integer or float array, deterministically."""
+"""Grouping equal rows of an array, deterministically."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int
+
+
+def group_equal_points(
+    points: Float[np.ndarray, "n 3"],
+) -> tuple[Int[np.ndarray, " g"], Int[np.ndarray, " n"]]:
+    """Group points with exactly equal coordinates, as `group_equal_rows`; -0.0 equals 0.0.
+
+    NaN equals NaN of the same bits.
+    """
+    points = np.ascontiguousarray(points)
+    bits = points.view(f"i{points.dtype.itemsize}")
+    # On bits rather than by adding zero: arithmetic on the NaN of a damaged file raises flags.
+    return group_equal_rows(np.where(bits == np.iinfo(bits.dtype).min, 0, bits))
 
 
 def group_equal_rows(
-    rows: Shaped[np.ndarray, "n c"],
+    rows: Int[np.ndarray, "n c"],
 ) -> tuple[Int[np.ndarray, " g"], Int[np.ndarray, " n"]]:
-    """Group rows with the same bits; groups are numbered in order of first occurrence.
+    """Group equal rows; groups are numbered in order of first occurrence.
 
     Returns:
         The index of the first row of each group (increasing), and the group of each row.
     """
     if len(rows) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    keys = np.ascontiguousarray(rows)
-    keys = keys.view(f"i{keys.dtype.itemsize}") if keys.dtype.kind == "f" else keys
     # lexsort is stable, so the first row of each run is the first occurrence in the input.
-    order = np.lexsort(keys.T)
-    ordered = keys[order]
+    order = np.lexsort(rows.T)
+    ordered = rows[order]
     is_new = np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)]
     first = order[is_new]
     rank = np.empty(len(first), np.int64)

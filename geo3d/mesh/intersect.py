@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from geo3d.mesh.grouping import group_equal_rows
+from geo3d.mesh.grouping import group_equal_points
 
 MAX_CANDIDATES = 20_000_000
 MARGIN = 1e-9
@@ -30,7 +30,7 @@ def self_intersecting_pairs(
     pairs = _overlapping_boxes(corners)
     if pairs is None:
         return np.zeros((0, 2), np.int64), False
-    _, position = group_equal_rows(points + points.dtype.type(0))
+    _, position = group_equal_points(points)
     a, b = position[faces[pairs[:, 0]]], position[faces[pairs[:, 1]]]
     apart = ~(a[:, :, None] == b[:, None, :]).any(axis=(1, 2))
     pairs = pairs[apart]

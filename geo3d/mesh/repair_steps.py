@@ -13,7 +13,7 @@ import numpy as np
 from geo3d.errors import MeshError
 from geo3d.mesh import connectivity
 from geo3d.mesh.findings import degenerate_faces, scaled_points
-from geo3d.mesh.grouping import group_equal_rows
+from geo3d.mesh.grouping import group_equal_points, group_equal_rows
 
 MAX_HOLE_EDGES = 32
 
@@ -62,8 +62,7 @@ def drop_duplicate_faces(state: State) -> Change:
 
 def merge_duplicate_vertices(state: State) -> Change:
     """Join vertices with exactly equal coordinates into the first of them."""
-    # -0.0 equals 0.0 without having its bits.
-    first, group = group_equal_rows(state.vertices + state.vertices.dtype.type(0))
+    first, group = group_equal_points(state.vertices)
     merged = State(state.vertices[first], _renumbered(state.faces, group))
     message = f"joined {len(state.vertices) - len(first):,} vertices with earlier ones"
     return Change(merged, group, first, np.arange(len(state.faces)), message)

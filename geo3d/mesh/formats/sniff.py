@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from geo3d.errors import FileFormatError
+from geo3d.mesh.formats import text
 from geo3d.mesh.formats.off import KEYWORD
 from geo3d.mesh.formats.stl import is_binary_stl
 
@@ -33,7 +34,6 @@ FOREIGN = {
     b"\x80\x04": "a Python pickle",
 }
 OBJ_ROW = re.compile(rb"^[ \t]*v[ \t]+[-+.\dnNiI]", re.MULTILINE)
-OFF_ROW = re.compile(rb"(?:[ \t]*(?:#[^\r\n]*)?[\r\n]+)*[ \t]*" + KEYWORD.pattern)
 STL_TEXT = re.compile(rb"\s*solid\b", re.IGNORECASE)
 
 
@@ -56,7 +56,7 @@ def sniff(data: bytes, suffix: str = "") -> str:
     if re.match(rb"ply\s", body):
         return "ply"
     _refuse_foreign(body)
-    if OFF_ROW.match(body):
+    if KEYWORD.match(next(text.content_rows(text.text_lines(data)), [b""])[0]):
         return "off"
     if STL_TEXT.match(body) and (b"facet" in body[:1000].lower() or b"endsolid" in body.lower()):
         return "stl"

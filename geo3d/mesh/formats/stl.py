@@ -10,7 +10,7 @@ import numpy as np
 
 from geo3d.errors import FileFormatError
 from geo3d.mesh.formats import text
-from geo3d.mesh.grouping import group_equal_rows
+from geo3d.mesh.grouping import group_equal_points
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.raw import Limits, RawMesh, require_bytes, require_counts
 
@@ -41,9 +41,7 @@ def read_stl(data: bytes, limits: Limits) -> RawMesh:
         corners, notes = _text_corners(data, limits), []
     else:
         corners, notes = _binary_corners(data, limits)
-    # Adding zero turns -0.0 into 0.0, so that corners that are equal are also the same bits.
-    corners = corners + corners.dtype.type(0)
-    first, group = group_equal_rows(corners)
+    first, group = group_equal_points(corners)
     notes.append(
         f"mesh_file.stl_merged: STL has no vertex list; {len(corners):,} corners became "
         f"{len(first):,} vertices, numbered in order of first occurrence."
