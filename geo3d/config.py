@@ -90,7 +90,8 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 def dump_config(config: Any) -> str:
     """Return settings as YAML text that `load_config` reads back to an equal object."""
-    return yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
+    # Plain ASCII with escapes: the library writes some line separators so that they read as spaces.
+    return yaml.safe_dump(config_to_dict(config), sort_keys=False)
 
 
 def config_hash(config: Any) -> str:

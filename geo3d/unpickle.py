@@ -17,7 +17,7 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from geo3d.errors import CheckpointError, LimitError
 from geo3d.pickle_records import (
@@ -93,7 +93,7 @@ class Inert(metaclass=_InertType):
 
 
 def load_pickle(
-    stream: IO[bytes],
+    stream: io.BufferedIOBase,
     storage_of: Callable[[Sequence[Any]], Storage] | None = None,
     inert: Sequence[str] = (),
 ) -> Any:
@@ -119,7 +119,7 @@ def load_pickle(
 class _Unpickler(pickle.Unpickler):
     def __init__(
         self,
-        stream: IO[bytes],
+        stream: io.BufferedIOBase,
         storage_of: Callable[[Sequence[Any]], Storage] | None,
         inert: Sequence[str],
     ) -> None:
@@ -149,7 +149,7 @@ class _Unpickler(pickle.Unpickler):
         )
 
 
-def read_legacy(stream: IO[bytes], inert: Sequence[str] = ()) -> Any:
+def read_legacy(stream: io.BufferedIOBase, inert: Sequence[str] = ()) -> Any:
     """Read torch's file format from before version 1.6: pickles, then the storages' bytes."""
     for _ in range(3):
         load_pickle(stream)  # magic number, version, description of the machine
