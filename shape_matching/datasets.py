@@ -5,14 +5,15 @@ Two layouts are understood, told apart by content:
 * ``npz``: ``*.npz`` files (see `shape_matching.ground_truth`), directly in the folder or one level
   below it (``FAUST/*.npz``, ``TOSCA_iso/*.npz``);
 * ``folder``: ``off/`` (or ``shapes/``) with meshes and ``corres/`` with ``<shape>.vts``, or
-  ``<a>_<b>.map`` per pair (SHREC'19); shapes may lie one level deeper, by category, as
-  ``off/<category>/<shape>.off`` (DeformingThings4D), then ``corres/cross_category_corres/<a>_<b>.vts``
-  maps body points of category a to those of b.  Text lists (``test.txt``, ``test_cat.txt``,
+  ``<a>_<b>.map`` per pair (SHREC'19).  Shapes may lie one level deeper, by category, as
+  ``off/<category>/<shape>.off`` (DeformingThings4D); ``corres/cross_category_corres/<a>_<b>.vts``
+  then maps body points of category a to those of b.  Text lists (``test.txt``, ``test_cat.txt``,
   ``pairs.txt``) beside ``off/`` choose shapes and pairs; ``dist/`` is not read, distances are
   computed.
 
-A *family* is a group of shapes by name: the category folder, or the name without its trailing number
-(``cat10`` is of family ``cat``); FAUST and SCAPE registrations are families ``faust`` and ``scape``.
+A *family* is a group of shapes by name: the category folder, or the name without its trailing
+number (``cat10`` is of family ``cat``); FAUST and SCAPE registrations are families ``faust`` and
+``scape``.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Dataset:
     bridges: Mapping[tuple[str, str], Path] = field(default_factory=dict)
     """Body points of category a -> those of category b, by (a, b)."""
     pair_maps: Mapping[tuple[str, str], Path] = field(default_factory=dict)
-    """SHREC'19 files by (source, target): the vertex of the source for each vertex of the target."""
+    """SHREC'19 files by (source, target): the source vertex of each target vertex."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -217,9 +218,7 @@ def _dataset(
     return Dataset(root, tuple(files), shared, bridges or {}, pair_maps or {})
 
 
-def _named_pairs(
-    folder: Path, pattern: str, known: set[str]
-) -> dict[tuple[str, str], Path]:
+def _named_pairs(folder: Path, pattern: str, known: set[str]) -> dict[tuple[str, str], Path]:
     """Return files called ``<a>_<b>`` by (a, b); the underscore is the one between known names."""
     pairs: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.glob(pattern), key=lambda p: natural_key(p.stem)):

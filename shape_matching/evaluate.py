@@ -19,7 +19,7 @@ from geo3d.files import cache_dir
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from shape_matching.config import MatchConfig
 from shape_matching.datasets import Dataset
-from shape_matching.pair_job import JobSetup, Method, make_pair_job
+from shape_matching.pair_job import JobSetup, Method, find_method, make_pair_job
 from shape_matching.pair_store import PairStore
 from shape_matching.pool import Outcome, Task, run_pool
 from shape_matching.protocols import Pair
@@ -80,6 +80,7 @@ def evaluate(
     *,
     method: Method | None = None,
     protocol: str = "custom",
+    pictures: Path | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
     """Match and score all pairs, write tables and pictures into ``folder``, return the summary.
@@ -93,6 +94,7 @@ def evaluate(
         method: an importable callable (see `shape_matching.pair_job`); default: the one that
             ``config.method`` names.
         protocol: name to report the numbers under.
+        pictures: where curve.png and worst.png go (default ``folder``).
         progress: hears of every finished pair, and at least every second.
 
     Raises:
@@ -100,35 +102,20 @@ def evaluate(
         InputError: ``evaluate.other_run``.
         Cancelled: whatever ``progress`` raises passes through; finished pairs are kept.
     """
+    if method is None:
+        find_method(config.method)
     store = PairStore(folder, _identity(dataset, config, protocol), pairs)
     todo = store.open_indices()
     setup = JobSetup(
         dataset,
-        method or find_method(config.method),
+        method or config.method,
         config.match,
         config.geodesics,
         cache_dir() / "geodesics" if config.cache_geodesics else None,
     )
     if todo:
         _run_pairs(store, pairs, todo, setup, config, progress)
-    return write_report(folder, dataset, store, config, protocol)
-
-
-def find_method(name: str) -> Method:
-    """Return a matching method by name.
-
-    Raises:
-        ConfigError: ``evaluate.unknown_method``.
-    """
-    from shape_matching.methods import METHODS
-
-    if name not in METHODS:
-        raise ConfigError(
-            "evaluate.unknown_method",
-            f"There is no method '{name}'.",
-            f"Known: {', '.join(sorted(METHODS))}.",
-        )
-    return METHODS[name]
+    return write_report(folder, dataset, store, config, protocol, pictures or folder)
 
 
 def _run_pairs(

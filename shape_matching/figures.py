@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.previews import contact_sheet, match_image
@@ -83,5 +83,5 @@ def spread_errors(
     counts = np.bincount(at, minlength=target.n_vertices)
     sums = np.bincount(at, errors, target.n_vertices)
     known = np.flatnonzero(counts)
-    nearest = cKDTree(target.vertices[known]).query(target.vertices)[1]
+    nearest = KDTree(target.vertices[known]).query(target.vertices)[1]
     return (sums[known] / counts[known])[nearest]

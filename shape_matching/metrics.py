@@ -1,11 +1,11 @@
 """How good a map is: errors against ground truth, and qualities that need none.
 
-Notation: shape 1 is the source, shape 2 the target; T = p2p_21 (n2,) sends target vertices to source
-vertices; D are geodesic distances on the source; A1 its surface area.  Entry i of the ground truth
-pairs target vertex b_i with source vertex a_i.
+Notation: shape 1 is the source, shape 2 the target; T = p2p_21 (n2,) sends target vertices to
+source vertices; D are geodesic distances on the source; A1 its surface area.  Entry i of the ground
+truth pairs target vertex b_i with source vertex a_i.
 
 * error_i = D[T[b_i], a_i] / sqrt(A1); the score of a pair is the mean over i, reported x100.  The
-  heat method is not symmetric: rows are distances *from* the image, as the literature computes them.
+  heat method is not symmetric: rows are distances *from* the image, as in the literature.
 * PCK(t) is the fraction of entries with error <= t, AUC the area below it over the axis scaled to 1
   (ULRSSM: 40 thresholds up to 0.10; older curves run to 0.25).
 * qualities: coverage, smoothness, bijectivity, orientation (see each function).

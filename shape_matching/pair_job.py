@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
+from geo3d.errors import ConfigError
 from geo3d.progress import ignore_progress
 from shape_matching.datasets import Dataset, ShapeRecord
 from shape_matching.pair_truth import pair_truth
@@ -30,10 +31,11 @@ SHAPES_KEPT = 24
 
 @dataclass(frozen=True)
 class JobSetup:
-    """Everything a worker needs besides the pair; picklable by reference."""
+    """Everything a worker needs besides the pair; it is sent to the worker's process."""
 
     dataset: Dataset
-    method: Method
+    method: Method | str
+    """An importable callable, or a name in `shape_matching.methods.METHODS`."""
     config: Any
     geodesics: GeodesicKind = "heat"
     geodesic_cache: Path | None = None
@@ -55,6 +57,8 @@ class PairResult:
 def make_pair_job(setup: JobSetup) -> Callable[[Pair], PairResult]:
     """Return the handler of a worker; it keeps shapes and what scoring needs of one source."""
 
+    method = find_method(setup.method) if isinstance(setup.method, str) else setup.method
+
     @functools.lru_cache(maxsize=SHAPES_KEPT)
     def load(name: str) -> ShapeRecord:
         return setup.dataset.file(name).load()
@@ -68,7 +72,7 @@ def make_pair_job(setup: JobSetup) -> Callable[[Pair], PairResult]:
         # Ground truth first: a pair that cannot be scored need not be matched.
         truth = pair_truth(setup.dataset, source, target)
         wall, cpu = time.perf_counter(), time.process_time()
-        found = setup.method(source.mesh, target.mesh, setup.config, progress=ignore_progress)
+        found = method(source.mesh, target.mesh, setup.config, progress=ignore_progress)
         matched = time.perf_counter()
         seconds = {"match": matched - wall, "match_cpu": time.process_time() - cpu}
         p2p_21 = _whole_numbers(found.p2p_21)
@@ -81,6 +85,23 @@ def make_pair_job(setup: JobSetup) -> Callable[[Pair], PairResult]:
         return PairResult(values, p2p_21.astype(np.int32), errors.astype(np.float32), seconds)
 
     return run
+
+
+def find_method(name: str) -> Method:
+    """Return a matching method by name.
+
+    Raises:
+        ConfigError: ``evaluate.unknown_method``.
+    """
+    from shape_matching.methods import METHODS
+
+    if name not in METHODS:
+        raise ConfigError(
+            "evaluate.unknown_method",
+            f"There is no method '{name}'.",
+            f"Known: {', '.join(sorted(METHODS))}.",
+        )
+    return METHODS[name]
 
 
 def _whole_numbers(p2p: Any) -> Int[np.ndarray, " n"]:

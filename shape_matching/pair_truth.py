@@ -70,9 +70,9 @@ def _from_map(dataset: Dataset, source: ShapeRecord, target: ShapeRecord) -> Pai
 def _from_bridge(dataset: Dataset, source: ShapeRecord, target: ShapeRecord) -> PairTruth:
     """Compose the lists with the map between the body points of the two categories."""
     corr_1, corr_2 = _lists(source, target)
-    families = (source.family, target.family)
-    for flipped in (False, True):
-        path = dataset.bridges.get(families[::-1] if flipped else families)
+    a, b = source.family, target.family
+    for flipped, families in ((False, (a, b)), (True, (b, a))):
+        path = dataset.bridges.get(families)
         if path is None:
             continue
         bridge = read_one_based(path)
@@ -87,8 +87,8 @@ def _from_bridge(dataset: Dataset, source: ShapeRecord, target: ShapeRecord) -> 
         return PairTruth(far[bridge], near) if flipped else PairTruth(near, far[bridge])
     raise InputError(
         "dataset.unrelated_ground_truth",
-        f"{source.name} and {target.name} are of different families ({source.family}, "
-        f"{target.family}) whose ground truth is not related.",
+        f"{source.name} and {target.name} are of different families ({a}, {b}) "
+        "whose ground truth is not related.",
         "If all shapes of this folder list the same body points, say so with "
         "--shared-ground-truth.",
     )

@@ -134,9 +134,7 @@ class _Waiting:
         return task
 
 
-def _events(
-    crew: list[_Worker], timeout: float | None
-) -> Iterator[tuple[_Worker, Outcome | None]]:
+def _events(crew: list[_Worker], timeout: float | None) -> Iterator[tuple[_Worker, Outcome | None]]:
     """Wait, then yield workers that said something, died or ran out of time."""
     pause = max(0.0, min(worker.deadline for worker in crew) - time.monotonic())
     heard = wait([worker.connection for worker in crew], min(pause, 0.5))

@@ -2,7 +2,8 @@
 
 Everything but ``timings.csv`` and ``timings.json`` depends on the maps alone, not on the machine's
 speed or on interruptions.  Errors are mean geodesic errors x100, normalised by sqrt(source area).
-The score of a dataset is the mean over pairs; the PCK curve counts ground-truth entries of all pairs.
+The score of a dataset is the mean over pairs; the PCK curve counts the ground-truth entries of all
+pairs.
 """
 
 from __future__ import annotations
@@ -42,9 +43,14 @@ AVERAGED = (
 
 
 def write_report(
-    folder: Path, dataset: Dataset, store: PairStore, config: EvaluationConfig, protocol: str
+    folder: Path,
+    dataset: Dataset,
+    store: PairStore,
+    config: EvaluationConfig,
+    protocol: str,
+    pictures: Path,
 ) -> dict[str, Any]:
-    """Write every table and picture into ``folder`` and return the summary."""
+    """Write tables into ``folder``, two PNGs into ``pictures``, and return the summary."""
     from shape_matching.figures import plot_curve, plot_worst
 
     records = store.records()
@@ -65,10 +71,10 @@ def write_report(
         _write_maps(folder / "maps", store, records)
     scored = [record for record in records if record.score is not None]
     if scored:
-        with atomic_path(folder / "curve.png") as beside:
+        with atomic_path(pictures / "curve.png") as beside:
             plot_curve(beside, summary, config.method)
         if config.worst:
-            with atomic_path(folder / "worst.png") as beside:
+            with atomic_path(pictures / "worst.png") as beside:
                 plot_worst(beside, dataset, store, worst_records(scored, config.worst))
     return summary
 
@@ -125,10 +131,8 @@ def per_pair_csv(records: Sequence[PairRecord], dataset: Dataset) -> str:
         error = record.error or {}
         state = "failed" if record.error else "ok"
         numbers = [_cell(score.get(name)) for name in COLUMNS]
-        lines.append(
-            [record.index, *record.pair, label, state, *numbers]
-            + [error.get("code", ""), error.get("message", "")]
-        )
+        why = (error.get("code", ""), error.get("message", ""))
+        lines.append([record.index, *record.pair, label, state, *numbers, *why])
     header = ["index", "source", "target", "family", "status", *COLUMNS, "code", "message"]
     return _csv(header, lines)
 

@@ -86,9 +86,7 @@ class DistanceTable:
             result[mine] = rows[row_of[mine] - start, targets[mine]]
         return result
 
-    def _fill(
-        self, table: Float32[np.ndarray, "v v"], wanted: Int[np.ndarray, " s"]
-    ) -> None:
+    def _fill(self, table: Float32[np.ndarray, "v v"], wanted: Int[np.ndarray, " s"]) -> None:
         # A row is complete when no entry is NaN, which also holds for a table on disk whose
         # writer was killed.
         lacking = np.array([i for i in wanted if np.isnan(table[i]).any()], np.int64)
@@ -126,7 +124,9 @@ class SourceScorer:
         Geo3dError: the codes of geodesics and Laplacian.
     """
 
-    def __init__(self, source: Mesh, kind: GeodesicKind = "heat", cache: Path | None = None) -> None:
+    def __init__(
+        self, source: Mesh, kind: GeodesicKind = "heat", cache: Path | None = None
+    ) -> None:
         self.source = source
         self.distances = DistanceTable(source, kind, cache)
         self._areas = vertex_areas(source)
@@ -140,7 +140,10 @@ class SourceScorer:
         self._stiffness = laplacian(source, "cotan")[0]
 
     def errors(
-        self, p2p_21: Int[np.ndarray, " n2"], at: Int[np.ndarray, " i"], truth: Int[np.ndarray, " i"]
+        self,
+        p2p_21: Int[np.ndarray, " n2"],
+        at: Int[np.ndarray, " i"],
+        truth: Int[np.ndarray, " i"],
     ) -> Float[np.ndarray, " i"]:
         """Return the normalised error (not x100) of the images of target vertices ``at``."""
         return self.distances.between(p2p_21[at], truth) / np.sqrt(self._areas.sum())
@@ -200,5 +203,7 @@ class SourceScorer:
         return 100 * float(np.average(lengths, weights=self._areas[starts]))
 
 
-def _counts(errors: Float[np.ndarray, " i"], thresholds: Float[np.ndarray, " t"]) -> tuple[int, ...]:
+def _counts(
+    errors: Float[np.ndarray, " i"], thresholds: Float[np.ndarray, " t"]
+) -> tuple[int, ...]:
     return tuple(int(c) for c in np.rint(metrics.pck(errors, thresholds) * len(errors)))

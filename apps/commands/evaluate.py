@@ -69,12 +69,14 @@ def run(args: argparse.Namespace) -> int:
 def _start(args: argparse.Namespace) -> Run:
     from geo3d.errors import ConfigError
     from geo3d.runs import start_run
+    from shape_matching.pair_job import find_method
 
     config = _settings(args)
     if not config.data:
         raise ConfigError("evaluate.no_data", "There is no --data.", "Name the folder of shapes.")
-    # Opened once before the run folder is made, so that a mistyped path leaves nothing behind.
+    # Everything is looked up before the run folder is made, so that a slip leaves nothing behind.
     _dataset_and_pairs(config)
+    find_method(config.method)
     inputs = [config.data, *([config.pairs] if config.pairs else [])]
     name = f"{Path(config.data).resolve().name}-{config.method}"
     seed, device = args.seed, args.device
@@ -98,7 +100,7 @@ def _settings(args: argparse.Namespace) -> EvaluationConfig:
     """Return the settings: defaults, preset and file of the method, then the flags."""
     from geo3d.config import load_config
     from shape_matching.config import MatchConfig
-    from shape_matching.evaluate import EvaluationConfig, find_method
+    from shape_matching.evaluate import EvaluationConfig
     from shape_matching.pool import available_cores
 
     match = load_config(MatchConfig, args.config, args.preset, args.set)
@@ -111,9 +113,7 @@ def _settings(args: argparse.Namespace) -> EvaluationConfig:
     for name in ("data", "pairs"):
         if name in given:
             given[name] = str(Path(given[name]).resolve())
-    config = EvaluationConfig(**given, match=match)
-    find_method(config.method)
-    return config
+    return EvaluationConfig(**given, match=match)
 
 
 def _dataset_and_pairs(config: EvaluationConfig) -> tuple[Any, str, list[tuple[str, str]]]:
@@ -135,7 +135,13 @@ def _evaluate(run_folder: Run, config: EvaluationConfig, quiet: bool) -> None:
     dataset, protocol, pairs = _dataset_and_pairs(config)
     progress = chain(cancel_listener(run_folder), tqdm_listener(disable=quiet))
     summary = evaluate(
-        dataset, pairs, config, run_folder.outputs, protocol=protocol, progress=progress
+        dataset,
+        pairs,
+        config,
+        run_folder.outputs,
+        protocol=protocol,
+        pictures=run_folder.previews,
+        progress=progress,
     )
     run_folder.finish({k: v for k, v in summary.items() if k not in ("pck", "pck_ulrssm")})
 
@@ -149,5 +155,5 @@ def _show(run_folder: Run, args: argparse.Namespace) -> int:
     }
     text = format_summary(read["summary"], read["timings"])
     payload = {**read["summary"], "timings": read["timings"], "run": str(run_folder.path)}
-    emit(args, payload, f"{text}\n  tables and pictures: {run_folder.outputs}")
+    emit(args, payload, f"{text}\n  tables and pictures: {run_folder.path}")
     return 0 if read["summary"]["scored"] else 5

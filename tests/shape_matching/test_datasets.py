@@ -228,6 +228,7 @@ def test_dt4d_bridge_composes_in_both_directions(tmp_path: Path) -> None:
     assert back.source.tolist() == [0, 3, 2] and back.target.tolist() == [0, 1, 2]
 
 
+@pytest.mark.data
 def test_shipped_data_folder_is_understood(data_root: Path) -> None:
     shapes = data_root / "shapes"
     if not shapes.is_dir():

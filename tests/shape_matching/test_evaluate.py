@@ -20,8 +20,8 @@ from evaluation_helpers import make_spheres, nearest, noisy, troubled
 
 from geo3d.errors import Cancelled, ConfigError, InputError
 from shape_matching.datasets import open_dataset
-from shape_matching.evaluate import EvaluationConfig, evaluate, find_method
-from shape_matching.pair_job import JobSetup, make_pair_job
+from shape_matching.evaluate import EvaluationConfig, evaluate
+from shape_matching.pair_job import JobSetup, find_method, make_pair_job
 from shape_matching.pool import Task, run_pool
 from shape_matching.protocols import protocol_pairs
 
@@ -74,7 +74,7 @@ def test_number_of_workers_does_not_matter(spheres: Path, tmp_path: Path) -> Non
 
 
 def test_pairs_that_fail_hang_or_kill_are_recorded(spheres: Path, tmp_path: Path) -> None:
-    summary = evaluated(spheres, tmp_path, troubled, workers=2, pair_timeout=1.5)
+    summary = evaluated(spheres, tmp_path, troubled, workers=2, pair_timeout=1.0)
     codes = {(row["target"], row["code"]) for row in rows(tmp_path)}
     assert codes == {
         ("ball_1", "evaluate.unexpected_error"),

@@ -199,6 +199,7 @@ def test_shapes_without_area_are_refused() -> None:
     assert caught.value.code == "evaluate.no_area"
 
 
+@pytest.mark.golden
 def test_golden_error_agrees(golden_root: Path) -> None:
     path = golden_root / "diffumatch" / "geodesic_error.npz"
     if not path.is_file():

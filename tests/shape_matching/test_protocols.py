@@ -49,6 +49,7 @@ def test_tosca_pairs_are_ordered_and_inside_families(tmp_path: Path) -> None:
     assert len(protocol_pairs(dataset, "all")[1]) == 3 + 1 + 1 + 1
 
 
+@pytest.mark.data
 def test_lists_agree_with_the_published_files(data_root: Path) -> None:
     shapes = data_root / "shapes"
     for folder, protocol, file in (
@@ -171,6 +172,7 @@ def test_sampling_is_a_repeatable_subset_in_order(tmp_path: Path) -> None:
     assert caught.value.code == "protocol.bad_max_pairs"
 
 
+@pytest.mark.data
 def test_ten_faust_pairs_with_seed_0_are_the_published_ten(data_root: Path) -> None:
     file = data_root / "shapes" / "pairs_faust_10.txt"
     if not file.is_file():
