@@ -32,6 +32,7 @@ class _Collector:
         self.sizes: list[np.ndarray] = []
         self.n_vertices = 0
         self.n_faces = 0
+        self.partly_colored = False
 
     def vertex(self, row: text.Row) -> None:
         self.vertex_rows.append(row)
@@ -48,9 +49,10 @@ class _Collector:
     def flush_vertices(self) -> None:
         require_counts(self.n_vertices, 0, self.limits)
         widths = set(map(len, self.vertex_rows))
-        columns = widths.pop() if len(widths) == 1 else 3
+        columns = max(widths) if len(widths) == 1 else 3
         # A fourth number is a homogeneous weight, which meshes do not use.
         columns = 6 if columns >= 6 else 3
+        self.partly_colored |= columns == 3 and max(widths, default=0) >= 6
         if self.vertex_rows:
             self.tables.append(text.parse_table(self.vertex_rows, columns))
         self.vertex_rows = []
@@ -92,7 +94,7 @@ def read_obj(data: bytes, limits: Limits) -> RawMesh:
     if len(sizes) and sizes[-1] < 3 and (error := _truncated_last_row(data)):
         raise error
     notes = text.polygon_notes(sizes)
-    vertices, colors = _split_colors(collector.tables, notes)
+    vertices, colors = _split_colors(collector, notes)
     return RawMesh(vertices, faces, colors, "obj", tuple(notes))
 
 
@@ -127,9 +129,8 @@ def _truncated_last_row(data: bytes) -> FileFormatError | None:
     )
 
 
-def _split_colors(
-    tables: list[np.ndarray], notes: list[str]
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _split_colors(collector: _Collector, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    tables = collector.tables
     widths = {table.shape[1] for table in tables}
     if widths == {6}:
         table = np.concatenate(tables)
@@ -138,7 +139,7 @@ def _split_colors(
         if colors is None:
             notes.append("mesh_file.bad_colors: vertex colours are not finite and were left out.")
         return np.ascontiguousarray(table[:, :3]), colors
-    if 6 in widths:
+    if 6 in widths or collector.partly_colored:
         notes.append("mesh_file.bad_colors: only some vertices have colours; they were left out.")
     return np.concatenate([table[:, :3] for table in tables]), None
 

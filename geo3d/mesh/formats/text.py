@@ -51,7 +51,7 @@ def parse_floats(tokens: Iterable[bytes]) -> Float[np.ndarray, " n"]:
     except ValueError:
         raise _bad_number(tokens, float) from None
     # Python alone reads 1_000 as a number; no mesh format does.
-    if any(b"_" in token for token in tokens):
+    if b"_" in b"".join(tokens):
         raise _bad_number(tokens, float)
     return values
 
@@ -67,7 +67,7 @@ def parse_ints(tokens: Iterable[bytes]) -> Int[np.ndarray, " n"]:
         values = np.fromiter(map(int, tokens), np.int64, len(tokens))
     except (ValueError, OverflowError):
         raise _bad_number(tokens, int) from None
-    if any(b"_" in token for token in tokens):
+    if b"_" in b"".join(tokens):
         raise _bad_number(tokens, int)
     return values
 
