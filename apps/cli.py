@@ -10,6 +10,7 @@ import argparse
 import difflib
 import importlib
 import json
+import logging
 import os
 import sys
 import traceback
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     module.add_arguments(parser)
     args = parser.parse_args(arguments[1:])
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     return _run(module, args)
 
 
@@ -89,6 +91,8 @@ def _run(module: object, args: argparse.Namespace) -> int:
         # The reader of our stdout went away (`geo3d ... | head`): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _fail(args, Geo3dError("system.os_error", str(error), ""), 1)
     except Exception as error:
         if os.environ.get("GEO3D_DEBUG"):
             traceback.print_exc()

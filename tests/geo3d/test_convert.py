@@ -301,7 +301,8 @@ def test_names_that_clash(tmp_path: Path) -> None:
     assert caught.value.code == "checkpoint.name_clash"
 
 
-def test_deep_and_bushy_content(tmp_path: Path) -> None:
+def test_deep_and_bushy_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "_MAX_NODES", 10_000)
     (tmp_path / "deep.pkl").write_bytes(b"\x80\x02" + b"]" * 500 + b"a" * 499 + b".")
     with pytest.raises(CheckpointError, match="nested deeper"):
         read(tmp_path / "deep.pkl")
@@ -331,7 +332,7 @@ def test_mutated_pickles_end_in_values_or_our_errors(seed: bytes, data: st.DataO
         return
     try:
         convert.flatten(unpickle.load_pickle(io.BytesIO(bytes(mutated)), lambda pid: None))  # type: ignore[arg-type,return-value]
-    except Geo3dError:
+    except (Geo3dError, MemoryError):  # the child turns the latter into an error of ours
         pass
 
 
@@ -399,11 +400,11 @@ def test_a_slow_child_is_stopped(tmp_path: Path) -> None:
 
 
 def test_bombs_in_zip_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "_SPARE_BYTES", 400 << 20)
+    monkeypatch.setattr(convert, "_SPARE_BYTES", 300 << 20)
     source = tmp_path / "m.pt"
-    with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("archive/data.pkl", tensor_pickle(0, (4,), (1,)))
         with archive.open("archive/data/0", "w", force_zip64=True) as stream:
-            for _ in range(600):
+            for _ in range(320):
                 stream.write(bytes(1 << 20))
     assert failing(source) == "checkpoint.too_large"
