@@ -67,13 +67,11 @@ def _joined(scene: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
 
 def _colors(part: Any, count: int) -> np.ndarray | None:
     visual = getattr(part, "visual", None)
-    if getattr(visual, "kind", None) == "vertex":
-        rgb = np.asarray(visual.vertex_colors)[:, :3]
-    elif len(getattr(part, "colors", ())) == count and not hasattr(part, "faces"):
-        rgb = np.asarray(part.colors)[:, :3]
-    else:
+    if getattr(visual, "kind", None) != "vertex":
         return None
-    return rgb.astype(np.uint8)
+    rgb = np.asarray(visual.vertex_colors)
+    # A point cloud without colours has an empty array here.
+    return rgb[:, :3].astype(np.uint8) if rgb.shape == (count, 4) else None
 
 
 def write_glb(mesh: Mesh) -> bytes:

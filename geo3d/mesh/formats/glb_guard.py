@@ -225,11 +225,7 @@ class _Reducer:
             position, count = self._accessor(attributes, "POSITION", ("VEC3",), (5126,))
             result: dict[str, Any] = {"mode": mode, "attributes": {"POSITION": position}}
             if "COLOR_0" in attributes:
-                result["attributes"]["COLOR_0"], n_colors = self._accessor(
-                    attributes, "COLOR_0", ("VEC3", "VEC4"), (5121, 5123, 5126)
-                )
-                if n_colors != count:
-                    _bad("there are more or fewer colours than positions")
+                result["attributes"] |= self._colors(attributes, count, notes)
             corners = count
             if "indices" in primitive and mode != POINTS:
                 result["indices"], corners = self._accessor(
@@ -241,6 +237,17 @@ class _Reducer:
             n_faces += {POINTS: 0, TRIANGLES: corners // 3, STRIP: corners}[mode]
             kept.append(result)
         return {"primitives": kept}, (n_vertices, n_faces)
+
+    def _colors(self, attributes: dict[str, Any], count: int, notes: list[str]) -> dict[str, int]:
+        index, n_colors = self._accessor(
+            attributes, "COLOR_0", ("VEC3", "VEC4"), (5121, 5123, 5126)
+        )
+        if n_colors != count:
+            _bad("there are more or fewer colours than positions")
+        if self.kept_accessors[index]["componentType"] == 5123:
+            notes.append("mesh_file.bad_colors: 16-bit vertex colours are not read.")
+            return {}
+        return {"COLOR_0": index}
 
     def _accessor(
         self, item: dict[str, Any], key: str, shapes: tuple[str, ...], types: tuple[int, ...]

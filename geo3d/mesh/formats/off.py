@@ -103,14 +103,15 @@ def _faces(rows: Iterator[text.Row], count: int, limits: Limits) -> tuple[np.nda
 def _blocks(rows: Iterator[text.Row], count: int, what: str) -> Iterator[list[text.Row]]:
     done = 0
     while done < count:
-        block = list(islice(rows, min(text.BLOCK, count - done)))
-        if not block:
+        wanted = min(text.BLOCK, count - done)
+        block = list(islice(rows, wanted))
+        done += len(block)
+        if len(block) < wanted:
             raise FileFormatError(
                 "mesh_file.truncated",
                 f"The header announces {count:,} {what}; the file ends after {done:,}.",
                 "Copy or download it again.",
             )
-        done += len(block)
         yield block
 
 

@@ -55,10 +55,11 @@ def _ascii_element(rows: Iterator[text.Row], element: Element) -> ElementData:
         return ElementData()
     blocks, done = [], 0
     while done < element.count:
-        block = list(islice(rows, min(text.BLOCK, element.count - done)))
-        if not block:
-            raise _truncated(element, done)
+        wanted = min(text.BLOCK, element.count - done)
+        block = list(islice(rows, wanted))
         done += len(block)
+        if len(block) < wanted:
+            raise _truncated(element, done)
         blocks.append(_ascii_block(block, element))
     if not blocks:
         blocks = [_ascii_block([], element)]
