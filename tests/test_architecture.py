@@ -14,7 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 TREES = ("geo3d", "shape_matching", "scenes", "apps")
 MODULES = sorted(p for tree in TREES for p in (ROOT / tree).rglob("*.py"))
 NAMES = {path: str(path.relative_to(ROOT)) for path in MODULES}
-SYNTAX = {path: ast.parse(path.read_text("utf-8"), NAMES[path]) for path in MODULES}
+# Parsed as Python 3.10, the oldest we promise: newer syntax is an error here.
+SYNTAX = {
+    path: ast.parse(path.read_text("utf-8"), NAMES[path], feature_version=(3, 10))
+    for path in MODULES
+}
 
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 80

@@ -1,0 +1,69 @@
+"""What a user installs: the wheel holds all packages and shipped files and works anywhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+USE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import apps.cli, geo3d
+from geo3d.files import asset, asset_roots
+root = asset_roots()[0]
+files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+print(json.dumps([geo3d.__file__, [str(asset(name)) for name in files]]))
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_works_away_from_the_checkout(tmp_path: Path) -> None:
+    if int(metadata.version("setuptools").split(".")[0]) < 77:
+        pytest.skip("building without isolation needs setuptools 77")
+    checkout, site = tmp_path / "checkout", tmp_path / "site"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(checkout)], check=True)
+    build = ["pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([sys.executable, "-m", *build, "-w", str(tmp_path), str(checkout)], check=True)
+    (wheel,) = tmp_path.glob("geo3d-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(site)
+    assert not [n for n in names if n.startswith("tests/") or "__pycache__" in n]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", USE, str(site)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    where, assets = json.loads(done.stdout)
+    assert Path(where).is_relative_to(site)
+    shipped = sorted(p for p in (checkout / "assets").rglob("*") if p.is_file())
+    assert len(assets) == len(shipped) > 0
+
+
+def test_constraints_pin_what_is_asked_for() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="reading pyproject.toml needs Python 3.11")
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            pins[canonicalize_name(name)] = version
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["viewer"], *extras["test"]]:
+        wanted = Requirement(text)
+        assert pins[canonicalize_name(wanted.name)] in wanted.specifier, text
+    assert pins["torch"] == "2.13.0"
+    torch = next(r for r in map(Requirement, project["dependencies"]) if r.name == "torch")
+    assert {s.operator for s in torch.specifier} == {">="}
