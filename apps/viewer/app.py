@@ -1,7 +1,7 @@
 """The workbench: a Gradio page served to this machine.
 
-What is switched off or limited, and why, is listed in docs/viewer.md.  The environment is set before
-gradio is imported, because it reads it then.
+What is switched off or limited, and why, is listed in docs/viewer.md.  The environment is set
+before gradio is imported, because it reads it then.
 """
 
 from __future__ import annotations
@@ -116,11 +116,24 @@ def serve(
 
 
 def _theme() -> gr.themes.Base:
-    """Return a theme that fetches no fonts."""
-    return gr.themes.Soft(
+    """Return a quiet theme that fetches no fonts."""
+    theme = gr.themes.Default(
         primary_hue="teal",
         secondary_hue="slate",
         neutral_hue="slate",
+        spacing_size="sm",
+        radius_size="md",
         font=SYSTEM_FONTS,
         font_mono=("ui-monospace", "Consolas", "monospace"),
+    )
+    return theme.set(
+        body_background_fill="*neutral_50",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        block_label_border_width="0px",
+        block_label_border_width_dark="0px",
+        block_label_text_color="*neutral_600",
+        block_label_text_color_dark="*neutral_300",
+        block_title_text_color="*neutral_600",
+        block_title_text_color_dark="*neutral_300",
     )

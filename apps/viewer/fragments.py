@@ -62,12 +62,14 @@ def mesh_card(
     )
 
 
-def error_card(error: Geo3dError | Mapping[str, str]) -> str:
-    """Return a deliberate error as sentence, hint and code."""
+def error_card(error: Geo3dError | Mapping[str, str], about: str = "") -> str:
+    """Return a deliberate error as sentence, hint and code; ``about`` names what it concerns."""
     parts = error.to_dict() if isinstance(error, Geo3dError) else error
     hint = f"<p>{escape(parts['hint'])}</p>" if parts.get("hint") else ""
+    name = f'<span class="g3-dim">{escape(about)}</span> ' if about else ""
+    message = f"<p>{name}<b>{escape(parts['message'])}</b></p>"
     return (
-        f'<div class="g3-card g3-error" role="alert"><p><b>{escape(parts["message"])}</b></p>{hint}'
+        f'<div class="g3-card g3-error" role="alert">{message}{hint}'
         f'<code class="g3-code">{escape(parts["code"])}</code></div>'
     )
 

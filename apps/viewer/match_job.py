@@ -13,7 +13,7 @@ import numpy as np
 
 from apps.jobs import Job, Jobs, read_json
 from apps.viewer import fragments
-from apps.viewer.match_result import SIDES, MatchResult, read_shapes
+from apps.viewer.match_result import MATCHED, SIDES, MatchResult, read_shapes, write_views
 from apps.viewer.shapes import Shape, keep, read_truth
 from geo3d.errors import InputError
 from geo3d.files import slug
@@ -125,20 +125,25 @@ def result_card(job: Job, result: MatchResult) -> str:
     return fragments.facts_card(facts, remarks, mark)
 
 
-def downloads(job: Job, scratch: Path) -> list[Path]:
+def downloads(job: Job, result: MatchResult, scratch: Path) -> list[Path]:
     """Return copies of the map and the coloured shapes under names that say what they are."""
     if job.run_folder is None:
         return []
-    outputs = job.run_folder / "outputs"
     folder = scratch / "downloads" / job.id
     folder.mkdir(parents=True, exist_ok=True)
-    pair = f"{slug(str(job.settings['source_name']))}-{slug(str(job.settings['target_name']))}"
-    copies = []
-    for name in ("map.txt", "map.npz", "source.glb", "target.glb"):
-        if (outputs / name).is_file():
-            copies.append(folder / f"{pair}-{name}")
-            shutil.copyfile(outputs / name, copies[-1])
-    return copies
+    names = [slug(str(job.settings[f"{side}_name"])) for side in SIDES]
+    pair = f"{names[0]}-to-{names[1]}"
+    views = write_views(result, MATCHED, scratch / "views" / job.id)
+    outputs = job.run_folder / "outputs"
+    wanted = {
+        f"{pair}-map.txt": outputs / "map.txt",
+        f"{pair}-map.npz": outputs / "map.npz",
+        f"{pair}-source.glb": views[0],
+        f"{pair}-target.glb": views[1],
+    }
+    for name, path in wanted.items():
+        shutil.copyfile(path, folder / name)
+    return [folder / name for name in wanted]
 
 
 def _argv(folder: Path, record: dict[str, Any]) -> list[str]:

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 
 from apps.jobs import Job, read_json
 from apps.viewer import fragments
-from apps.viewer.shapes import GREY
+from apps.viewer.shapes import GREY, save_view
 from geo3d.errors import InputError
-from geo3d.mesh.io import load_mesh, save_mesh
+from geo3d.mesh.io import load_mesh
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.colors import ERROR_STOPS, error_colors, position_colors, transfer_colors
 
@@ -89,7 +89,7 @@ def write_views(result: MatchResult, coloring: str, folder: Path) -> tuple[Path,
         folder.mkdir(parents=True, exist_ok=True)
         meshes = (result.source, result.target)
         for mesh, colors, path in zip(meshes, _colors(result, coloring), paths, strict=True):
-            save_mesh(Mesh(mesh.vertices, mesh.faces, colors, name=mesh.name), path)
+            save_view(mesh, colors, path)
     return paths
 
 

@@ -48,7 +48,7 @@ class MatchTab:
         self._scratch = scratch
         self._examples = example_pairs()
         with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=320):
+            with gr.Column(scale=2, min_width=340, elem_classes="g3-controls"):
                 self._build_controls()
             with gr.Column(scale=5, min_width=480):
                 self._build_panes()
@@ -64,7 +64,7 @@ class MatchTab:
                 gr.File(
                     label=f"{side.capitalize()} mesh ({', '.join(t[1:] for t in MESH_TYPES)})",
                     file_types=list(MESH_TYPES),
-                    height=110,
+                    height=92,
                     elem_id=f"file-{side}",
                 )
             )
@@ -75,18 +75,18 @@ class MatchTab:
                 label="One .txt (0-based source vertex per line), or one .vts per shape",
                 file_types=list(TRUTH_TYPES),
                 file_count="multiple",
-                height=110,
+                height=92,
                 elem_id="file-truth",
             )
+        methods, presets = list(METHODS), list(PRESETS)
         with gr.Row():
-            methods, presets = list(METHODS), list(PRESETS)
-            self.method = gr.Dropdown(methods, value=methods[0], label="Method", min_width=120)
-            self.preset = gr.Dropdown(presets, value=presets[0], label="Preset", min_width=120)
-            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=80)
+            self.method = gr.Dropdown(methods, value=methods[0], label="Method", min_width=150)
+            self.preset = gr.Dropdown(presets, value=presets[0], label="Preset", min_width=150)
+        self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
         self.estimate = gr.HTML(elem_id="estimate")
         with gr.Row():
             self.run = gr.Button("Match", variant="primary", elem_id="run")
-            self.cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel")
+            self.cancel = gr.Button("Cancel", interactive=False, elem_id="cancel")
         self.status = gr.HTML(elem_id="status")
         # Hidden and not absent: the change of a component that is not on the page goes unnoticed.
         self.job_id = gr.Textbox(visible="hidden")
@@ -94,11 +94,19 @@ class MatchTab:
         self.timer = gr.Timer(POLL_S, active=False)
 
     def _build_panes(self) -> None:
-        with gr.Row():
+        with gr.Row(elem_classes="g3-tools"):
             self.coloring = gr.Radio(
-                [MATCHED], value=MATCHED, label="Colours", visible=False, elem_id="coloring"
+                [MATCHED],
+                value=MATCHED,
+                label="Colours",
+                show_label=False,
+                container=False,
+                visible=False,
+                elem_id="coloring",
             )
-            gr.Checkbox(True, label="Link cameras", elem_id="link-cameras", container=False)
+            gr.Checkbox(
+                True, label="Link cameras", elem_id="link-cameras", container=False, min_width=140
+            )
         with gr.Row():
             self.panes = [
                 gr.Model3D(
@@ -124,15 +132,14 @@ class MatchTab:
     def _wire(self) -> None:
         choice = [self.method, self.preset]
         outcome = [self.coloring, *self.panes, self.legend, self.result, self.downloads]
-        loaded = [*self.shapes, *self.cards, *outcome, self.estimate]
-        self.example.input(
-            self._pick, [self.example, *choice], [*loaded, *self.files], **QUIET
-        )
+        controls = [self.status, self.timer, self.run, self.cancel, self.finished]
+        loaded = [*self.shapes, *self.cards, *outcome, *controls, self.estimate, self.job_id]
+        self.example.input(self._pick, [self.example, *choice], [*loaded, *self.files], **QUIET)
         for i, file in enumerate(self.files):
             file.upload(
                 lambda upload, *rest, i=i: self._upload(i, upload, *rest),
                 [file, *self.shapes, *choice],
-                [*loaded, self.example],
+                [*loaded, file, self.example],
                 **QUIET,
             )
             file.clear(
@@ -140,23 +147,16 @@ class MatchTab:
             )
         for chooser in choice:
             chooser.change(self._estimate, [*self.shapes, *choice], self.estimate, **QUIET)
-        controls = [self.status, self.timer, self.run, self.cancel, self.finished]
         inputs = [*self.shapes, *choice, self.seed, self.truth]
-        started = self.run.click(
-            self._start, inputs, [self.job_id, *controls, *outcome], concurrency_id="submit", **QUIET
-        )
-        started.then(None, self.job_id, None, js=SHOW_ADDRESS)
+        self.run.click(self._start, inputs, [self.job_id, *controls, *outcome], **QUIET)
         self.cancel.click(self._cancel, self.job_id, controls, **QUIET)
+        self.job_id.change(None, self.job_id, None, js=SHOW_ADDRESS)
         self.timer.tick(self._poll, self.job_id, controls, queue=False, **QUIET)
         self.finished.change(self._show, [self.finished, self.coloring], outcome, **QUIET)
         self.coloring.input(
             self._recolor, [self.job_id, self.coloring], [*self.panes, self.legend], **QUIET
         )
-        self.attach_outputs = list(
-            dict.fromkeys(
-                [*loaded, *choice, self.seed, self.job_id, *controls, *self.files, self.example]
-            )
-        )
+        self.attach_outputs = [*loaded, *choice, self.seed, *self.files, self.example]
 
     def attach(self, request: gr.Request) -> Updates:
         """Show the job that the page's address names; without one, the first example."""
@@ -194,8 +194,10 @@ class MatchTab:
             shapes[side] = upload_to_shape(Path(upload), self._scratch)
         except Geo3dError as error:
             shapes[side] = None
-            updates = self._loaded(shapes, method, preset)
-            return updates | {self.cards[side]: fragments.error_card(error), self.example: ""}
+            card = fragments.error_card(error, about=Path(upload).name)
+            # The box is emptied, so that the next try is one click away.
+            refused = {self.cards[side]: card, self.files[side]: None, self.example: ""}
+            return self._loaded(shapes, method, preset) | refused
         return self._loaded(shapes, method, preset) | {self.example: ""}
 
     def _clear(self, side: int, source: Shape, target: Shape, method: str, preset: str) -> Updates:
@@ -204,9 +206,16 @@ class MatchTab:
         return self._loaded(shapes, method, preset)
 
     def _loaded(self, shapes: Sequence[Shape | None], method: str, preset: str) -> Updates:
-        """Show shapes that have no result yet."""
-        updates = self._no_result()
-        updates[self.estimate] = self._estimate(shapes[0], shapes[1], method, preset)
+        """Show shapes that have no result yet; a job shown before goes on without this page."""
+        updates = self._no_result() | {
+            self.estimate: self._estimate(shapes[0], shapes[1], method, preset),
+            self.job_id: "",
+            self.status: "",
+            self.timer: gr.Timer(active=False),
+            self.run: gr.Button(interactive=True),
+            self.cancel: gr.Button(interactive=False),
+            self.finished: "",
+        }
         for shape, state, card, pane in zip(
             shapes, self.shapes, self.cards, self.panes, strict=True
         ):
@@ -286,7 +295,7 @@ class MatchTab:
         job = self._jobs.get(job_id)
         result = read_result(job)
         chosen = coloring if coloring in result.colorings else MATCHED
-        files = [str(path) for path in match_job.downloads(job, self._scratch)]
+        files = [str(path) for path in match_job.downloads(job, result, self._scratch)]
         return {
             self.coloring: gr.Radio(choices=result.colorings, value=chosen, visible=True),
             self.result: match_job.result_card(job, result),

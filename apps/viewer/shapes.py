@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from geo3d.errors import InputError
 from geo3d.files import asset_roots, new_id, slug
@@ -78,12 +79,20 @@ def keep(mesh: Mesh, name: str, scratch: Path, truth: str = "") -> Shape:
     colors = mesh.vertex_colors
     if colors is None:
         colors = np.tile(GREY, (mesh.n_vertices, 1))
-    view = save_mesh(Mesh(mesh.vertices, mesh.faces, colors), folder / f"{slug(name)}.glb")
+    view = save_view(mesh, colors, folder / f"{slug(name)}.glb")
     defects = tuple(
         {"severity": d.severity, "code": d.code, "message": d.message, "hint": d.hint}
         for d in report.defects
     )
     return Shape(name, str(path), str(view), mesh.n_vertices, mesh.n_faces, defects, truth)
+
+
+def save_view(mesh: Mesh, colors: UInt8[np.ndarray, "v 3"], path: Path) -> Path:
+    """Write a GLB for the panes; ``colors`` are sRGB, glTF wants linear light."""
+    share = colors.astype(np.float64) / 255.0
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    shown = np.rint(255.0 * linear).astype(np.uint8)
+    return save_mesh(Mesh(mesh.vertices, mesh.faces, shown, name=mesh.name), path)
 
 
 def example_pairs() -> dict[str, tuple[str, str]]:

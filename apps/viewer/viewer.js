@@ -35,12 +35,11 @@
       pointerType: event.pointerType,
       isPrimary: event.isPrimary,
     });
-    // The pane under the pointer keeps the capture.
-    twin.setPointerCapture = () => {};
-    twin.releasePointerCapture = () => {};
+    // The pane under the pointer keeps the capture and the focus: losing the focus would end the drag.
+    const kept = ["setPointerCapture", "releasePointerCapture", "focus"];
+    for (const name of kept) twin[name] = () => {};
     twin.dispatchEvent(copy);
-    delete twin.setPointerCapture;
-    delete twin.releasePointerCapture;
+    for (const name of kept) delete twin[name];
   }
 
   for (const kind of ["pointerdown", "pointermove", "pointerup", "pointercancel", "wheel"]) {
