@@ -111,7 +111,7 @@ def serve(
             launch(page, host, port, open_browser=open_browser)
             stop.wait()
         finally:
-            page.close()
+            page.close(verbose=False)
             jobs.close()
 
 

@@ -18,6 +18,9 @@ from apps.viewer.shapes import Shape, keep, read_truth
 from geo3d.errors import InputError
 from geo3d.files import slug
 
+METHODS = ("axiomatic", "zoomout", "nearest")
+"""The names of `shape_matching.methods`, repeated because that module imports torch: the server
+does without it."""
 START_S = 6.0
 """Seconds until a child process is ready to compute (interpreter, torch)."""
 SECONDS_PER_1000_VERTICES = {"fast": 2.0, "default": 6.0}

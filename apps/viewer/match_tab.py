@@ -25,7 +25,6 @@ from apps.viewer.shapes import (
 )
 from geo3d.errors import Geo3dError, InputError
 from shape_matching.config import PRESETS
-from shape_matching.methods import METHODS
 
 POLL_S = 0.5
 CAMERA = (90, 80, None)
@@ -78,7 +77,7 @@ class MatchTab:
                 height=92,
                 elem_id="file-truth",
             )
-        methods, presets = list(METHODS), list(PRESETS)
+        methods, presets = list(match_job.METHODS), list(PRESETS)
         with gr.Row():
             self.method = gr.Dropdown(methods, value=methods[0], label="Method", min_width=150)
             self.preset = gr.Dropdown(presets, value=presets[0], label="Preset", min_width=150)
@@ -176,7 +175,7 @@ class MatchTab:
         if not self._examples:
             return {self.estimate: fragments.note("Choose two meshes to begin.")}
         first = next(iter(self._examples))
-        updates = self._pick(first, next(iter(METHODS)), next(iter(PRESETS)))
+        updates = self._pick(first, match_job.METHODS[0], next(iter(PRESETS)))
         return updates | {self.example: first}
 
     def _pick(self, title: str, method: str, preset: str) -> Updates:
@@ -329,7 +328,7 @@ def _card(shape: Shape | None) -> str:
 
 def _checked_settings(method: str, preset: str, seed: float | None) -> match_job.Settings:
     """Check again what the page offers: a request need not come from our page."""
-    if method not in METHODS or preset not in PRESETS:
+    if method not in match_job.METHODS or preset not in PRESETS:
         raise InputError(
             "viewer.unknown_choice", "There is no such method or preset.", "Reload the page."
         )

@@ -1,0 +1,447 @@
+"""The viewer without a browser: pieces of HTML, shapes, jobs, handlers, and the served page."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import http.client
+import json
+import re
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import bumpy_sphere, permuted
+from served import serving
+
+from apps.commands import app as app_verb
+from apps.jobs import Job, Jobs, end_job
+from apps.viewer import fragments, match_job, shapes
+from apps.viewer.match_result import (
+    CONFIDENCE,
+    ERROR,
+    MATCHED,
+    legend,
+    read_result,
+    write_views,
+)
+from apps.viewer.worker import measure
+from geo3d.errors import ConfigError, Geo3dError, InputError
+from geo3d.files import atomic_write_json
+from geo3d.mesh.io import load_mesh, save_mesh
+from geo3d.mesh.mesh import Mesh
+
+EVIL = '<img src=x onerror="alert(1)">'
+SETTINGS = match_job.Settings("axiomatic", "default", 3)
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    """Jobs that stay queued."""
+    made = Jobs(tmp_path / "runs" / "jobs", max_running=0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[shapes.Shape, shapes.Shape, np.ndarray]:
+    """A bumpy sphere, its shuffled copy, and the map from the copy."""
+    source = bumpy_sphere(2)
+    target, order = permuted(source)
+    first, second = (shapes.keep(m, n, tmp_path) for m, n in ((source, "one"), (target, "two")))
+    return first, second, order
+
+
+def finish(job: Job, p2p_21: np.ndarray, **metrics: Any) -> None:
+    """Write what ``geo3d match`` would have written."""
+    run = job.folder / "run" / "match" / "one-two"
+    (run / "outputs").mkdir(parents=True)
+    np.savetxt(run / "outputs" / "map.txt", p2p_21, "%d")
+    np.savez(run / "outputs" / "map.npz", p2p_21=p2p_21, confidence=np.linspace(0, 1, len(p2p_21)))
+    atomic_write_json(run / "metrics.json", metrics)
+    atomic_write_json(job.folder / "started.json", {"pid": 1, "created": 0.0, "time": 0.0})
+    end_job(job.folder, "done")
+
+
+def on_a_page(make: Callable[[], Any]) -> Any:
+    """Make components inside a page; gradio leaks an event loop where none is running."""
+
+    async def build() -> Any:
+        import gradio as gr
+
+        with gr.Blocks(analytics_enabled=False):
+            return make()
+
+    return asyncio.run(build())
+
+
+class TestFragments:
+    def test_text_from_outside_is_never_markup(self, jobs: Jobs) -> None:
+        error = InputError("mesh.bad", EVIL, EVIL)
+        job = jobs.submit(jobs.new_folder(), EVIL, ["match"], {})
+        defects = [{"severity": "warning", "code": "x", "message": EVIL, "hint": EVIL}]
+        pieces = [
+            fragments.error_card(error, about=EVIL),
+            fragments.mesh_card(EVIL, 1, 1, defects),
+            fragments.facts_card([(EVIL, EVIL, EVIL)], [EVIL], ""),
+            fragments.job_card(replace(job, progress={"stage": EVIL, "step": 1, "total": 2})),
+            fragments.note(EVIL),
+            fragments.scale([[0, 0, 0], [9, 9, 9]], EVIL, EVIL, EVIL),
+        ]
+        for piece in pieces:
+            assert "<img" not in piece
+            assert "&lt;img" in piece
+            assert not re.search(r'="[^"]*onerror="', piece)
+
+    def test_the_worst_defect_decides_the_badge(self) -> None:
+        def card(*severities: str) -> str:
+            found = [{"severity": s, "message": "m", "hint": ""} for s in severities]
+            return fragments.mesh_card("a", 4, 4, found)
+
+        assert "healthy" in card()
+        assert "healthy" in card("info")
+        assert "usable, with remarks" in card("info", "warning")
+        assert "needs repair" in card("warning", "error")
+
+    def test_a_running_job_shows_stage_share_and_expected_time(self, jobs: Jobs) -> None:
+        job = jobs.submit(jobs.new_folder(), "a", ["match"], {"expected_s": 61.0})
+        event = {"stage": "zoomout", "step": 3, "total": 12}
+        card = fragments.job_card(replace(job, state="running", progress=event, seconds=7.9))
+        assert 'aria-valuenow="25"' in card
+        assert "zoomout: 3 of 12" in card
+        assert "7 s of about 1 min 1 s" in card
+
+    def test_a_silent_job_is_pointed_out(self, jobs: Jobs) -> None:
+        job = jobs.submit(jobs.new_folder(), "a", ["match"], {})
+        assert "sign of life" in fragments.job_card(replace(job, state="running", silent_s=40.0))
+        assert "sign of life" not in fragments.job_card(replace(job, state="running", silent_s=2.0))
+
+
+class TestShapes:
+    def test_an_upload_keeps_vertices_faces_and_order(self, tmp_path: Path) -> None:
+        mesh, _ = permuted(bumpy_sphere(1))
+        shape = shapes.upload_to_shape(save_mesh(mesh, tmp_path / "My shape (1).off"), tmp_path)
+        copy = load_mesh(shape.path)
+        np.testing.assert_array_equal(copy.vertices, mesh.vertices)
+        np.testing.assert_array_equal(copy.faces, mesh.faces)
+        assert (shape.name, shape.usable) == ("My shape (1)", True)
+        assert Path(shape.view).read_bytes()[:4] == b"glTF"
+
+    @pytest.mark.parametrize(
+        ("name", "content", "code"),
+        [
+            ("page.obj", b"<!doctype html><script>alert(1)</script>", "mesh_file.not_a_mesh"),
+            ("tool.exe", b"MZ\x90", "viewer.file_type"),
+            ("empty.ply", b"", "mesh_file.empty"),
+            ("nan.off", b"OFF\n3 1 0\n0 0 nan\n1 0 0\n0 1 0\n3 0 1 2\n", "mesh.non_finite"),
+            ("far.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 9\n", "mesh.index_out_of_range"),
+        ],
+    )
+    def test_bad_uploads_have_their_codes(
+        self, tmp_path: Path, name: str, content: bytes, code: str
+    ) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(Geo3dError) as caught:
+            shapes.upload_to_shape(tmp_path / name, tmp_path)
+        assert caught.value.code == code
+
+    def test_views_hold_linear_light(self, tmp_path: Path) -> None:
+        import trimesh
+
+        triangle = Mesh(np.eye(3), np.array([[0, 1, 2]]))
+        colors = np.array([[0, 0, 0], [188, 188, 188], [255, 255, 255]], np.uint8)
+        path = shapes.save_view(triangle, colors, tmp_path / "a.glb")
+        stored = trimesh.load(path, force="mesh", process=False).visual.vertex_colors[:, 0]
+        # sRGB 188 is half the light of white.
+        np.testing.assert_allclose(stored, [0, 128, 255], atol=1)
+
+
+class TestTruth:
+    def test_a_map_pairs_every_target_vertex(self, tmp_path: Path, pair: Any) -> None:
+        source, target, order = pair
+        np.savetxt(tmp_path / "gt.txt", order, "%d")
+        truth = shapes.read_truth([tmp_path / "gt.txt"], source, target)
+        np.testing.assert_array_equal(truth.source, order)
+        np.testing.assert_array_equal(truth.target, np.arange(len(order)))
+
+    @pytest.mark.parametrize("swapped", [False, True])
+    def test_lists_are_told_apart_by_name(self, tmp_path: Path, pair: Any, swapped: bool) -> None:
+        source, target, _ = pair
+        files = [tmp_path / "one.vts", tmp_path / "two.vts"]
+        files[0].write_text("1\n2\n3\n")
+        files[1].write_text("4\n5\n6\n")
+        truth = shapes.read_truth(files[::-1] if swapped else files, source, target)
+        assert (truth.source.tolist(), truth.target.tolist()) == ([0, 1, 2], [3, 4, 5])
+
+    @pytest.mark.parametrize(
+        ("files", "code"),
+        [
+            ({"a.vts": "1\n2\n"}, "viewer.truth_files"),
+            ({"a.txt": "0\n1\n"}, "viewer.truth_length"),
+            ({"a.vts": "1\n2\n", "b.vts": "1\n"}, "viewer.truth_length"),
+            ({"a.vts": "1\n", "b.vts": "999999\n"}, "dataset.index_out_of_range"),
+            ({"a.txt": "<html>"}, "correspondence.bad_map"),
+        ],
+    )
+    def test_unusable_files_are_refused(
+        self, tmp_path: Path, pair: Any, files: dict[str, str], code: str
+    ) -> None:
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+        with pytest.raises(Geo3dError) as caught:
+            shapes.read_truth([tmp_path / name for name in files], pair[0], pair[1])
+        assert caught.value.code == code
+
+
+class TestMatchJob:
+    def test_the_methods_on_offer_are_the_methods_there_are(self) -> None:
+        from shape_matching.methods import METHODS
+
+        assert list(match_job.METHODS) == list(METHODS)
+
+    def test_a_job_holds_its_own_copies_and_a_command_line(self, jobs: Jobs, pair: Any) -> None:
+        source, target, _ = pair
+        job = match_job.submit(jobs, source, target, SETTINGS)
+        argv = json.loads((job.folder / "job.json").read_text())["argv"]
+        assert argv[0] == "match"
+        assert [Path(p).parent.parent for p in argv[1:3]] == [job.folder / "inputs"] * 2
+        assert argv[argv.index("--seed") + 1] == "3"
+        np.testing.assert_array_equal(load_mesh(argv[2]).vertices, load_mesh(target.path).vertices)
+        again = match_job.shapes_of(job, jobs.root.parent)
+        assert [shape.name for shape in again] == ["one", "two"]
+
+    def test_shapes_with_errors_are_not_submitted(self, jobs: Jobs, pair: Any) -> None:
+        source, target, _ = pair
+        broken = replace(source, defects=({"severity": "error", "message": "", "hint": ""},))
+        with pytest.raises(InputError) as caught:
+            match_job.submit(jobs, broken, target, SETTINGS)
+        assert caught.value.code == "viewer.not_usable"
+        assert jobs.all() == []
+
+    def test_estimates_follow_the_history_of_this_machine(self, jobs: Jobs, pair: Any) -> None:
+        source, target, order = pair
+        guess = match_job.estimate_s(jobs, SETTINGS, 10_000)
+        job = match_job.submit(jobs, source, target, SETTINGS)
+        finish(job, order)
+        seconds = match_job.START_S + 0.5 * job.settings["vertices"]
+        end = {"state": "done", "error": None, "seconds": seconds}
+        atomic_write_json(job.folder / "ended.json", end)
+        learned = match_job.estimate_s(jobs, SETTINGS, 10_000)
+        assert learned == pytest.approx(match_job.START_S + 5000.0)
+        other = match_job.Settings("axiomatic", "fast", 3)
+        assert match_job.estimate_s(jobs, other, 10_000) < guess < learned
+
+    def test_result_colours_and_downloads(self, jobs: Jobs, pair: Any, tmp_path: Path) -> None:
+        source, target, order = pair
+        np.savetxt(tmp_path / "gt.txt", order, "%d")
+        job = match_job.submit(jobs, source, target, SETTINGS, [tmp_path / "gt.txt"])
+        wrong = order.copy()
+        wrong[0] = (order[0] + 7) % len(order)
+        finish(job, wrong, scores={"orientation": 0.5}, ambiguous=True, notes=[EVIL])
+        measure(job.folder)
+        job = jobs.get(job.id)
+        result = read_result(job)
+        assert result.colorings == [MATCHED, CONFIDENCE, ERROR]
+        assert result.errors is not None
+        assert result.errors[0] > 0
+        np.testing.assert_array_equal(result.errors[1:], 0)
+        views = {c: write_views(result, c, tmp_path / "views") for c in result.colorings}
+        contents = {path.read_bytes() for paths in views.values() for path in paths}
+        assert len(contents) == 5  # the source is grey under two of the three colourings
+        assert all(legend(result, c) for c in result.colorings)
+        card = match_job.result_card(job, result)
+        assert "ambiguous: another map" in card
+        assert "<img" not in card
+        files = match_job.downloads(job, result, tmp_path / "scratch")
+        assert [f.name for f in files] == [
+            "one-to-two-map.txt",
+            "one-to-two-map.npz",
+            "one-to-two-source.glb",
+            "one-to-two-target.glb",
+        ]
+        np.testing.assert_array_equal(np.loadtxt(files[0], dtype=int), wrong)
+
+    def test_without_ground_truth_there_is_no_error(self, jobs: Jobs, pair: Any) -> None:
+        source, target, order = pair
+        job = match_job.submit(jobs, source, target, SETTINGS)
+        with pytest.raises(InputError) as caught:
+            read_result(job)
+        assert caught.value.code == "job.no_result"
+        finish(job, order)
+        result = read_result(jobs.get(job.id))
+        assert result.colorings == [MATCHED, CONFIDENCE]
+        assert "Mean error" not in match_job.result_card(job, result)
+
+
+class TestHandlers:
+    @pytest.fixture
+    def tab(self, jobs: Jobs, tmp_path: Path) -> Any:
+        from apps.viewer.match_tab import MatchTab
+
+        return on_a_page(lambda: MatchTab(jobs, tmp_path))
+
+    def test_a_run_needs_two_shapes_and_known_settings(self, tab: Any, pair: Any) -> None:
+        source, target, _ = pair
+        cases = [
+            ((source, None, "axiomatic", "default", 0, None), "viewer.missing_shape"),
+            ((source, target, "magic", "default", 0, None), "viewer.unknown_choice"),
+            ((source, target, "axiomatic", "default", None, None), "viewer.bad_seed"),
+            ((source, target, "axiomatic", "default", -1, None), "viewer.bad_seed"),
+        ]
+        for arguments, code in cases:
+            assert code in tab._start(*arguments)[tab.status]
+
+    def test_a_job_is_followed_from_start_to_result(self, tab: Any, jobs: Jobs, pair: Any) -> None:
+        source, target, order = pair
+        started = tab._start(source, target, "axiomatic", "default", 5, None)
+        job_id = started[tab.job_id]
+        assert started[tab.timer].active
+        assert "queued" in started[tab.status]
+        finish(jobs.get(job_id), order, scores={}, ambiguous=False, notes=[])
+        polled = tab._poll(job_id)
+        assert polled[tab.finished] == job_id
+        assert not polled[tab.timer].active
+        shown = tab._show(job_id, MATCHED)
+        assert [Path(shown[pane]).suffix for pane in tab.panes] == [".glb", ".glb"]
+        assert "unambiguous" in shown[tab.result]
+
+    def test_another_page_attaches_by_the_address(self, tab: Any, jobs: Jobs, pair: Any) -> None:
+        source, target, _ = pair
+        job_id = tab._start(source, target, "axiomatic", "fast", 5, None)[tab.job_id]
+        request = SimpleNamespace(query_params={"job": job_id})
+        attached = tab.attach(request)
+        assert (attached[tab.job_id], attached[tab.preset], attached[tab.seed]) == (
+            job_id,
+            "fast",
+            5,
+        )
+        assert attached[tab.timer].active
+        for bad in ("0" * 32, "../../etc", EVIL):
+            answer = tab.attach(SimpleNamespace(query_params={"job": bad}))
+            assert "job.unknown" in answer[tab.status]
+
+    def test_a_refused_upload_names_file_and_reason(self, tab: Any, tmp_path: Path) -> None:
+        bad = tmp_path / "page.obj"
+        bad.write_text("<html></html>")
+        answer = tab._upload(0, str(bad), None, None, "axiomatic", "default")
+        assert "mesh_file.not_a_mesh" in answer[tab.cards[0]]
+        assert "page.obj" in answer[tab.cards[0]]
+        assert answer[tab.files[0]] is None
+
+    def test_cancel_reaches_the_job(self, tab: Any, jobs: Jobs, pair: Any) -> None:
+        source, target, _ = pair
+        job_id = tab._start(source, target, "axiomatic", "default", 0, None)[tab.job_id]
+        tab._cancel(job_id)
+        assert (jobs.get(job_id).folder / "cancel").exists()
+
+    def test_the_list_of_jobs_escapes_titles_and_links_by_id(self, jobs: Jobs) -> None:
+        from apps.viewer.jobs_tab import JobsTab
+
+        listing = on_a_page(lambda: JobsTab(jobs))
+        assert "No jobs yet" in listing.render()
+        job = jobs.submit(jobs.new_folder(), EVIL, ["match"], {})
+        html = listing.render()
+        assert "<img" not in html
+        assert f'href="?job={job.id}"' in html
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The workbench as ``geo3d app`` serves it, and a file in its run folder."""
+    runs = tmp_path_factory.mktemp("served")
+    secret = runs / "jobs" / ("0" * 32) / "inputs" / "mine.ply"
+    secret.parent.mkdir(parents=True)
+    secret.write_text("secret")
+    with serving(runs) as url:
+        yield url, secret
+
+
+@pytest.fixture
+def address(served: tuple[str, Path]) -> str:
+    return served[0]
+
+
+class TestServedPage:
+    def get(self, url: str, **headers: str) -> tuple[int, str, Any]:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+                return answer.status, answer.read().decode("utf-8", "replace"), answer.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode("utf-8", "replace"), error.headers
+
+    def test_the_page_has_no_foreign_address(self, address: str) -> None:
+        status, text, _ = self.get(address)
+        assert status == 200
+        wanted = re.findall(r'(?:src|href)="(https?://[^"]+)"', text)
+        assert [url for url in wanted if not url.startswith(address)] == []
+
+    @pytest.mark.parametrize("path", ["/etc/passwd", "../app.py", "http://example.org/", "SECRET"])
+    def test_no_file_of_the_machine_is_served(self, served: tuple[str, Path], path: str) -> None:
+        address, secret = served
+        wanted = path.replace("SECRET", str(secret))
+        status, text, _ = self.get(f"{address}/gradio_api/file={wanted}")
+        assert status in (403, 404)
+        assert "secret" not in text
+        assert "root:" not in text
+
+    def test_no_function_is_offered_to_programs(self, address: str) -> None:
+        status, text, _ = self.get(f"{address}/gradio_api/info")
+        assert status == 200
+        assert json.loads(text) == {"named_endpoints": {}, "unnamed_endpoints": {}}
+
+    def test_analytics_and_history_are_off(self, address: str) -> None:
+        config = json.loads(self.get(f"{address}/config")[1])
+        assert config["analytics_enabled"] is False
+        assert config["run_history"] is False
+        assert config["show_error"] is False
+
+    def test_other_sites_may_not_call(self, address: str) -> None:
+        _, _, headers = self.get(f"{address}/config", Origin="http://evil.example")
+        assert headers.get("access-control-allow-origin") is None
+
+    def test_large_uploads_are_refused(self, address: str) -> None:
+        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.obj"\r\n\r\n'
+        host, port = address.removeprefix("http://").split(":")
+        with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=60)) as link:
+            link.putrequest("POST", "/gradio_api/upload")
+            link.putheader("Content-Type", "multipart/form-data; boundary=x")
+            link.putheader("Content-Length", str(len(head) + 65 * 2**20))
+            link.endheaders(head)
+            # The server may answer and hang up before it has read everything.
+            with contextlib.suppress(ConnectionError):
+                for _ in range(65):
+                    link.send(b"v 0 0 0\n" * 2**17)
+            assert link.getresponse().status == 413
+
+
+class TestVerb:
+    def parse(self, *argv: str) -> argparse.Namespace:
+        parser = argparse.ArgumentParser()
+        app_verb.add_arguments(parser)
+        return parser.parse_args(argv)
+
+    def test_other_machines_are_kept_out_unless_asked_for(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            app_verb.run(self.parse("--host", "0.0.0.0"))
+        assert caught.value.code == "app.not_loopback"
+
+    def test_a_busy_port_is_named(self) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            with pytest.raises(ConfigError) as caught:
+                app_verb.run(self.parse("--port", str(taken.getsockname()[1])))
+        assert caught.value.code == "app.port_busy"
+
+    def test_the_number_of_jobs_is_checked(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            app_verb.run(self.parse("--jobs", "0"))
+        assert caught.value.code == "app.bad_jobs"
