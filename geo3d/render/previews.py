@@ -5,7 +5,6 @@ Notation: h w image (uint8 sRGB); ``p2p_21`` gives each target vertex its source
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from geo3d.errors import InputError
+from geo3d.files import atomic_path
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.cameras import DEFAULT_ELEVATION, orbit, principal_azimuth
 from geo3d.render.colors import error_colors, position_colors, transfer_colors
@@ -180,12 +180,8 @@ def turntable(
 def save_png(image: UInt8[np.ndarray, "h w 3"], path: str | Path) -> Path:
     """Write a PNG beside ``path``, then move it into place; return the path."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", optimize=True)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
