@@ -17,6 +17,7 @@ MAX_CANDIDATES = 20_000_000
 MARGIN = 1e-9
 """Relative tolerance: an end point this near to a face touches it, a crossing this near to the
 border of a face is inside, a direction this near to a face's plane is parallel to it."""
+TINY = 1e-290
 
 
 def self_intersecting_pairs(
@@ -86,7 +87,8 @@ def _pierce(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         p = np.cross(direction, e2)
         determinant = (e1 * p).sum(axis=1)
         size = _length(direction) * _length(e1) * _length(e2)
-        parallel = np.abs(determinant) <= MARGIN * size
+        # Faces so tiny that the products underflow are beyond deciding.
+        parallel = np.abs(determinant) <= np.maximum(MARGIN * size, TINY)
         inverse = 1.0 / np.where(parallel, 1.0, determinant)
         s = origin - b[:, 0]
         u = (s * p).sum(axis=1) * inverse

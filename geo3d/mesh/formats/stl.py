@@ -36,6 +36,7 @@ def read_stl(data: bytes, limits: Limits) -> RawMesh:
             ``.bad_vertex``, ``.bad_number``, ``.locale_comma``.
         LimitError: ``mesh_file.too_many_vertices``, ``mesh_file.too_many_faces``.
     """
+    data = data if is_binary_stl(data) else data.removeprefix(b"\xef\xbb\xbf")
     is_text = data.lstrip()[:5].lower() == b"solid" and b"\0" not in data
     if is_text and not is_binary_stl(data):
         corners, notes = _text_corners(data, limits), []
