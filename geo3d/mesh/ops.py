@@ -1,0 +1,88 @@
+"""Elementary measures of a triangle mesh.
+
+Notation: v vertices, f faces, e edges; areas and lengths in mesh units; normals are unit vectors
+that point outward for counter-clockwise faces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from geo3d.errors import MeshError
+from geo3d.mesh.mesh import Mesh
+
+
+def face_cross(mesh: Mesh) -> Float[np.ndarray, "f 3"]:
+    """Return the cross product of two edges per face: twice the area along the normal."""
+    a, b, c = np.moveaxis(mesh.vertices.astype(np.float64)[mesh.faces], 1, 0)
+    return np.cross(b - a, c - a)
+
+
+def face_areas(mesh: Mesh) -> Float[np.ndarray, " f"]:
+    """Return triangle areas in squared mesh units."""
+    return 0.5 * np.linalg.norm(face_cross(mesh), axis=1)
+
+
+def total_area(mesh: Mesh) -> float:
+    """Return the surface area in squared mesh units (0 for a point cloud)."""
+    return float(face_areas(mesh).sum())
+
+
+def face_normals(mesh: Mesh) -> Float[np.ndarray, "f 3"]:
+    """Return unit face normals; zero for faces without area."""
+    return unit_rows(face_cross(mesh))
+
+
+def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "v 3"]:
+    """Return area-weighted unit vertex normals; zero where no face has area."""
+    return unit_rows(scatter_faces(mesh, face_cross(mesh)))
+
+
+def vertex_areas(mesh: Mesh) -> Float[np.ndarray, " v"]:
+    """Return a third of the incident triangle areas per vertex (lumped mass)."""
+    return scatter_faces(mesh, face_areas(mesh)[:, None])[:, 0] / 3.0
+
+
+def scatter_faces(mesh: Mesh, values: Float[np.ndarray, "f c"]) -> Float[np.ndarray, "v c"]:
+    """Sum per-face values onto each face's three vertices."""
+    index = mesh.faces.ravel()
+    return np.stack(
+        [np.bincount(index, np.repeat(column, 3), mesh.n_vertices) for column in values.T], axis=1
+    )
+
+
+def edges(mesh: Mesh) -> Int[np.ndarray, "e 2"]:
+    """Return the undirected edges, each once, as sorted vertex pairs in lexicographic order."""
+    pairs = np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    keys = np.unique(pairs[:, 0] * mesh.n_vertices + pairs[:, 1])
+    return np.stack(np.divmod(keys, mesh.n_vertices), axis=1)
+
+
+def normalized(mesh: Mesh) -> Mesh:
+    """Return the mesh with its vertex mean at the origin and unit surface area (float64).
+
+    A point cloud is scaled to unit root-mean-square radius instead.
+
+    Raises:
+        MeshError: ``mesh.zero_area`` when nothing has an extent.
+    """
+    vertices = mesh.vertices.astype(np.float64)
+    vertices = vertices - vertices.mean(axis=0)
+    if mesh.is_point_cloud:
+        scale = float(np.sqrt((vertices**2).sum(axis=1).mean()))
+    else:
+        scale = float(np.sqrt(total_area(mesh)))
+    if not scale > 0 or not np.isfinite(scale):
+        raise MeshError(
+            "mesh.zero_area", f"{mesh.name}: the surface has no area.", "Check the scale."
+        )
+    return replace(mesh, vertices=vertices / scale)
+
+
+def unit_rows(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """Scale rows to unit length; zero rows stay zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)

@@ -1,0 +1,74 @@
+"""What can be set when two shapes are matched.
+
+Lengths are relative to shapes of unit area; sizes count eigenfunctions, samples or vertices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from geo3d.errors import ConfigError
+
+Start = Literal["signs", "tree", "frames", "wks"]
+
+
+@dataclass(frozen=True)
+class MatchConfig:
+    """Settings of `shape_matching.match.match`; the defaults suit near-isometric shapes."""
+
+    starts: tuple[Start, ...] = ("signs", "tree", "frames", "wks")
+    """Families of initial maps (see `shape_matching.starts`); landmarks or a given map replace
+    them."""
+    k_final: int = 160
+    """Size of the final functional map."""
+    step_final: int = 8
+    """Growth of the map per pass of the final ZoomOut on all vertices."""
+    n_samples: int = 1500
+    """Farthest-point samples per shape on which hypotheses are refined."""
+    n_hypotheses: int = 32
+    """Hypotheses kept after the first, coarse ranking."""
+    n_finalists: int = 6
+    """Distinct hypotheses compared in full before the final refinement."""
+    laplacian: Literal["auto", "cotan", "robust"] = "auto"
+    """Laplacian of meshes; point clouds always get the robust one."""
+    max_vertices: int = 20_000
+    """Meshes with more vertices are decimated, matched and upsampled."""
+    coarse_vertices: int = 8_000
+    """Vertices after that decimation."""
+    precise: bool = False
+    """Whether the final map is read off the triangles of the source (precise map), then rounded."""
+    icp_iterations: int = 0
+    """Iterations of spectral ICP before the final ZoomOut."""
+
+    def __post_init__(self) -> None:
+        for name in ("k_final", "step_final", "n_samples", "n_hypotheses", "n_finalists"):
+            _require(getattr(self, name) >= 1, name, "at least 1")
+        _require(self.k_final >= 20, "k_final", "at least 20")
+        _require(bool(self.starts), "starts", "at least one family")
+        _require(self.icp_iterations >= 0, "icp_iterations", "0 or more")
+        _require(
+            100 <= self.coarse_vertices <= self.max_vertices,
+            "coarse_vertices",
+            "100 or more, and at most max_vertices",
+        )
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "fast": {
+        "starts": ["signs"],
+        "n_samples": 1000,
+        "n_finalists": 3,
+        "k_final": 100,
+        "step_final": 10,
+    },
+    "accurate": {"k_final": 200, "step_final": 4, "n_hypotheses": 48, "n_finalists": 10},
+}
+"""Named differences from the defaults."""
+
+
+def _require(holds: bool, name: str, what: str) -> None:
+    if not holds:
+        raise ConfigError("config.bad_value", f"{name} must be {what}.", "")

@@ -1,0 +1,214 @@
+"""Dense correspondence between two near-isometric shapes without training or alignment.
+
+Many initial functional maps (`shape_matching.starts`) are refined side by side on samples, ranked
+by orientation and residual (`shape_matching.hypotheses`), and the best one is refined on all
+vertices by ZoomOut.  Notation as in `geo3d.spectral.fmap`: 1 is the source, 2 the target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geo3d.device import pick_device
+from geo3d.mesh.decimate import decimate
+from geo3d.mesh.mesh import Mesh
+from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.spectral.icp import icp
+from geo3d.spectral.nearest import nearest
+from geo3d.spectral.precise import precise_map
+from geo3d.spectral.zoomout import sizes, zoomout, zoomout_hypotheses
+from shape_matching.config import MatchConfig
+from shape_matching.correspondence import Correspondence, cycle_confidence
+from shape_matching.hypotheses import appraise, distinct
+from shape_matching.prepare import Prepared, prepare
+from shape_matching.starts import from_landmarks, from_p2p, initial_maps
+from shape_matching.upsample import upsample
+
+K_MIDDLE = 56
+N_MIDDLE = 600
+K_FINALISTS = 96
+AMBIGUITY_MARGIN = 0.15
+"""Score lead below which the runner-up counts as a second explanation."""
+COVERAGE_WEIGHT = 4.0
+
+
+def match(
+    source: Mesh,
+    target: Mesh,
+    config: MatchConfig = MatchConfig(),  # noqa: B008  (frozen)
+    *,
+    landmarks: np.ndarray | None = None,
+    initial_p2p_21: np.ndarray | None = None,
+    device: str = "auto",
+    progress: ProgressCallback = ignore_progress,
+) -> Correspondence:
+    """Find the correspondence between ``source`` and ``target``.
+
+    Args:
+        landmarks: (p, 2) rows (source vertex, target vertex), at least 3; replaces the search for
+            a start.
+        initial_p2p_21: (n2,) a map to refine; replaces the search for a start.
+        device: see `geo3d.device.pick_device`.
+
+    Raises:
+        InputError: ``landmarks.bad``; MeshError: ``match.too_small`` and what the mesh operators
+            raise; ShapeError: ``fmap.bad_p2p``; Cancelled: from ``progress``.
+    """
+    if max(source.n_vertices, target.n_vertices) > config.max_vertices:
+        return _match_coarse(
+            source, target, config, landmarks, initial_p2p_21, device=device, progress=progress
+        )
+    place = pick_device(device)
+    one, two = _prepared(source, target, config, place, progress)
+    starts = _starts(one, two, config, landmarks, initial_p2p_21, progress)
+    fmap_12, scores, ambiguous = _best_of(starts, one, two, config, progress)
+    fmap_12, p2p_21 = _refine(fmap_12, one, two, config, progress)
+    k2, k1 = fmap_12.shape
+    p2p_12 = nearest(one.basis.evecs[:, :k1], two.basis.evecs[:, :k2] @ fmap_12)
+    maps = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
+    return Correspondence(
+        source,
+        target,
+        *maps,
+        fmap_12.double().cpu().numpy(),
+        cycle_confidence(two.mesh, *maps, area=1.0),
+        scores,
+        ambiguous,
+        one.notes + two.notes + _ambiguity_note(ambiguous),
+    )
+
+
+def _prepared(
+    source: Mesh, target: Mesh, config: MatchConfig, place: torch.device, progress: ProgressCallback
+) -> tuple[Prepared, Prepared]:
+    # a pair can only use as many eigenfunctions as its smaller shape carries
+    k = min(config.k_final, (min(source.n_vertices, target.n_vertices) - 2) // 2)
+    shapes = []
+    for i, mesh in enumerate((source, target)):
+        report(progress, "eigenbasis", i, 2)
+        shapes.append(prepare(mesh, max(k, 22), config.n_samples, config.laplacian, place))
+    report(progress, "eigenbasis", 2, 2)
+    return shapes[0], shapes[1]
+
+
+def _starts(
+    one: Prepared,
+    two: Prepared,
+    config: MatchConfig,
+    landmarks: np.ndarray | None,
+    initial_p2p_21: np.ndarray | None,
+    progress: ProgressCallback,
+) -> Tensor:
+    place = one.rows.device
+    if initial_p2p_21 is not None:
+        return from_p2p(one, two, torch.as_tensor(np.asarray(initial_p2p_21), device=place))
+    if landmarks is not None:
+        return from_landmarks(one, two, torch.as_tensor(np.asarray(landmarks), device=place))
+    report(progress, "hypotheses", 0, 3)
+    return initial_maps(one, two, config.starts)
+
+
+def _best_of(
+    fmaps: Tensor, one: Prepared, two: Prepared, config: MatchConfig, progress: ProgressCallback
+) -> tuple[Tensor, dict[str, float], bool]:
+    """Return the best hypothesis, why, and whether a different one comes close."""
+    k = fmaps.shape[-1]
+    ranked = appraise(fmaps, one, two, N_MIDDLE // 2).score()
+    fmaps = fmaps[distinct(fmaps, ranked, config.n_hypotheses, 12, 0.7)]
+    report(progress, "hypotheses", 1, 3, kept=len(fmaps))
+    fmaps = _grown(fmaps, one, two, N_MIDDLE, _sampled_sizes(k + 2, K_MIDDLE, 6, one, two))
+    ranked = appraise(fmaps, one, two, N_MIDDLE).score()
+    fmaps = fmaps[distinct(fmaps, ranked, config.n_finalists, k, 1.0)]
+    report(progress, "hypotheses", 2, 3, kept=len(fmaps))
+    k = fmaps.shape[-1]
+    fmaps = _grown(fmaps, one, two, config.n_samples, _sampled_sizes(k, K_FINALISTS, 8, one, two))
+    judged = appraise(fmaps, one, two, config.n_samples)
+    ranked = judged.score(COVERAGE_WEIGHT)
+    order = torch.argsort(ranked, descending=True, stable=True)
+    best = int(order[0])
+    lead = float(ranked[best] - ranked[order[1]]) if len(order) > 1 else float("inf")
+    report(progress, "hypotheses", 3, 3)
+    scores = {
+        "orientation": float(judged.orientation[best]),
+        "residual": float(judged.residual[best]),
+        "coverage": float(judged.coverage[best]),
+        "lead": min(lead, 1e3),
+    }
+    return fmaps[best], scores, lead < AMBIGUITY_MARGIN
+
+
+def _grown(
+    fmaps: Tensor, one: Prepared, two: Prepared, n_samples: int, schedule: list[int]
+) -> Tensor:
+    return zoomout_hypotheses(fmaps, one.rows[:n_samples], two.rows[:n_samples], schedule)
+
+
+def _sampled_sizes(first: int, last: int, step: int, one: Prepared, two: Prepared) -> list[int]:
+    """Return map sizes that both the bases and the number of samples can carry."""
+    most = min(one.basis.k, two.basis.k, len(one.rows) // 2, len(two.rows) // 2)
+    last = min(last, most)
+    return sizes(min(first, last), last, step)
+
+
+def _refine(
+    fmap_12: Tensor, one: Prepared, two: Prepared, config: MatchConfig, progress: ProgressCallback
+) -> tuple[Tensor, Tensor]:
+    if config.icp_iterations:
+        fmap_12 = icp(fmap_12, one.basis, two.basis, config.icp_iterations)
+    k_final = max(min(config.k_final, one.basis.k, two.basis.k), fmap_12.shape[0])
+    fmap_12, p2p_21 = zoomout(
+        fmap_12, one.basis, two.basis, k_final, config.step_final, progress=progress
+    )
+    if config.precise and not one.mesh.is_point_cloud:
+        faces = torch.from_numpy(one.mesh.faces.copy()).to(fmap_12.device)
+        points = precise_map(fmap_12, one.basis.evecs, two.basis.evecs, faces)
+        p2p_21 = points.nearest_vertices(faces)
+    return fmap_12, p2p_21
+
+
+def _match_coarse(
+    source: Mesh,
+    target: Mesh,
+    config: MatchConfig,
+    landmarks: np.ndarray | None,
+    initial_p2p_21: np.ndarray | None,
+    *,
+    device: str,
+    progress: ProgressCallback,
+) -> Correspondence:
+    """Decimate, match, and carry the map back to all vertices."""
+    coarse = []
+    for i, mesh in enumerate((source, target)):
+        report(progress, "decimation", i, 2)
+        coarse.append(decimate(mesh, min(config.coarse_vertices, mesh.n_vertices)))
+    one, two = coarse
+    if landmarks is not None:
+        pairs = np.asarray(landmarks)
+        landmarks = np.stack(
+            [one.nearest_coarse()[pairs[:, 0]], two.nearest_coarse()[pairs[:, 1]]], axis=1
+        )
+    if initial_p2p_21 is not None:
+        initial_p2p_21 = one.nearest_coarse()[np.asarray(initial_p2p_21)[two.original_vertices()]]
+    found = match(
+        one.mesh,
+        two.mesh,
+        replace(config, max_vertices=max(one.mesh.n_vertices, two.mesh.n_vertices)),
+        landmarks=landmarks,
+        initial_p2p_21=initial_p2p_21,
+        device=device,
+        progress=progress,
+    )
+    return upsample(found, source, target, one, two, progress)
+
+
+def _ambiguity_note(ambiguous: bool) -> tuple[str, ...]:
+    if not ambiguous:
+        return ()
+    return (
+        "A clearly different map explains the shapes nearly as well (a symmetry?); "
+        "three landmarks settle it.",
+    )

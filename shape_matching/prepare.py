@@ -1,0 +1,97 @@
+"""A shape made ready for matching: unit area, eigenbasis, samples, first derivatives at them.
+
+Notation: v vertices, k eigenpairs, p samples in farthest-point order, so that any leading part of
+them is itself an even sampling.  Gradients are taken in the tangent frame of each sample.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from geo3d.errors import MeshError
+from geo3d.mesh.connectivity import vertex_components
+from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.operators import LaplacianKind, gradient_operators, tangent_frames
+from geo3d.mesh.ops import normalized, vertex_normals
+from geo3d.mesh.sampling import farthest_point_samples
+from geo3d.spectral.basis import Basis, eigenbasis
+
+log = logging.getLogger(__name__)
+
+FEWEST_VERTICES = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One shape as the matcher sees it; tensors in float32 on the chosen device."""
+
+    mesh: Mesh
+    """Vertex mean at the origin, unit area, float64."""
+    basis: Basis
+    samples: Int64[Tensor, " p"]
+    rows: Float[Tensor, "p k"]
+    """Eigenvectors at the samples."""
+    positions: Float[Tensor, "k 3"]
+    """Spectral coefficients of the vertex positions."""
+    normals: Float[Tensor, "p 3"] | None
+    """Unit normals at the samples; None for point clouds."""
+    gradients: tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]] | None
+    """Derivatives of the eigenvectors along both tangent axes at the samples."""
+    notes: tuple[str, ...]
+
+
+@lru_cache(maxsize=6)
+def prepare(
+    mesh: Mesh, k: int, n_samples: int, kind: LaplacianKind, device: torch.device
+) -> Prepared:
+    """Make ``mesh`` ready; repeated calls with the same mesh object are remembered.
+
+    Raises:
+        MeshError: ``match.too_small`` below 50 vertices; errors of the Laplacian and eigenbasis.
+    """
+    if mesh.n_vertices < FEWEST_VERTICES:
+        raise MeshError(
+            "match.too_small",
+            f"{mesh.name} has {mesh.n_vertices} vertices; matching needs {FEWEST_VERTICES}.",
+            "Subdivide the mesh.",
+        )
+    unit = normalized(mesh)
+    basis = eigenbasis(unit, min(k, mesh.n_vertices - 2), kind)
+    samples = farthest_point_samples(unit, min(n_samples, mesh.n_vertices))
+    evecs = basis.evecs.numpy()
+    normals, gradients = None, None
+    if not mesh.is_point_cloud:
+        grad_x, grad_y = gradient_operators(unit, tangent_frames(unit))
+        gradients = tuple(_tensor(grad[samples] @ evecs, device) for grad in (grad_x, grad_y))
+        normals = _tensor(vertex_normals(unit)[samples], device)
+    positions = basis.project(torch.from_numpy(unit.vertices.copy()))
+    return Prepared(
+        unit,
+        basis.to(device=device, dtype=torch.float32),
+        torch.from_numpy(samples).to(device),
+        _tensor(evecs[samples], device),
+        _tensor(positions.numpy(), device),
+        normals,
+        gradients,
+        _notes(mesh),
+    )
+
+
+def _notes(mesh: Mesh) -> tuple[str, ...]:
+    if mesh.is_point_cloud:
+        return (f"{mesh.name} is a point cloud: orientation cannot be used to tell symmetries.",)
+    parts, _ = vertex_components(mesh.faces, mesh.n_vertices)
+    if parts > 1:
+        return (f"{mesh.name} has {parts} parts: parts are matched by their spectra only.",)
+    return ()
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
