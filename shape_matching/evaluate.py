@@ -49,6 +49,8 @@ class EvaluationConfig:
     """Whether shapes of different families list the same body points; null decides by content."""
     method: str = "axiomatic"
     """Name in `shape_matching.methods.METHODS`."""
+    device: str = "auto"
+    """Where the method computes (see `geo3d.device.pick_device`)."""
     geodesics: GeodesicKind = "heat"
     """How errors are measured: heat as in the literature, or exact."""
     cache_geodesics: bool = False
@@ -110,6 +112,7 @@ def evaluate(
         dataset,
         method or config.method,
         config.match,
+        config.device,
         config.geodesics,
         cache_dir() / "geodesics" if config.cache_geodesics else None,
     )
@@ -170,6 +173,7 @@ def _identity(dataset: Dataset, config: EvaluationConfig, protocol: str) -> dict
         "data": str(dataset.root.resolve()),
         "protocol": protocol,
         "method": config.method,
+        "device": config.device,
         "geodesics": config.geodesics,
         "shared_ground_truth": dataset.shared_ground_truth,
         "match": config_to_dict(config.match),

@@ -37,6 +37,8 @@ class JobSetup:
     method: Method | str
     """An importable callable, or a name in `shape_matching.methods.METHODS`."""
     config: Any
+    device: str = "auto"
+    """Where a named method computes; a callable decides for itself."""
     geodesics: GeodesicKind = "heat"
     geodesic_cache: Path | None = None
 
@@ -57,7 +59,9 @@ class PairResult:
 def make_pair_job(setup: JobSetup) -> Callable[[Pair], PairResult]:
     """Return the handler of a worker; it keeps shapes and what scoring needs of one source."""
 
-    method = find_method(setup.method) if isinstance(setup.method, str) else setup.method
+    method = setup.method
+    if isinstance(method, str):
+        method = functools.partial(find_method(method), device=setup.device)
 
     @functools.lru_cache(maxsize=SHAPES_KEPT)
     def load(name: str) -> ShapeRecord:

@@ -1,0 +1,61 @@
+"""The matching methods by name; each takes (source, target, config, progress=..., device=...) and
+returns a `Correspondence`.
+
+* ``axiomatic``: many starts, chosen without ground truth, then ZoomOut (`shape_matching.match`);
+* ``zoomout``: one start from wave kernel signatures, then ZoomOut, the usual baseline;
+* ``nearest``: nearest neighbours of the normalised positions, for shapes that are aligned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.ops import normalized, total_area
+from geo3d.progress import ProgressCallback, ignore_progress
+from geo3d.spectral.nearest import nearest
+from shape_matching.config import MatchConfig
+from shape_matching.correspondence import Correspondence, cycle_confidence
+from shape_matching.match import match
+
+Method = Callable[..., Correspondence]
+
+
+def match_zoomout(
+    source: Mesh,
+    target: Mesh,
+    config: MatchConfig,
+    *,
+    progress: ProgressCallback = ignore_progress,
+    device: str = "auto",
+) -> Correspondence:
+    """Match from the single start of wave kernel signatures."""
+    single = replace(config, starts=("wks",))
+    return match(source, target, single, progress=progress, device=device)
+
+
+def match_nearest(
+    source: Mesh,
+    target: Mesh,
+    config: MatchConfig,
+    *,
+    progress: ProgressCallback = ignore_progress,
+    device: str = "auto",
+) -> Correspondence:
+    """Match by positions; the shapes must be aligned and of like pose."""
+    one, two = (torch.from_numpy(normalized(m).vertices.copy()) for m in (source, target))
+    p2p_21, p2p_12 = nearest(two, one).numpy(), nearest(one, two).numpy()
+    area = total_area(target) or float(np.square(np.ptp(target.vertices, axis=0)).sum())
+    confidence = cycle_confidence(target, p2p_21, p2p_12, area)
+    return Correspondence(source, target, p2p_21, p2p_12, None, confidence)
+
+
+METHODS: Mapping[str, Method] = {
+    "axiomatic": match,
+    "zoomout": match_zoomout,
+    "nearest": match_nearest,
+}
