@@ -85,7 +85,7 @@ def heat_distances(mesh: Mesh, sources: Sources) -> Float[np.ndarray, "s v"]:
 
 
 def exact_distances(mesh: Mesh, sources: Sources) -> Float[np.ndarray, "s v"]:
-    """Return exact polyhedral distances (about 0.1 s per source at 5,000 vertices).
+    """Return exact polyhedral distances (about 0.3 s per source at 5,000 vertices).
 
     Raises:
         BackendUnavailable: ``backend.libigl_missing``.
