@@ -79,8 +79,7 @@ def _start(args: argparse.Namespace) -> Run:
     find_method(config.method)
     inputs = [config.data, *([config.pairs] if config.pairs else [])]
     name = f"{Path(config.data).resolve().name}-{config.method}"
-    seed, device = args.seed, args.device
-    return start_run("evaluate", name, config, args.out, seed, device, inputs)
+    return start_run("evaluate", name, config, args.out, args.seed, args.device, inputs)
 
 
 def _open(args: argparse.Namespace) -> Run:
@@ -105,7 +104,7 @@ def _settings(args: argparse.Namespace) -> EvaluationConfig:
 
     match = load_config(MatchConfig, args.config, args.preset, args.set)
     names = (
-        "data protocol pairs max_pairs pair_seed method workers pair_timeout geodesics "
+        "data protocol pairs max_pairs pair_seed method device workers pair_timeout geodesics "
         "cache_geodesics shared_ground_truth save_maps worst"
     ).split()
     given: dict[str, Any] = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
