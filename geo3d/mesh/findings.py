@@ -15,7 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from geo3d.mesh import connectivity
-from geo3d.mesh.grouping import group_equal_points, group_equal_rows
+from geo3d.mesh.grouping import (
+    finite_rows,
+    group_equal_points,
+    group_equal_rows,
+    rows_in_range,
+    rows_with_repeats,
+)
 
 EXTENT_RANGE = (1e-6, 1e6)
 ZERO_ALTITUDE = 1e-12
@@ -42,10 +48,10 @@ def find(
     """Run every search."""
     faces = faces.astype(np.int64, copy=False)
     found: list[Finding] = []
-    finite = np.isfinite(vertices).all(axis=1)
-    in_range = ((faces >= 0) & (faces < len(vertices))).all(axis=1)
+    finite = finite_rows(vertices)
+    in_range = rows_in_range(faces, len(vertices))
     found += _counts(vertices, faces, finite, in_range)
-    repeated = in_range & (faces == faces[:, [1, 2, 0]]).any(axis=1)
+    repeated = in_range & rows_with_repeats(faces)
     found += _if_any(
         "mesh.repeated_index",
         repeated,
@@ -249,10 +255,10 @@ def degenerate_faces(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> Bool[np.ndarray, " f"]:
     """Return whether a face names a vertex twice or has no area; False where it cannot be told."""
-    finite = np.isfinite(vertices).all(axis=1)
-    known = ((faces >= 0) & (faces < len(vertices))).all(axis=1)
+    finite = finite_rows(vertices)
+    known = rows_in_range(faces, len(vertices))
     known[known] = finite[faces[known]].all(axis=1)
-    result = (faces == faces[:, [1, 2, 0]]).any(axis=1)
+    result = rows_with_repeats(faces)
     result[known] |= (
         relative_altitudes(scaled_points(vertices, finite), faces[known]) <= ZERO_ALTITUDE
     )

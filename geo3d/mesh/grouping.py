@@ -1,9 +1,24 @@
-"""Grouping equal rows of an array, deterministically."""
+"""Rows of arrays: which are finite, which are in range, which are equal (deterministically)."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+
+
+def finite_rows(points: Float[np.ndarray, "v 3"]) -> Bool[np.ndarray, " v"]:
+    """Return whether all coordinates of a point are finite."""
+    return np.logical_and.reduce(np.isfinite(points), axis=1)
+
+
+def rows_in_range(faces: Int[np.ndarray, "f 3"], n_vertices: int) -> Bool[np.ndarray, " f"]:
+    """Return whether all indices of a face name one of ``n_vertices`` vertices."""
+    return np.logical_and.reduce((faces >= 0) & (faces < n_vertices), axis=1)
+
+
+def rows_with_repeats(faces: Int[np.ndarray, "f 3"]) -> Bool[np.ndarray, " f"]:
+    """Return whether a face names a vertex twice."""
+    return np.logical_or.reduce(faces == faces[:, [1, 2, 0]], axis=1)
 
 
 def group_equal_points(

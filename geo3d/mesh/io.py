@@ -15,6 +15,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from geo3d.errors import ConfigError, InputError, LimitError, MeshError
 from geo3d.files import atomic_write_bytes
 from geo3d.mesh.formats.glb import read_glb, write_glb
@@ -175,9 +177,17 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> Path:
 
     Raises:
         ConfigError: ``mesh_file.unknown_format``.
-        MeshError: ``mesh.no_faces`` for a point cloud as STL.
+        MeshError: ``mesh.no_faces`` for a point cloud as STL, ``mesh.extreme_scale`` if float32
+            cannot hold the coordinates.
     """
     writer = require_writable(path)
+    rounds = writer in (write_stl, write_glb)
+    if rounds and np.abs(mesh.vertices).max(initial=0.0) > np.finfo(np.float32).max:
+        raise MeshError(
+            "mesh.extreme_scale",
+            f"{Path(path).suffix} stores float32, which cannot hold coordinates this large.",
+            "Convert the units, or save as PLY, OFF or OBJ.",
+        )
     if mesh.is_point_cloud and writer is write_stl:
         raise MeshError("mesh.no_faces", "STL cannot hold a point cloud.", "Save it as PLY.")
     return atomic_write_bytes(path, writer(mesh))

@@ -13,7 +13,13 @@ import numpy as np
 from geo3d.errors import MeshError
 from geo3d.mesh import connectivity
 from geo3d.mesh.findings import degenerate_faces, scaled_points
-from geo3d.mesh.grouping import group_equal_points, group_equal_rows
+from geo3d.mesh.grouping import (
+    finite_rows,
+    group_equal_points,
+    group_equal_rows,
+    rows_in_range,
+    rows_with_repeats,
+)
 
 MAX_HOLE_EDGES = 32
 
@@ -39,7 +45,7 @@ class Change:
 
 def drop_non_finite(state: State) -> Change:
     """Remove vertices with NaN or infinite coordinates, and their faces."""
-    return _keep_vertices(state, np.isfinite(state.vertices).all(axis=1))
+    return _keep_vertices(state, finite_rows(state.vertices))
 
 
 def drop_bad_faces(state: State) -> Change:
@@ -147,11 +153,11 @@ def fill_small_holes(state: State) -> Change:
 
 
 def _in_range(state: State) -> np.ndarray:
-    return ((state.faces >= 0) & (state.faces < len(state.vertices))).all(axis=1)
+    return rows_in_range(state.faces, len(state.vertices))
 
 
 def _require_sound(state: State, name: str) -> None:
-    repeated = (state.faces == state.faces[:, [1, 2, 0]]).any(axis=1)
+    repeated = rows_with_repeats(state.faces)
     if not _in_range(state).all() or repeated.any():
         raise MeshError(
             "repair.needs_sound_faces",
@@ -208,7 +214,7 @@ def _inward_components(
     closed[component[sides.of_edges(sides.count != 2) // 3]] = False
     first, second = sides.pairs(most=2)
     closed[component[first[sides.tail[first] == sides.tail[second]] // 3]] = False
-    points = scaled_points(vertices, np.isfinite(vertices).all(axis=1))
+    points = scaled_points(vertices, finite_rows(vertices))
     a, b, c = np.moveaxis(points[faces], 1, 0)
     volume = np.bincount(component, np.einsum("ij,ij->i", a, np.cross(b, c)), count)
     return closed & (volume < 0)

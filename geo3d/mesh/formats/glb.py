@@ -66,8 +66,8 @@ def _joined(scene: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
 
 
 def _colors(part: Any, count: int) -> np.ndarray | None:
-    visual = getattr(part, "visual", None)
-    if getattr(visual, "kind", None) != "vertex":
+    visual: Any = part.visual
+    if visual.kind != "vertex":
         return None
     rgb = np.asarray(visual.vertex_colors)
     # A point cloud without colours has an empty array here.
@@ -79,9 +79,9 @@ def write_glb(mesh: Mesh) -> bytes:
     import trimesh
 
     if mesh.is_point_cloud:
-        part = trimesh.PointCloud(mesh.vertices, colors=mesh.vertex_colors)
-        return part.scene().export(file_type="glb")
-    part = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, validate=False)
+        cloud: Any = trimesh.PointCloud(mesh.vertices, colors=mesh.vertex_colors)
+        return cloud.scene().export(file_type="glb")
+    part: Any = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, validate=False)
     if mesh.vertex_colors is not None:
         part.visual.vertex_colors = mesh.vertex_colors
     with np.errstate(all="ignore"):

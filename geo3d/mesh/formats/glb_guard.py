@@ -154,7 +154,9 @@ class _Reducer:
                 "mesh_file.not_a_mesh", "The GLB holds no triangles or points.", "Is it a mesh?"
             )
         place = {node: i for i, node in enumerate(order)}
-        nodes = [self._node(self.nodes[node], place, number) for node in order]
+        nodes: list[dict[str, Any]] = [
+            self._node(self.nodes[node], place, number) for node in order
+        ]
         if not any("mesh" in node for node in nodes):
             nodes = [{"mesh": i} for i in number.values()]
         children = {child for node in nodes for child in node.get("children", ())}

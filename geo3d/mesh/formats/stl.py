@@ -99,8 +99,7 @@ def _text_corners(data: bytes, limits: Limits) -> np.ndarray:
 
 def write_stl(mesh: Mesh, ascii_text: bool = False) -> bytes:
     """Return the mesh as STL; coordinates are rounded to float32 and vertices are not kept."""
-    with np.errstate(over="ignore"):
-        corners = mesh.vertices.astype(np.float32)[mesh.faces]
+    corners = mesh.vertices.astype(np.float32)[mesh.faces]
     normals = _unit_normals(corners)
     if ascii_text:
         return _text_body(corners, normals)

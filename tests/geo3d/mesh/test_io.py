@@ -364,6 +364,11 @@ def test_save_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     with pytest.raises(MeshError) as caught:
         save_mesh(cloud, tmp_path / "cloud.stl")
     assert caught.value.code == "mesh.no_faces"
+    huge = Mesh(grid(3).vertices * 1e300, grid(3).faces)
+    for extension in ("stl", "glb"):
+        with pytest.raises(MeshError) as caught:
+            save_mesh(huge, tmp_path / f"huge.{extension}")
+        assert caught.value.code == "mesh.extreme_scale"
     assert list(tmp_path.iterdir()) == []
 
 
