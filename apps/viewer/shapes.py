@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,18 @@ import numpy as np
 from jaxtyping import UInt8
 
 from geo3d.errors import InputError
-from geo3d.files import asset_roots, new_id, slug
+from geo3d.files import asset, asset_roots, new_id, slug
 from geo3d.mesh.check import check_arrays
 from geo3d.mesh.io import load_mesh, save_mesh
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.sandbox import load_untrusted
-from shape_matching.datasets import natural_key
 from shape_matching.ground_truth import check_indices, read_one_based
 from shape_matching.pair_truth import PairTruth
 
 MESH_TYPES = (".obj", ".off", ".ply", ".stl", ".glb")
 TRUTH_TYPES = (".txt", ".vts")
 EXAMPLES = "shapes"
-"""Folder of the shipped shapes among the assets: ``off/<name>.off``, ``corres/<name>.vts``."""
+"""Shipped shapes among the assets: ``pairs.txt``, ``off/<name>.off``, ``corres/<name>.vts``."""
 GREY = np.array([196, 201, 208], np.uint8)
 
 
@@ -96,16 +94,17 @@ def save_view(mesh: Mesh, colors: UInt8[np.ndarray, "v 3"], path: Path) -> Path:
 
 
 def example_pairs() -> dict[str, tuple[str, str]]:
-    """Return the shipped pairs by title: neighbours of the same family, in natural order."""
-    folder = next((r / EXAMPLES / "off" for r in asset_roots() if (r / EXAMPLES).is_dir()), None)
-    names = sorted((p.stem for p in folder.glob("*.off")), key=natural_key) if folder else []
-    pairs = pairwise(names)
-    return {f"{a} → {b}": (a, b) for a, b in pairs if _family(a) == _family(b)}
+    """Return the shipped pairs by title, in the order of their list; none if they are not here."""
+    root = _examples_root()
+    if root is None:
+        return {}
+    rows = (line.split() for line in (root / "pairs.txt").read_text("utf-8").splitlines())
+    return {f"{row[0]} → {row[1]}": (row[0], row[1]) for row in rows if len(row) == 2}
 
 
 def example_shape(name: str, scratch: Path) -> Shape:
     """Return a shipped shape by name."""
-    root = next(r / EXAMPLES for r in asset_roots() if (r / EXAMPLES).is_dir())
+    root = asset(EXAMPLES)
     truth = root / "corres" / f"{name}.vts"
     mesh = load_mesh(root / "off" / f"{name}.off")
     return keep(mesh, name, scratch, str(truth) if truth.is_file() else "")
@@ -161,5 +160,7 @@ def _truth_from_lists(files: Sequence[Path], source: Shape, target: Shape) -> Pa
     return PairTruth(lists[0], lists[1])
 
 
-def _family(name: str) -> str:
-    return name.rstrip("0123456789_-")
+def _examples_root() -> Path | None:
+    return next(
+        (r / EXAMPLES for r in asset_roots() if (r / EXAMPLES / "pairs.txt").is_file()), None
+    )

@@ -1,0 +1,219 @@
+"""A person's way through the tab Match, in a headless Chromium."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from helpers import bumpy_sphere, permuted
+from PIL import Image
+from served import serving
+
+from apps.jobs import read_job
+from geo3d.backends import chromium_path
+from geo3d.mesh.io import save_mesh
+
+pytestmark = pytest.mark.e2e
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+HARMLESS = re.compile(r"WebGPU|No available adapters")
+"""What the 3D pane says where there is no GPU; it goes on with WebGL."""
+PATIENCE_MS = 90_000
+
+
+class Journey:
+    """A page, what it asked the network for, and what went wrong on it."""
+
+    def __init__(self, page: Any, url: str, runs: Path) -> None:
+        self.page, self.url, self.runs = page, url, runs
+        self.asked: list[str] = []
+        self.errors: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self._hear)
+
+    def _hear(self, message: Any) -> None:
+        if message.type == "error" and not HARMLESS.search(message.text):
+            self.errors.append(message.text)
+
+    def upload(self, side: str, path: Path) -> None:
+        self.page.set_input_files(f"#file-{side} input[type=file]", path)
+        self.page.locator(f"#card-{side}").get_by_text(path.stem).wait_for()
+
+    def job_id(self) -> str:
+        self.page.wait_for_url(re.compile(r"\?job=[0-9a-f]{32}$"))
+        return self.page.url.rpartition("=")[2]
+
+    def status(self, pattern: str) -> None:
+        self.page.locator("#status").filter(has_text=re.compile(pattern)).wait_for()
+
+    def pixels(self, side: str) -> np.ndarray:
+        shot = self.page.locator(f"#pane-{side} canvas").screenshot()
+        return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), np.float64)
+
+    def wait_until(self, ready: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + PATIENCE_MS / 1000
+        while not ready():
+            assert time.monotonic() < end, f"waited in vain for {what}"
+            self.page.wait_for_timeout(250)
+
+    def see_two_shapes(self) -> None:
+        for side in ("source", "target"):
+            self.page.wait_for_selector(f"#pane-{side} canvas")
+            self.wait_until(lambda s=side: self.pixels(s).std() > 10, f"the {side} pane")
+
+    def check_clean(self) -> None:
+        own = (self.url, "data:", "blob:")
+        assert [url for url in self.asked if not url.startswith(own)] == []
+        assert self.errors == []
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    runs = tmp_path_factory.mktemp("runs")
+    with serving(runs) as url:
+        yield url, runs
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = chromium_path()
+    if program is None:
+        reason = "no chromium found; install it or set GEO3D_CHROMIUM"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def journey(browser: Any, server: tuple[str, Path]) -> Iterator[Journey]:
+    url, runs = server
+    page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    travel = Journey(page, url, runs)
+    page.goto(url)
+    # The first example shows by itself; before that the page is not ready for anything else.
+    page.wait_for_selector("#card-target .g3-card")
+    yield travel
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, np.ndarray]:
+    """Two meshes (the second shuffled), ground truth, and the true map."""
+    folder = tmp_path_factory.mktemp("meshes")
+    source = bumpy_sphere(3)
+    target, order = permuted(source)
+    np.savetxt(folder / "truth.txt", order, "%d")
+    paths = save_mesh(source, folder / "pebble.off"), save_mesh(target, folder / "stone.obj")
+    return *paths, folder / "truth.txt", order
+
+
+def test_two_meshes_in_a_map_out(
+    journey: Journey, files: tuple[Path, Path, Path, np.ndarray], tmp_path: Path
+) -> None:
+    page, (source, target, truth, order) = journey.page, files
+    journey.upload("source", source)
+    journey.upload("target", target)
+    for side in ("source", "target"):
+        assert "healthy" in page.inner_text(f"#card-{side}")
+    assert "about" in page.inner_text("#estimate")
+    page.get_by_text("Ground truth (optional)").click()
+    page.set_input_files("#file-truth input[type=file]", truth)
+    page.get_by_text(truth.name).wait_for()
+
+    page.get_by_role("button", name="Match", exact=True).click()
+    job_id = journey.job_id()
+    journey.status("running")
+    page.wait_for_selector("#status .g3-bar")
+
+    page.reload()
+    page.wait_for_selector("#status .g3-card")
+    assert journey.job_id() == job_id
+    journey.status("done")
+    page.wait_for_selector("#result .g3-card")
+    journey.see_two_shapes()
+
+    result = page.inner_text("#result")
+    error = re.search(r"Mean error ×100\s+([\d.]+)", result)
+    assert error is not None
+    assert float(error[1]) < 5
+    before = journey.pixels("target")
+    page.get_by_label("Error", exact=True).check()
+    page.get_by_text("Geodesic error of each target vertex").wait_for()
+    journey.wait_until(lambda: np.abs(journey.pixels("target") - before).mean() > 5, "the heat map")
+
+    with page.expect_download() as download:
+        page.locator("#downloads a[download$='map.txt']").first.click()
+    download.value.save_as(tmp_path / "map.txt")
+    p2p_21 = np.loadtxt(tmp_path / "map.txt", dtype=np.int64)
+    assert p2p_21.shape == order.shape
+    assert 0 <= p2p_21.min() <= p2p_21.max() < len(order)
+    assert (p2p_21 == order).mean() > 0.5
+
+    page.get_by_role("tab", name="Jobs").click()
+    page.locator("#jobs").get_by_text("pebble → stone").first.wait_for()
+    assert page.locator(f"#jobs a[href='?job={job_id}']").count() == 1
+    journey.check_clean()
+
+
+def test_a_web_page_named_obj_is_refused_with_a_reason(journey: Journey, tmp_path: Path) -> None:
+    page = journey.page
+    bad = tmp_path / "download.obj"
+    bad.write_text("<!doctype html><html><script>document.title = 'owned'</script></html>")
+    journey.upload("source", bad)
+    card = page.locator("#card-source [role=alert]")
+    assert "mesh_file.not_a_mesh" in card.inner_text()
+    assert "download.obj" in card.inner_text()
+    assert "Traceback" not in page.content()
+    assert page.title() == "geo3d workbench"
+    page.get_by_role("button", name="Match", exact=True).click()
+    journey.status("viewer.missing_shape")
+    journey.check_clean()
+
+
+def test_a_running_job_can_be_cancelled(journey: Journey, tmp_path: Path) -> None:
+    page = journey.page
+    large = bumpy_sphere(5)
+    journey.upload("source", save_mesh(large, tmp_path / "large_a.ply"))
+    journey.upload("target", save_mesh(permuted(large)[0], tmp_path / "large_b.ply"))
+    page.get_by_role("button", name="Match", exact=True).click()
+    folder = journey.runs / "jobs" / journey.job_id()
+    journey.wait_until(lambda: (folder / "started.json").exists(), "the job's process")
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    journey.status("cancelled")
+    assert "large_a → large_b" in page.inner_text("#status")
+    job = read_job(folder)
+    assert job is not None
+    assert job.state == "cancelled"
+    journey.wait_until(lambda: not _processes_of(folder), "the end of the job's process")
+    assert page.get_by_role("button", name="Match", exact=True).is_enabled()
+    journey.check_clean()
+
+
+def _processes_of(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if str(folder) in (process.info["cmdline"] or []):
+            found.append(process)
+    return found
