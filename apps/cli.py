@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _top_level(arguments)
     if verb not in VERBS:
         return _unknown_verb(verb)
-    module = importlib.import_module(f"apps.commands.{verb}")
+    try:
+        module = importlib.import_module(f"apps.commands.{verb}")
+    except Geo3dError as error:
+        return _fail(argparse.Namespace(json="--json" in arguments), error, error.exit_code)
     parser = _Parser(prog=f"geo3d {verb}", description=module.__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     module.add_arguments(parser)
