@@ -55,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     module.add_arguments(parser)
     args = parser.parse_args(arguments[1:])
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    # The run's log.txt gets everything; the terminal only what needs attention.
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.WARNING)
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[terminal])
     return _run(module, args)
 
 
