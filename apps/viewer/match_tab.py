@@ -27,7 +27,7 @@ from geo3d.errors import Geo3dError, InputError
 from shape_matching.config import PRESETS
 
 POLL_S = 0.5
-CAMERA = (90, 80, None)
+CAMERA = (60, 75, None)
 """Where both panes look from at first: azimuth and elevation in degrees, distance to fit."""
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 SHOW_ADDRESS = """(id) => {

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from evaluation_helpers import make_spheres
 
 from apps.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +72,40 @@ def test_mistakes_leave_no_run_behind(
     assert main(["evaluate", *flags, "--out", str(tmp_path), "--json"]) == exit_code
     assert json.loads(capsys.readouterr().out)["error"]["code"] == error_code
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_killed_command_resumes_to_the_same_tables(tmp_path: Path) -> None:
+    data = make_spheres(tmp_path / "data", 7)
+    whole, _ = _command(tmp_path / "whole", "--data", str(data), "--method", "nearest")
+    assert whole.wait(300) == 0
+    process, started = _command(tmp_path / "cut", "--data", str(data), "--method", "nearest")
+    rng = random.Random(0)
+    for done in (0, 3, 8, 15, 21):
+        _kill_after(process, started, done, rng.random() * 0.2)
+        run = next((tmp_path / "cut" / "evaluate").iterdir())
+        process, started = _command(None, "--resume", str(run))
+    assert process.wait(300) == 0
+    expected = next((tmp_path / "whole" / "evaluate").iterdir())
+    for name in ("outputs/per_pair.csv", "outputs/summary.json", "previews/worst.png"):
+        assert (run / name).read_bytes() == (expected / name).read_bytes(), name
+    assert (run / "manifest.json").is_file() and not list(run.rglob(".tmp-*"))
+
+
+def _command(out: Path | None, *flags: str) -> tuple[subprocess.Popen[bytes], Path]:
+    where = [] if out is None else ["--out", str(out)]
+    command = [sys.executable, "-m", "apps.cli", "evaluate", *flags, *where, "--quiet"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return process, Path(flags[1]) if out is None else out
+
+
+def _kill_after(process: subprocess.Popen[bytes], folder: Path, pairs: int, seconds: float) -> None:
+    """Kill once the run folder exists, ``pairs`` are done and ``seconds`` more have passed."""
+    limit = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < limit:
+        if list(folder.rglob("state.json")) and len(list(folder.rglob("pairs/*.json"))) >= pairs:
+            break
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    process.wait()

@@ -54,7 +54,7 @@ class Journey:
 
     def upload(self, side: str, path: Path) -> None:
         self.page.set_input_files(f"#file-{side} input[type=file]", path)
-        self.page.locator(f"#card-{side}").get_by_text(path.stem).wait_for()
+        self.page.locator(f"#card-{side}").get_by_text(path.stem, exact=False).first.wait_for()
 
     def job_id(self) -> str:
         self.page.wait_for_url(re.compile(r"\?job=[0-9a-f]{32}$"))
