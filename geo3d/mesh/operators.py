@@ -22,6 +22,9 @@ from geo3d.mesh.connectivity import edge_sides
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import face_areas, face_cross, scatter_faces, vertex_areas
 
+AREA_FLOOR = 1e-9
+"""Fraction of the mean triangle area below which a triangle's area is not allowed to count, so that
+degenerate triangles give large but finite cotangents."""
 LaplacianKind = Literal["auto", "cotan", "robust"]
 
 MASS_FLOOR = 1e-8
@@ -123,13 +126,20 @@ def _difference_matrix(
 
 
 def _cotan_laplacian(mesh: Mesh) -> tuple[sp.csr_matrix, np.ndarray]:
-    import potpourri3d
-
-    matrix = potpourri3d.cotan_laplacian(
-        np.ascontiguousarray(mesh.vertices, np.float64),
-        np.ascontiguousarray(mesh.faces),
-        denom_eps=1e-10,
+    n, (i, j, k) = mesh.n_vertices, mesh.faces.T
+    a, b, c = np.moveaxis(mesh.vertices.astype(np.float64)[mesh.faces], 1, 0)
+    double_area = np.linalg.norm(face_cross(mesh), axis=1)
+    double_area = np.maximum(double_area, AREA_FLOOR * double_area.mean())
+    half_cotangents = np.concatenate(
+        [
+            ((q - p) * (r - p)).sum(axis=1) / (2 * double_area)
+            for p, q, r in ((a, b, c), (b, c, a), (c, a, b))
+        ]
     )
+    opposite = np.concatenate([j, k, i]), np.concatenate([k, i, j])
+    weights = sp.coo_matrix((half_cotangents, opposite), shape=(n, n))
+    weights = (weights + weights.T).tocsr()
+    matrix = sp.diags(np.asarray(weights.sum(axis=1)).ravel()) - weights
     mass = vertex_areas(mesh)
     return sp.csr_matrix(matrix), mass + MASS_FLOOR * mass.mean()
 

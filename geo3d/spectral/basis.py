@@ -1,7 +1,7 @@
 """The Laplace-Beltrami eigenbasis of a mesh or point cloud.
 
 Notation: Phi (v, k) eigenvectors, Lambda (k,) eigenvalues in ascending order, M the lumped mass;
-L Phi = M Phi diag(Lambda) and Phi^T M Phi = I.  Inner products of functions are <f, g> = f^T M g, so
+L Phi = M Phi diag(Lambda) and Phi^T M Phi = I.  Inner products are <f, g> = f^T M g, so
 Phi is orthonormal with respect to M, not to the identity.  Signs are fixed: in each eigenvector the
 entry of largest magnitude is positive.  Eigenvalues are in 1/area units; matching normalises shapes
 to unit area first.

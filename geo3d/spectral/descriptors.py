@@ -36,12 +36,13 @@ def hks(basis: Basis, n_descriptors: int) -> Float[Tensor, "v d"]:
 def wks(basis: Basis, n_descriptors: int) -> Float[Tensor, "v d"]:
     """Return the log-normal energy filters of phi_i^2, normalised per energy.
 
-    Energies are evenly spaced in log lambda with sigma = 7 range / d, inset by 2 sigma at both ends.
+    Energies are evenly spaced between log lambda_1 and log lambda_max with sigma = 7 range / d,
+    inset by 2 sigma at both ends.
     """
     _require_eigenpairs(basis)
     kept = basis.evals > MIN_EVAL
     log_evals = basis.evals[kept].log()
-    first, last = float(log_evals[0]), float(log_evals[-1])
+    first, last = math.log(float(basis.evals[1])), float(log_evals[-1])
     sigma = 7 * (last - first) / n_descriptors
     energies = torch.linspace(first + 2 * sigma, last - 2 * sigma, n_descriptors).to(log_evals)
     filters = torch.exp(-((energies[:, None] - log_evals[None]) ** 2) / (2 * sigma**2))

@@ -34,8 +34,8 @@ def p2p_to_fmap(
 
 def fmap_to_p2p(
     fmap_12: Float[Tensor, "k2 k1"],
-    evecs_1: Float[Tensor, "v1 k1"],
-    evecs_2: Float[Tensor, "v2 k2"],
+    evecs_1: Float[Tensor, "v1 _"],
+    evecs_2: Float[Tensor, "v2 _"],
 ) -> Int64[Tensor, " v2"]:
     """Return for each vertex of 2 the vertex of 1 nearest in the embedding Phi_1 C^T against Phi_2.
 

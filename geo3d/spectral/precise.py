@@ -40,8 +40,8 @@ class SurfacePoints:
 
 def precise_map(
     fmap_12: Float[Tensor, "k2 k1"],
-    evecs_1: Float[Tensor, "v1 k"],
-    evecs_2: Float[Tensor, "v2 k"],
+    evecs_1: Float[Tensor, "v1 _"],
+    evecs_2: Float[Tensor, "v2 _"],
     faces_1: Int64[Tensor, "f 3"],
 ) -> SurfacePoints:
     """Return for every vertex of 2 its closest point on the embedded triangles of 1."""

@@ -2,8 +2,8 @@
 
 Notation as in `geo3d.spectral.fmap`; s hypotheses refined side by side, p samples per shape.
 Each pass turns the map into a vertex map by exact nearest neighbours and reads off a functional map
-of the next size.  The first pass keeps the size, so that a map of size k0 takes the sizes
-k0, k0 + step, ..., k_final, and one last conversion gives the vertex map.
+of the next size; the first pass keeps the size (see `sizes`).  One last conversion gives the vertex
+map.
 
 Source: Melzi et al. 2019; sub-sampled acceleration, section 4.4 there.
 """
@@ -24,7 +24,9 @@ from geo3d.spectral.nearest import nearest
 
 
 def sizes(k_start: int, k_final: int, step: int) -> list[int]:
-    """Return k_start, k_start + step, ..., always ending with k_final.
+    """Return k_start, k_start + step, ... and k_final, which ends a step of up to 2 step - 1.
+
+    The published schedule: 12 to 40 by 10 visits 12, 22, 40.
 
     Raises:
         InputError: ``zoomout.bad_sizes`` unless 1 <= k_start <= k_final and step >= 1.
@@ -35,7 +37,9 @@ def sizes(k_start: int, k_final: int, step: int) -> list[int]:
             f"ZoomOut cannot go from {k_start} to {k_final} in steps of {step}.",
             "The final size must be at least the size of the initial map, the step at least 1.",
         )
-    return [*range(k_start, k_final, step), k_final]
+    if k_start == k_final:
+        return [k_final]
+    return [*(range(k_start, k_final - step + 1, step) or [k_start]), k_final]
 
 
 def zoomout(
