@@ -120,7 +120,8 @@ def open_dataset(root: str | Path, shared_ground_truth: bool | None = None) -> D
         root: the folder with npz files, its parent, or a folder that holds ``off/``; a path to the
             ``off/`` folder itself is understood too.
         shared_ground_truth: whether pairs across families are comparable; None decides: yes for
-            SMAL and for folders with one ``corres/`` that are not TOSCA, no otherwise.
+            SMAL and for an ``off/`` folder whose lists are equally long, unless its names are
+            TOSCA's; no otherwise.
 
     Raises:
         InputError: ``dataset.no_folder``, ``dataset.no_shapes``, ``dataset.duplicate_name``.
@@ -188,7 +189,8 @@ def _open_folder(root: Path, mesh_folder: Path, shared: bool | None) -> Dataset:
     families = {file.family for file in files}
     bridges = _named_pairs(corres / "cross_category_corres", "*.vts", families)
     maps = _named_pairs(corres, "*.map", {file.name for file in files})
-    default = _is_smal(families) or not (families & TOSCA_FAMILIES or bridges)
+    one_template = not (families & TOSCA_FAMILIES or bridges) and _lists_are_alike(files)
+    default = _is_smal(families) or one_template
     # A file a_b.map lists, for each vertex of a, its vertex on b: b is the source, a the target.
     pair_maps = {(b, a): path for (a, b), path in maps.items()}
     return _dataset(root, files, default if shared is None else shared, bridges, pair_maps)
@@ -228,6 +230,12 @@ def _named_pairs(folder: Path, pattern: str, known: set[str]) -> dict[tuple[str,
             if a in known and b in known:
                 pairs[a, b] = path
     return pairs
+
+
+def _lists_are_alike(files: list[ShapeFile]) -> bool:
+    """Return whether all .vts files have the same number of entries."""
+    paths = [file.corr_path for file in files if file.corr_path is not None]
+    return len({len(path.read_bytes().split()) for path in paths}) <= 1
 
 
 def _is_smal(families: set[str]) -> bool:

@@ -10,9 +10,11 @@ from evaluation_helpers import make_spheres, write_list, write_npz, write_off
 from helpers import bumpy_sphere, icosphere, tetrahedron
 
 from geo3d.errors import FileFormatError, Geo3dError, InputError
+from geo3d.files import asset
 from shape_matching.datasets import family_of, natural_key, open_dataset
 from shape_matching.ground_truth import read_one_based
 from shape_matching.pair_truth import pair_truth
+from shape_matching.protocols import protocol_pairs
 
 
 def four(root: Path, names: str, corr: list[int] | None = None) -> Path:
@@ -189,6 +191,24 @@ def test_pairs_across_tosca_families_are_refused_unless_declared(tmp_path: Path)
 
 def test_smal_families_share_their_ground_truth(tmp_path: Path) -> None:
     assert open_dataset(four(tmp_path, "cougar_1 horse_1")).shared_ground_truth
+
+
+def test_folders_of_one_template_are_comparable_and_mixed_ones_not(tmp_path: Path) -> None:
+    four(tmp_path, "john1 mary1")
+    assert open_dataset(tmp_path).shared_ground_truth
+    write_list(tmp_path / "corres" / "mary1.vts", np.array([1, 2]))
+    assert not open_dataset(tmp_path).shared_ground_truth
+
+
+def test_example_shapes_have_ground_truth_for_their_pairs() -> None:
+    dataset = open_dataset(asset("shapes"))
+    name, pairs = protocol_pairs(dataset)
+    assert name == "pairs_file" and len(pairs) >= 10
+    for names in pairs:
+        source, target = (dataset.file(name).load() for name in names)
+        truth = pair_truth(dataset, source, target)
+        assert len(truth.source) == len(truth.target) > 1000
+        assert truth.target_sym is not None
 
 
 def test_lists_of_different_length_are_refused(tmp_path: Path) -> None:
