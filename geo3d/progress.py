@@ -1,9 +1,9 @@
 """Progress leaves every long computation through one callback that receives a mapping.
 
 An event has the keys ``stage`` (what is being done, a short phrase), ``step`` (done so far),
-``total`` (how many in all, or None) and ``metrics`` (numbers worth showing, may be empty).  Listeners
-(terminal bar, JSON lines, viewer) are ordinary callables.  A listener may raise `Cancelled`; the
-computation lets it pass, so that a job stops within one step.
+``total`` (how many in all, or None) and ``metrics`` (numbers worth showing, may be empty).
+Listeners (terminal bar, JSON lines, viewer) are ordinary callables.  A listener may raise
+`Cancelled`; the computation lets it pass, so that a job stops within one step.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def fem_mass(mesh: Mesh) -> sp.csr_matrix:
     cols = np.concatenate([j, k, i, i, j, k])
     n = mesh.n_vertices
     off_diagonal = sp.coo_matrix((np.tile(areas / 12.0, 6), (rows, cols)), shape=(n, n))
-    return (off_diagonal + sp.diags(vertex_areas(mesh) / 2.0)).tocsr()
+    return sp.csr_matrix(off_diagonal + sp.diags(vertex_areas(mesh) / 2.0))
 
 
 def tangent_frames(mesh: Mesh) -> Float[np.ndarray, "v 3 3"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -191,7 +192,7 @@ def _same_eigenspaces(
     """Compare projectors onto groups of close eigenvalues; the last group may be cut short."""
     starts = np.flatnonzero(np.r_[True, np.diff(evals) > 1e-3 * evals[1:], True])
     overlap = found.T @ (mass[:, None] * expected)
-    for first, last in zip(starts[:-2], starts[1:-1], strict=True):
+    for first, last in pairwise(starts[:-1]):
         block = overlap[first:last, first:last]
         singular = np.linalg.svd(block, compute_uv=False)
         np.testing.assert_allclose(singular, 1.0, atol=1e-5)
