@@ -1,7 +1,7 @@
 """Golden cases: expected numbers made by running the published code.
 
-Cases are found by listing the folder GEO3D_GOLDEN (default: the shared folder beside the checkout
-if it is there, else the smaller copy in tests/golden).  A file that no kind of case understands is a
+Cases are found by listing the folder GEO3D_GOLDEN (default: the shared one beside the checkout
+if it is there, else the smaller copy in tests/golden).  A file that no kind understands is a
 failure.
 """
 
