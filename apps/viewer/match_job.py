@@ -25,6 +25,13 @@ START_S = 6.0
 """Seconds until a child process is ready to compute (interpreter, torch)."""
 SECONDS_PER_1000_VERTICES = {"fast": 2.0, "default": 6.0}
 """First guess, for both shapes together, before this machine has a history."""
+SCORES = {
+    "orientation": "1 where the map keeps inside and outside apart, -1 for a mirror image",
+    "residual": "How far matched points are apart in the spectral embedding; lower is better",
+    "coverage": "Share of sampled source points that some target point is sent to",
+    "lead": "How clearly the chosen start beats the next different one",
+}
+"""What the numbers of `geo3d match` mean."""
 HISTORY = 12
 """How many earlier jobs an estimate looks at."""
 
@@ -124,7 +131,8 @@ def result_card(job: Job, result: MatchResult) -> str:
     failed = read_json(job.folder / "errors_failed.json")
     if failed:
         remarks.append(f"The error could not be measured: {failed.get('message', '')}")
-    facts += [(_words(k), _number(v), "") for k, v in metrics.get("scores", {}).items()]
+    scores = metrics.get("scores", {}).items()
+    facts += [(_words(key), _number(value), SCORES.get(key, "")) for key, value in scores]
     return fragments.facts_card(facts, remarks, mark)
 
 

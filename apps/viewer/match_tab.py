@@ -54,9 +54,7 @@ class MatchTab:
         self._wire()
 
     def _build_controls(self) -> None:
-        self.example = gr.Dropdown(
-            ["", *self._examples], label="Example pair", elem_id="example", filterable=False
-        )
+        self.example = gr.Dropdown(["", *self._examples], label="Example pair", elem_id="example")
         self.files, self.cards, self.shapes = [], [], []
         for side in ("source", "target"):
             self.files.append(
@@ -104,7 +102,13 @@ class MatchTab:
                 elem_id="coloring",
             )
             gr.Checkbox(
-                True, label="Link cameras", elem_id="link-cameras", container=False, min_width=140
+                True,
+                label="Link cameras",
+                # Read by viewer.js only; without this gradio shows it disabled.
+                interactive=True,
+                elem_id="link-cameras",
+                container=False,
+                min_width=140,
             )
         with gr.Row():
             self.panes = [

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import http.client
 import json
 import re
 import socket
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from helpers import bumpy_sphere, permuted
 from served import serving
@@ -39,6 +43,7 @@ from geo3d.files import atomic_write_json
 from geo3d.mesh.io import load_mesh, save_mesh
 from geo3d.mesh.mesh import Mesh
 
+ROOT = Path(__file__).resolve().parents[2]
 EVIL = '<img src=x onerror="alert(1)">'
 SETTINGS = match_job.Settings("axiomatic", "default", 3)
 
@@ -421,6 +426,58 @@ class TestServedPage:
                 for _ in range(65):
                     link.send(b"v 0 0 0\n" * 2**17)
             assert link.getresponse().status == 413
+
+
+@pytest.mark.slow
+def test_fifty_jobs_do_not_grow_the_server(tmp_path: Path) -> None:
+    """Each round uploads, runs, shows every colouring and offers the files, as a page would."""
+    from apps.viewer.match_tab import MatchTab
+
+    worker = tmp_path / "worker.py"
+    worker.write_text(QUICK_WORKER)
+    jobs = Jobs(tmp_path / "jobs", worker=(sys.executable, str(worker), str(ROOT)))
+    tab = on_a_page(lambda: MatchTab(jobs, tmp_path / "scratch"))
+    source = bumpy_sphere(4)
+    paths = [save_mesh(m, tmp_path / f"{n}.ply") for m, n in ((source, "a"), (source, "b"))]
+    process, sizes = psutil.Process(), []
+    for _ in range(50):
+        pair = [shapes.upload_to_shape(path, tmp_path / "scratch") for path in paths]
+        job_id = tab._start(*pair, "axiomatic", "default", 0, None)[tab.job_id]
+        end = time.monotonic() + 60
+        while tab._poll(job_id)[tab.finished] != job_id:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        tab._show(job_id, MATCHED)
+        tab._recolor(job_id, CONFIDENCE)
+        gc.collect()
+        sizes.append(process.memory_info().rss)
+    jobs.close()
+    # The first rounds import what the later ones use.
+    assert sizes[-1] - sizes[4] < 100e6
+
+
+QUICK_WORKER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from apps.job_worker import work
+
+folder = Path(sys.argv[2])
+
+def main(argv):
+    import numpy as np
+    from geo3d.files import atomic_write_json
+    from geo3d.mesh.io import load_mesh
+    run = folder / "run" / "match" / "a-b"
+    (run / "outputs").mkdir(parents=True)
+    n = load_mesh(argv[2]).n_vertices
+    np.savetxt(run / "outputs" / "map.txt", np.arange(n), "%d")
+    np.savez(run / "outputs" / "map.npz", p2p_21=np.arange(n), confidence=np.ones(n))
+    atomic_write_json(run / "metrics.json", {})
+    return 0
+
+sys.exit(work(folder, main))
+"""
 
 
 class TestVerb:

@@ -211,6 +211,65 @@ def test_a_running_job_can_be_cancelled(journey: Journey, tmp_path: Path) -> Non
     journey.check_clean()
 
 
+@pytest.mark.slow
+def test_linked_cameras_turn_together(journey: Journey) -> None:
+    page = journey.page
+    journey.see_two_shapes()
+
+    def turned_by(drag: float) -> tuple[float, float]:
+        before = [journey.pixels(side) for side in ("source", "target")]
+        box = page.locator("#pane-source canvas").bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + drag, y, steps=8)
+        page.mouse.up()
+        journey.wait_until(
+            lambda: np.abs(journey.pixels("source") - before[0]).mean() > 0.5, "the turn"
+        )
+        page.wait_for_timeout(1000)
+        now = [journey.pixels(side) for side in ("source", "target")]
+        source, target = (float(np.abs(a - b).mean()) for a, b in zip(now, before, strict=True))
+        return source, target
+
+    assert turned_by(150)[1] > 0.5
+    page.get_by_label("Link cameras").uncheck()
+    assert turned_by(-100)[1] == 0
+    journey.check_clean()
+
+
+@pytest.mark.slow
+def test_keys_alone_are_enough(journey: Journey) -> None:
+    page = journey.page
+    page.get_by_role("tab", name="Match", exact=True).focus()
+
+    def go_to(label: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            here = page.evaluate(
+                "(e => e.getAttribute('aria-label') || e.closest('label')?.innerText"
+                " || e.innerText || '')(document.activeElement)"
+            )
+            if here.strip() == label:
+                return
+        raise AssertionError(f"{label} cannot be reached by Tab")
+
+    go_to("Example pair")
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    journey.wait_until(lambda: "biped2" not in page.inner_text("#card-target"), "another example")
+    go_to("Match")
+    page.keyboard.press("Enter")
+    journey.status("running")
+    go_to("Cancel")
+    page.keyboard.press("Enter")
+    journey.status("cancelled")
+    go_to("Link cameras")
+    page.keyboard.press("Space")
+    assert not page.get_by_label("Link cameras").is_checked()
+    journey.check_clean()
+
+
 def _processes_of(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
