@@ -55,7 +55,9 @@ class Basis:
         """Keep the first ``k`` eigenpairs."""
         return Basis(self.evals[:k], self.evecs[:, :k], self.mass)
 
-    def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
+    def to(
+        self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Basis:
         """Move or cast all three tensors."""
         return Basis(*(x.to(device=device, dtype=dtype) for x in self._tensors()))
 
