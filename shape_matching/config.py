@@ -23,8 +23,8 @@ class MatchConfig:
     them."""
     k_final: int = 160
     """Size of the final functional map."""
-    step_final: int = 8
-    """Growth of the map per pass of the final ZoomOut on all vertices."""
+    step_final: int = 4
+    """Growth of the map per pass of the final ZoomOut."""
     n_samples: int = 1500
     """Farthest-point samples per shape on which hypotheses are refined."""
     n_hypotheses: int = 32

@@ -161,13 +161,25 @@ def _refine(
         fmap_12 = icp(fmap_12, one.basis, two.basis, config.icp_iterations)
     k_final = max(min(config.k_final, one.basis.k, two.basis.k), fmap_12.shape[0])
     fmap_12, p2p_21 = zoomout(
-        fmap_12, one.basis, two.basis, k_final, config.step_final, progress=progress
+        fmap_12,
+        one.basis,
+        two.basis,
+        k_final,
+        config.step_final,
+        samples=_final_samples(one, two, k_final),
+        progress=progress,
     )
     if config.precise and not one.mesh.is_point_cloud:
         faces = torch.from_numpy(one.mesh.faces.copy()).to(fmap_12.device)
         points = precise_map(fmap_12, one.basis.evecs, two.basis.evecs, faces)
         p2p_21 = points.nearest_vertices(faces)
     return fmap_12, p2p_21
+
+
+def _final_samples(one: Prepared, two: Prepared, k: int) -> tuple[Tensor, Tensor] | None:
+    """Return the samples if they determine maps of size ``k``; small shapes use all vertices."""
+    enough = min(len(one.samples), len(two.samples)) >= 4 * k
+    return (one.samples, two.samples) if enough else None
 
 
 def _match_coarse(

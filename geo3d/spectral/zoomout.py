@@ -48,16 +48,27 @@ def zoomout(
     basis_2: Basis,
     k_final: int,
     step: int = 1,
+    *,
+    samples: tuple[Int64[Tensor, " p1"], Int64[Tensor, " p2"]] | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[Float[Tensor, "k k"], Int64[Tensor, " v2"]]:
-    """Refine ``fmap_12`` on all vertices; return the final map (k_final, k_final) and p2p_21.
+    """Refine ``fmap_12``; return the final map (k_final, k_final) and p2p_21 on all vertices.
+
+    Args:
+        samples: vertices of 1 and of 2 that the passes before the last look at (the acceleration
+            of the paper); by default all.
 
     Raises:
-        InputError: ``zoomout.bad_sizes``, also when a basis has fewer than k_final functions.
+        InputError: ``zoomout.bad_sizes``, also when a basis has fewer than k_final functions or
+            there are fewer than k_final samples.
     """
-    _require_basis(k_final, basis_1, basis_2)
+    _require_rows(k_final, [basis_1.k, basis_2.k, *map(len, samples or ())])
     schedule = sizes(min(fmap_12.shape), k_final, step)
     pulled = basis_2.mass[:, None] * basis_2.evecs
+    if samples is not None:
+        rows = basis_1.evecs[samples[0]], basis_2.evecs[samples[1]]
+        fmap_12 = zoomout_hypotheses(fmap_12[None], *rows, schedule, progress)[0]
+        schedule = [k_final]
     for i, k in enumerate(schedule):
         p2p_21 = fmap_to_p2p(fmap_12, basis_1.evecs, basis_2.evecs)
         fmap_12 = pulled[:, :k].T @ basis_1.evecs[p2p_21, :k]
@@ -67,29 +78,32 @@ def zoomout(
 
 def zoomout_hypotheses(
     fmaps_12: Float[Tensor, "s k2 k1"],
-    samples_1: Float[Tensor, "p1 k"],
-    samples_2: Float[Tensor, "p2 k"],
+    rows_1: Float[Tensor, "p1 _"],
+    rows_2: Float[Tensor, "p2 _"],
     schedule: Sequence[int],
+    progress: ProgressCallback = ignore_progress,
 ) -> Float[Tensor, "s kf kf"]:
     """Refine many maps at once on eigenvector rows sampled from the two shapes.
 
     Maps are read off by least squares on the samples, so these need no mass; give at least twice
     as many samples as eigenfunctions.
     """
-    for k in schedule:
-        pseudo_inverse = torch.linalg.pinv(samples_2[:, :k])
+    largest = max(schedule)
+    gram = rows_2[:, :largest].T @ rows_2[:, :largest]
+    for i, k in enumerate(schedule):
         k2, k1 = fmaps_12.shape[-2:]
-        embedded = samples_1[:, :k1] @ fmaps_12.transpose(1, 2)
-        p2p_21 = nearest(samples_2[:, :k2].expand(len(fmaps_12), -1, -1), embedded)
-        fmaps_12 = pseudo_inverse @ samples_1[:, :k][p2p_21]
+        embedded = rows_1[:, :k1] @ fmaps_12.transpose(1, 2)
+        p2p_21 = nearest(rows_2[:, :k2].expand(len(fmaps_12), -1, -1), embedded)
+        moments = rows_2[:, :k].T @ rows_1[:, :k][p2p_21]
+        fmaps_12 = torch.cholesky_solve(moments, torch.linalg.cholesky(gram[:k, :k]))
+        report(progress, "ZoomOut on samples", i + 1, len(schedule), k=k)
     return fmaps_12
 
 
-def _require_basis(k_final: int, *bases: Basis) -> None:
-    smallest = min(basis.k for basis in bases)
-    if smallest < k_final:
+def _require_rows(k_final: int, counts: Sequence[int]) -> None:
+    if min(counts) < k_final:
         raise InputError(
             "zoomout.bad_sizes",
-            f"ZoomOut to {k_final} needs as many eigenfunctions, the bases have {smallest}.",
-            "Compute larger bases or lower the final size.",
+            f"ZoomOut to {k_final} needs as many eigenfunctions and samples; there are {counts}.",
+            "Compute larger bases, take more samples or lower the final size.",
         )
