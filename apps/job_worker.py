@@ -1,6 +1,6 @@
 """The child process of one job: runs a verb of the command line and writes down how it went.
 
-``python -m apps.job_worker FOLDER``.  The files are described in `apps.jobs`, the other side.
+``python -m apps.job_worker FOLDER``.  The files are described in `apps.job_files`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from apps.jobs import end_job, read_json, run_folder
+from apps.job_files import end_job, read_json, run_folder
 from geo3d.errors import Geo3dError
 
 CANCELLED_CODE = 130

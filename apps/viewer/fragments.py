@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from apps.jobs import Job
+from apps.job_files import Job
 from geo3d.errors import Geo3dError
 
 STATE_LOOKS = {

@@ -7,7 +7,8 @@ from html import escape
 
 import gradio as gr
 
-from apps.jobs import Job, Jobs
+from apps.job_files import Job
+from apps.jobs import Jobs
 from apps.viewer import fragments
 
 REFRESH_S = 2.0

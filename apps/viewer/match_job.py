@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from apps.jobs import Job, Jobs, read_json
+from apps.job_files import Job, read_json
+from apps.jobs import Jobs
 from apps.viewer import fragments
 from apps.viewer.match_result import MATCHED, SIDES, MatchResult, read_shapes, write_views
 from apps.viewer.shapes import Shape, keep, read_truth

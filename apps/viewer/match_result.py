@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from apps.jobs import Job, read_json
+from apps.job_files import Job, read_json
 from apps.viewer import fragments
 from apps.viewer.shapes import GREY, save_view
 from geo3d.errors import InputError

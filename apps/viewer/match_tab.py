@@ -12,7 +12,8 @@ from typing import Any
 
 import gradio as gr
 
-from apps.jobs import Job, Jobs
+from apps.job_files import Job
+from apps.jobs import Jobs
 from apps.viewer import fragments, match_job
 from apps.viewer.match_result import MATCHED, legend, read_result, write_views
 from apps.viewer.shapes import (

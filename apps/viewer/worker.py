@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from apps.job_files import read_job, run_folder
 from apps.job_worker import work
-from apps.jobs import read_job, run_folder
 from apps.viewer.match_result import read_map, read_shapes
 from geo3d.errors import Geo3dError
 from geo3d.files import atomic_path, atomic_write_json

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from apps.jobs import Job, Jobs, read_json
+from apps.job_files import Job, read_json
+from apps.jobs import Jobs
 from geo3d.errors import InputError, LimitError
 from geo3d.files import atomic_write_json
 
@@ -244,8 +245,11 @@ def test_damaged_records_are_no_jobs(make: Callable[..., Jobs]) -> None:
 @pytest.mark.slow
 def test_many_submit_and_cancel_cycles_leave_nothing_behind(make: Callable[..., Jobs]) -> None:
     jobs = make(max_running=2, grace_s=0.2)
-    for _ in range(200):
-        jobs.cancel(_submit(jobs, "polite").id)
+    for i in range(200):
+        job = _submit(jobs, "polite")
+        if i % 4 == 0:  # the others are cancelled while they wait or while they start
+            _until(lambda j=job: (j.folder / "started.json").exists())
+        jobs.cancel(job.id)
     _until(lambda: all(job.ended for job in jobs.all()), limit_s=120)
     assert {job.state for job in jobs.all()} == {"cancelled"}
     _until(lambda: not psutil.Process().children(recursive=True))

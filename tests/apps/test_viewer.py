@@ -27,7 +27,8 @@ from helpers import bumpy_sphere, permuted
 from served import serving
 
 from apps.commands import app as app_verb
-from apps.jobs import Job, Jobs, end_job
+from apps.job_files import Job, end_job
+from apps.jobs import Jobs
 from apps.viewer import fragments, match_job, shapes
 from apps.viewer.match_result import (
     CONFIDENCE,
@@ -72,7 +73,6 @@ def finish(job: Job, p2p_21: np.ndarray, **metrics: Any) -> None:
     np.savetxt(run / "outputs" / "map.txt", p2p_21, "%d")
     np.savez(run / "outputs" / "map.npz", p2p_21=p2p_21, confidence=np.linspace(0, 1, len(p2p_21)))
     atomic_write_json(run / "metrics.json", metrics)
-    atomic_write_json(job.folder / "started.json", {"pid": 1, "created": 0.0, "time": 0.0})
     end_job(job.folder, "done")
 
 

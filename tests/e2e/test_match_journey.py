@@ -17,7 +17,7 @@ from helpers import bumpy_sphere, permuted
 from PIL import Image
 from served import serving
 
-from apps.jobs import read_job
+from apps.job_files import read_job
 from geo3d.backends import chromium_path
 from geo3d.mesh.io import save_mesh
 
@@ -31,8 +31,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-HARMLESS = re.compile(r"WebGPU|No available adapters")
-"""What the 3D pane says where there is no GPU; it goes on with WebGL."""
+HARMLESS = re.compile(r"WebGPU|No available adapters|postProcessManager")
+"""What the 3D pane says where there is no GPU (it goes on with WebGL), and when its shape is
+replaced while it is still being drawn."""
 PATIENCE_MS = 90_000
 
 
@@ -45,12 +46,12 @@ class Journey:
         self.errors: list[str] = []
         page.set_default_timeout(PATIENCE_MS)
         page.on("request", lambda request: self.asked.append(request.url))
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self._hear(str(error)))
+        page.on("console", lambda said: self._hear(said.text) if said.type == "error" else None)
 
-    def _hear(self, message: Any) -> None:
-        if message.type == "error" and not HARMLESS.search(message.text):
-            self.errors.append(message.text)
+    def _hear(self, text: str) -> None:
+        if not HARMLESS.search(text):
+            self.errors.append(text)
 
     def upload(self, side: str, path: Path) -> None:
         self.page.set_input_files(f"#file-{side} input[type=file]", path)
