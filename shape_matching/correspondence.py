@@ -7,7 +7,6 @@ spectral coefficients from source to target.  Indices are 0-based.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from jaxtyping import Float, Int64
 from geo3d.errors import FileFormatError, InputError, ShapeError
 from geo3d.files import atomic_path, atomic_write_text
 from geo3d.mesh.mesh import Mesh
+from geo3d.npz import read_npz
 
 MAX_MAP_BYTES = 256 * 2**20
 
@@ -93,17 +93,17 @@ def load_p2p(path: str | Path) -> Int64[np.ndarray, " n2"]:
         raise _bad_map(path, "it is too large")
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as stored:
-                values = stored["p2p_21"]
+            values = read_npz(path, ["p2p_21"], MAX_MAP_BYTES)["p2p_21"]
         else:
             values = np.array(path.read_text(encoding="utf-8").split(), dtype=np.int64)
-    except (OSError, ValueError, KeyError, OverflowError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise _bad_map(path, str(error)) from error
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not len(values):
         raise _bad_map(path, f"it holds {values.dtype} {values.shape}")
+    values = values.astype(np.int64)
     if values.min() < 0:
         raise _bad_map(path, "it has negative indices")
-    return values.astype(np.int64)
+    return values
 
 
 CONFIDENCE_SCALE = 0.05

@@ -44,19 +44,17 @@ def laplacian(
     Raises:
         MeshError: ``mesh.unreferenced_vertices``, ``mesh.coincident_vertices``,
             ``mesh.too_few_points``.
-        NumericalError: ``operators.non_finite`` when the operator has NaN or infinite entries.
+        NumericalError: ``operators.non_finite`` when the operator has NaN or infinite entries,
+            ``operators.robust_failed`` when the robust Laplacian cannot be built.
         ConfigError: ``operators.unknown_laplacian``.
     """
     if kind not in ("auto", "cotan", "robust"):
         raise ConfigError(
             "operators.unknown_laplacian", f"Unknown Laplacian '{kind}'.", "Use cotan or robust."
         )
-    if mesh.is_point_cloud:
-        matrix, mass = _point_cloud_laplacian(mesh)
-    else:
-        _require_referenced(mesh)
-        robust = kind == "robust" or (kind == "auto" and not _is_edge_manifold(mesh))
-        matrix, mass = _robust_laplacian(mesh) if robust else _cotan_laplacian(mesh)
+    # overflow and 0/0 are looked for below
+    with np.errstate(all="ignore"):
+        matrix, mass = _laplacian(mesh, kind)
     if not (np.isfinite(matrix.data).all() and np.isfinite(mass).all() and mass.min() > 0):
         raise NumericalError(
             "operators.non_finite",
@@ -64,6 +62,15 @@ def laplacian(
             "Merge duplicate vertices and drop degenerate faces (`geo3d check FILE --repair ...`).",
         )
     return matrix, mass
+
+
+def _laplacian(mesh: Mesh, kind: LaplacianKind) -> tuple[sp.csr_matrix, np.ndarray]:
+    if mesh.is_point_cloud:
+        return _point_cloud_laplacian(mesh)
+    _require_referenced(mesh)
+    if kind == "robust" or (kind == "auto" and not _is_edge_manifold(mesh)):
+        return _robust_laplacian(mesh)
+    return _cotan_laplacian(mesh)
 
 
 def fem_mass(mesh: Mesh) -> sp.csr_matrix:
@@ -147,9 +154,11 @@ def _cotan_laplacian(mesh: Mesh) -> tuple[sp.csr_matrix, np.ndarray]:
 def _robust_laplacian(mesh: Mesh) -> tuple[sp.csr_matrix, np.ndarray]:
     import robust_laplacian
 
-    matrix, mass = robust_laplacian.mesh_laplacian(
-        np.ascontiguousarray(mesh.vertices, np.float64), np.ascontiguousarray(mesh.faces)
-    )
+    vertices, faces = np.ascontiguousarray(mesh.vertices, np.float64), mesh.faces
+    try:
+        matrix, mass = robust_laplacian.mesh_laplacian(vertices, np.ascontiguousarray(faces))
+    except RuntimeError as error:
+        raise _robust_failed(mesh, error) from error
     diagonal = mass.diagonal()
     return sp.csr_matrix(matrix), diagonal + MASS_FLOOR * diagonal.mean()
 
@@ -174,9 +183,21 @@ def _point_cloud_laplacian(mesh: Mesh) -> tuple[sp.csr_matrix, np.ndarray]:
             f"{mesh.name}: the point cloud has coincident points.",
             "Use `--repair merge_duplicate_vertices`.",
         )
-    matrix, mass = robust_laplacian.point_cloud_laplacian(points)
+    try:
+        matrix, mass = robust_laplacian.point_cloud_laplacian(points)
+    except RuntimeError as error:
+        raise _robust_failed(mesh, error) from error
     diagonal = mass.diagonal()
     return sp.csr_matrix(matrix), diagonal + MASS_FLOOR * diagonal.mean()
+
+
+def _robust_failed(mesh: Mesh, error: RuntimeError) -> NumericalError:
+    reason = str(error).splitlines()[0]
+    return NumericalError(
+        "operators.robust_failed",
+        f"{mesh.name}: the robust Laplacian cannot be built ({reason}).",
+        "Points must spread over a surface, not lie on a line; look with `geo3d check FILE`.",
+    )
 
 
 def _is_edge_manifold(mesh: Mesh) -> bool:

@@ -10,8 +10,7 @@ to unit area first.
 from __future__ import annotations
 
 import logging
-import zipfile
-import zlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from geo3d.errors import InputError, NumericalError
 from geo3d.files import atomic_path, cache_dir
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.operators import LaplacianKind, laplacian
+from geo3d.npz import read_npz
 
 log = logging.getLogger(__name__)
 
@@ -131,15 +131,21 @@ def _eigenpairs(
 
 
 def _read_cached(path: Path, n_vertices: int, k: int) -> Basis | None:
+    shapes = {"evals": (k,), "evecs": (n_vertices, k), "mass": (n_vertices,)}
+    # doubles, and a little for the headers
+    size = 8 * sum(math.prod(shape) for shape in shapes.values()) + 4096
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = [stored[name] for name in ("evals", "evecs", "mass")]
+        stored = read_npz(path, shapes, size)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError) as error:
         log.warning("ignoring the damaged cache entry %s (%s)", path.name, error)
         return None
-    if [x.shape for x in arrays] != [(k,), (n_vertices, k), (n_vertices,)]:
+    arrays = list(stored.values())
+    if any(
+        x.shape != y or x.dtype != np.float64 for x, y in zip(arrays, shapes.values(), strict=True)
+    ):
+        log.warning("ignoring the cache entry %s: it holds other arrays", path.name)
         return None
     return Basis(*(torch.from_numpy(x) for x in arrays))
 

@@ -28,8 +28,8 @@ def hks(basis: Basis, n_descriptors: int) -> Float[Tensor, "v d"]:
     """
     _require_eigenpairs(basis)
     span = 4 * math.log(10)
-    low, high = math.log(span / float(basis.evals[-1])), math.log(span / float(basis.evals[1]))
-    times = torch.exp(torch.linspace(low, high, n_descriptors).to(basis.evals))
+    low, high = math.log(span / float(basis.evals[-1])), math.log(span / _first(basis))
+    times = torch.exp(_linspace(low, high, n_descriptors, basis.evals))
     return _filtered_energy(basis, torch.exp(-times[:, None] * basis.evals[None]))
 
 
@@ -42,9 +42,9 @@ def wks(basis: Basis, n_descriptors: int) -> Float[Tensor, "v d"]:
     _require_eigenpairs(basis)
     kept = basis.evals > MIN_EVAL
     log_evals = basis.evals[kept].log()
-    first, last = math.log(float(basis.evals[1])), float(log_evals[-1])
+    first, last = math.log(_first(basis)), float(log_evals[-1])
     sigma = 7 * (last - first) / n_descriptors
-    energies = torch.linspace(first + 2 * sigma, last - 2 * sigma, n_descriptors).to(log_evals)
+    energies = _linspace(first + 2 * sigma, last - 2 * sigma, n_descriptors, log_evals)
     filters = torch.exp(-((energies[:, None] - log_evals[None]) ** 2) / (2 * sigma**2))
     return _filtered_energy(Basis(basis.evals[kept], basis.evecs[:, kept], basis.mass), filters)
 
@@ -53,6 +53,15 @@ def unit_norm(descriptors: Float[Tensor, "v d"], mass: Float[Tensor, " v"]) -> F
     """Scale each descriptor to unit norm under the mass inner product."""
     norms = (mass[:, None] * descriptors**2).sum(0).sqrt()
     return descriptors / norms
+
+
+def _first(basis: Basis) -> float:
+    """Return the eigenvalue after the constant's; a shape in parts has another zero there."""
+    return max(float(basis.evals[1]), MIN_EVAL)
+
+
+def _linspace(first: float, last: float, count: int, like: Tensor) -> Tensor:
+    return torch.linspace(first, last, count, dtype=like.dtype, device=like.device)
 
 
 def _filtered_energy(basis: Basis, filters: Float[Tensor, "d k"]) -> Float[Tensor, "v d"]:

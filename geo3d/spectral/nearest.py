@@ -30,7 +30,7 @@ def nearest(
     block = max(1, BLOCK_ENTRIES // per_query)
     found = [
         _row_argmax(queries[..., i : i + block, :] @ transposed, half_norms)
-        for i in range(0, queries.shape[-2], block)
+        for i in range(0, max(1, queries.shape[-2]), block)
     ]
     return torch.cat(found, dim=-1)
 
