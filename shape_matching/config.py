@@ -39,6 +39,8 @@ class MatchConfig:
     """Vertices after that decimation."""
     precise: bool = False
     """Whether the final map is read off the triangles of the source (precise map), then rounded."""
+    cache: bool = True
+    """Whether eigenbases are kept on disk (GEO3D_CACHE) for the next time."""
     icp_iterations: int = 0
     """Iterations of spectral ICP before the final ZoomOut."""
 

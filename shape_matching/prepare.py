@@ -49,7 +49,12 @@ class Prepared:
 
 @lru_cache(maxsize=6)
 def prepare(
-    mesh: Mesh, k: int, n_samples: int, kind: LaplacianKind, device: torch.device
+    mesh: Mesh,
+    k: int,
+    n_samples: int,
+    kind: LaplacianKind,
+    device: torch.device,
+    cache: bool = True,
 ) -> Prepared:
     """Make ``mesh`` ready; repeated calls with the same mesh object are remembered.
 
@@ -63,7 +68,7 @@ def prepare(
             "Subdivide the mesh.",
         )
     unit = normalized(mesh)
-    basis = eigenbasis(unit, min(k, mesh.n_vertices - 2), kind)
+    basis = eigenbasis(unit, min(k, mesh.n_vertices - 2), kind, cache=cache)
     samples = farthest_point_samples(unit, min(n_samples, mesh.n_vertices))
     evecs = basis.evecs.numpy()
     normals, gradients = None, None
