@@ -26,7 +26,7 @@ from geo3d.errors import NumericalError
 from geo3d.spectral.basis import Basis
 from geo3d.spectral.fmap import laplacian_mask
 
-Operators = Float[Tensor, "d k k"]
+Operators = Float[Tensor, "_ _ _"]
 
 
 def multiplication_operators(

@@ -2,14 +2,16 @@
 
 Notation as in `geo3d.spectral.fmap`; in the k-dimensional embedding the source is a triangle mesh
 with vertices Phi_1 C^T, and every target vertex (a row of Phi_2) goes to its closest point on it.
-A triangle can only hold the closest point if its nearest corner is no further than the closest
-vertex plus the triangle's longest edge, which leaves few triangles to project on.
+No point of a triangle is further from its nearest corner than the longest edge over sqrt(3) (Jung),
+so a triangle can only hold the closest point if its nearest corner is at most that much further
+than the closest vertex, which leaves few triangles to project on.
 
 Source: Ezuz and Ben-Chen 2017.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 BLOCK_ENTRIES = 20_000_000
+"""Numbers in the largest array held at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,24 +51,29 @@ def precise_map(
     k2, k1 = fmap_12.shape
     embedded, queries = evecs_1[:, :k1] @ fmap_12.T, evecs_2[:, :k2]
     corners = embedded[faces_1]
-    longest = (corners - corners.roll(1, dims=1)).norm(dim=-1).amax(dim=1)
+    reach = (corners - corners.roll(1, dims=1)).norm(dim=-1).amax(dim=1) / math.sqrt(3)
     block = max(1, BLOCK_ENTRIES // (3 * len(faces_1)))
     parts = [
-        _closest(queries[i : i + block], embedded, faces_1, longest)
+        _closest(queries[i : i + block], embedded, faces_1, reach)
         for i in range(0, len(queries), block)
     ]
     return SurfacePoints(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _closest(
-    queries: Tensor, embedded: Tensor, faces: Tensor, longest: Tensor
+    queries: Tensor, embedded: Tensor, faces: Tensor, reach: Tensor
 ) -> tuple[Tensor, Tensor]:
     to_vertex = torch.cdist(queries, embedded)
     bound = to_vertex.amin(dim=1, keepdim=True)
     to_corner = to_vertex[:, faces].amin(dim=2)
     # a relative slack keeps the triangle of the nearest vertex in spite of rounding
-    rows, candidates = torch.nonzero(to_corner <= (bound + longest) * (1 + 1e-5), as_tuple=True)
-    weights, distances = _project(queries[rows], embedded[faces[candidates]])
+    rows, candidates = torch.nonzero(to_corner <= (bound + reach) * (1 + 1e-5), as_tuple=True)
+    size = max(1, BLOCK_ENTRIES // (12 * queries.shape[1]))
+    parts = [
+        _project(queries[rows[i : i + size]], embedded[faces[candidates[i : i + size]]])
+        for i in range(0, len(rows), size)
+    ]
+    weights, distances = (torch.cat(column) for column in zip(*parts, strict=True))
     order = torch.argsort(distances, stable=True)
     order = order[torch.argsort(rows[order], stable=True)]
     first = torch.ones(len(order), dtype=torch.bool, device=rows.device)

@@ -22,6 +22,9 @@ from geo3d.spectral.basis import Basis
 from geo3d.spectral.fmap import fmap_to_p2p
 from geo3d.spectral.nearest import nearest
 
+RIDGE = 100.0
+"""Roundings of the mean diagonal added to normal equations, so that they can always be solved."""
+
 
 def sizes(k_start: int, k_final: int, step: int) -> list[int]:
     """Return k_start, k_start + step, ... and k_final, which ends a step of up to 2 step - 1.
@@ -90,6 +93,8 @@ def zoomout_hypotheses(
     """
     largest = max(schedule)
     gram = rows_2[:, :largest].T @ rows_2[:, :largest]
+    # a function may vanish on all samples: the constant of a small part without one
+    gram.diagonal().add_(RIDGE * torch.finfo(gram.dtype).eps * gram.diagonal().mean())
     for i, k in enumerate(schedule):
         k2, k1 = fmaps_12.shape[-2:]
         embedded = rows_1[:, :k1] @ fmaps_12.transpose(1, 2)
