@@ -25,8 +25,14 @@ from shape_matching.config import MatchConfig
 from shape_matching.correspondence import Correspondence, cycle_confidence
 from shape_matching.hypotheses import appraise, distinct
 from shape_matching.prepare import Prepared, prepare
-from shape_matching.starts import from_landmarks, from_p2p, initial_maps
-from shape_matching.upsample import upsample
+from shape_matching.starts import (
+    check_initial_map,
+    check_landmarks,
+    from_landmarks,
+    from_p2p,
+    initial_maps,
+)
+from shape_matching.upsample import fine_representatives, upsample
 
 K_MIDDLE = 56
 N_MIDDLE = 600
@@ -58,6 +64,10 @@ def match(
         InputError: ``landmarks.bad``; MeshError: ``match.too_small`` and what the mesh operators
             raise; ShapeError: ``fmap.bad_p2p``; Cancelled: from ``progress``.
     """
+    if landmarks is not None:
+        landmarks = check_landmarks(landmarks, source.n_vertices, target.n_vertices)
+    if initial_p2p_21 is not None:
+        initial_p2p_21 = check_initial_map(initial_p2p_21, source.n_vertices, target.n_vertices)
     if max(source.n_vertices, target.n_vertices) > config.max_vertices:
         return _match_coarse(
             source, target, config, landmarks, initial_p2p_21, device=device, progress=progress
@@ -107,9 +117,9 @@ def _starts(
 ) -> Tensor:
     place = one.rows.device
     if initial_p2p_21 is not None:
-        return from_p2p(one, two, torch.as_tensor(np.asarray(initial_p2p_21), device=place))
+        return from_p2p(one, two, torch.from_numpy(initial_p2p_21).to(place))
     if landmarks is not None:
-        return from_landmarks(one, two, torch.as_tensor(np.asarray(landmarks), device=place))
+        return from_landmarks(one, two, torch.from_numpy(landmarks).to(place))
     report(progress, "hypotheses", 0, 3)
     return initial_maps(one, two, config.starts)
 
@@ -201,16 +211,15 @@ def _match_coarse(
         coarse.append(decimate(mesh, min(config.coarse_vertices, mesh.n_vertices)))
     one, two = coarse
     if landmarks is not None:
-        pairs = np.asarray(landmarks)
-        landmarks = np.stack(
-            [one.nearest_coarse()[pairs[:, 0]], two.nearest_coarse()[pairs[:, 1]]], axis=1
-        )
+        first, second = landmarks.T
+        landmarks = np.stack([one.nearest_coarse()[first], two.nearest_coarse()[second]], axis=1)
     if initial_p2p_21 is not None:
-        initial_p2p_21 = one.nearest_coarse()[np.asarray(initial_p2p_21)[two.original_vertices()]]
+        initial_p2p_21 = one.nearest_coarse()[initial_p2p_21[fine_representatives(two, target)]]
     found = match(
         one.mesh,
         two.mesh,
-        replace(config, max_vertices=max(one.mesh.n_vertices, two.mesh.n_vertices)),
+        # decimation may miss the asked number by a little
+        replace(config, max_vertices=2 * config.coarse_vertices),
         landmarks=landmarks,
         initial_p2p_21=initial_p2p_21,
         device=device,

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from geo3d.errors import InputError
+from geo3d.errors import InputError, ShapeError
 from geo3d.spectral.basis import Basis
 from geo3d.spectral.descriptors import unit_norm, wks
 from geo3d.spectral.fmap import check_p2p, laplacian_mask, p2p_to_fmap, solve_fmap
@@ -94,10 +95,8 @@ def from_landmarks(
 ) -> Float[Tensor, "1 k k"]:
     """Return the least-squares map of heat kernels around corresponding vertices.
 
-    Raises:
-        InputError: ``landmarks.bad`` for indices out of range or fewer than 3 pairs.
+    See `check_landmarks`.
     """
-    _check_landmarks(landmarks, one, two)
     kernels = []
     for shape, ids in ((one, landmarks[:, 0]), (two, landmarks[:, 1])):
         basis = shape.basis.to(dtype=torch.float64).truncate(100)
@@ -110,13 +109,45 @@ def from_landmarks(
     return _masked_solve(kernels[0], kernels[1], *bases)[None].to(one.rows)
 
 
-def from_p2p(one: Prepared, two: Prepared, p2p_21: Int64[Tensor, " v2"]) -> Float[Tensor, "1 k k"]:
-    """Return the functional map of a given vertex map (v2,).
+def check_landmarks(
+    landmarks: np.ndarray, n_source: int, n_target: int
+) -> Int64[np.ndarray, "p 2"]:
+    """Return the rows (source vertex, target vertex) as int64.
 
     Raises:
-        ShapeError: ``fmap.bad_p2p``.
+        InputError: ``landmarks.bad`` for another shape or type, indices out of range or fewer than
+            3 pairs.
     """
-    check_p2p(p2p_21, n_source=len(one.basis.mass), n_target=len(two.basis.mass))
+    pairs = np.asarray(landmarks)
+    good = pairs.ndim == 2 and pairs.shape[1] == 2 and len(pairs) >= 3 and pairs.dtype.kind in "iu"
+    if not good or (pairs < 0).any() or (pairs >= [n_source, n_target]).any():
+        raise InputError(
+            "landmarks.bad",
+            f"Landmarks of type {pairs.dtype} and shape {pairs.shape} do not fit shapes of "
+            f"{n_source} and {n_target} vertices.",
+            "Give at least 3 rows (source vertex, target vertex), counted from 0.",
+        )
+    return pairs.astype(np.int64)
+
+
+def check_initial_map(p2p_21: np.ndarray, n_source: int, n_target: int) -> Int64[np.ndarray, " v2"]:
+    """Return the vertex map as int64.
+
+    Raises:
+        ShapeError: ``fmap.bad_p2p`` for another type or length, or an index out of range.
+    """
+    images = np.asarray(p2p_21)
+    if images.dtype.kind not in "iu":
+        raise ShapeError(
+            "fmap.bad_p2p", f"The map is of type {images.dtype}.", "Give source vertices, from 0."
+        )
+    images = images.astype(np.int64)
+    check_p2p(torch.from_numpy(images), n_source=n_source, n_target=n_target)
+    return images
+
+
+def from_p2p(one: Prepared, two: Prepared, p2p_21: Int64[Tensor, " v2"]) -> Float[Tensor, "1 k k"]:
+    """Return the functional map of a given vertex map (v2,); see `check_initial_map`."""
     return p2p_to_fmap(p2p_21, one.basis.truncate(K_START), two.basis.truncate(K_START))[None]
 
 
@@ -166,15 +197,3 @@ def _axis_rotations() -> Float[Tensor, "24 3 3"]:
     signs = torch.tensor(list(itertools.product([1.0, -1.0], repeat=3)))
     signed = (permutations[:, None] * signs[None, :, None, :]).flatten(0, 1)
     return signed[torch.linalg.det(signed) > 0]
-
-
-def _check_landmarks(landmarks: Tensor, one: Prepared, two: Prepared) -> None:
-    limits = torch.tensor([len(one.basis.mass), len(two.basis.mass)]).to(landmarks)
-    good = landmarks.ndim == 2 and landmarks.shape[1] == 2 and len(landmarks) >= 3
-    if not good or bool((landmarks < 0).any()) or bool((landmarks >= limits).any()):
-        raise InputError(
-            "landmarks.bad",
-            f"Landmarks of shape {tuple(landmarks.shape)} do not fit shapes of "
-            f"{limits.tolist()} vertices.",
-            "Give at least 3 rows (source vertex, target vertex), counted from 0.",
-        )

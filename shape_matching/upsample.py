@@ -54,6 +54,19 @@ def upsample(
     )
 
 
+def fine_representatives(coarse: Decimated, fine: Mesh) -> Int64[np.ndarray, " m"]:
+    """Return, for each coarse vertex, the fine vertex that lies nearest to it on the surface.
+
+    Of the fine vertices that a coarse vertex owns it is the one with the largest weight; a coarse
+    vertex that owns none gets the one nearest in space.
+    """
+    found = KDTree(fine.vertices).query(coarse.mesh.vertices)[1].astype(np.int64)
+    # of repeated indices the last assignment stays: the heaviest
+    order = np.argsort(coarse.barycentric.max(axis=1), kind="stable")
+    found[coarse.nearest_coarse()[order]] = order
+    return found
+
+
 def _fine_map(
     coarse_map: Int64[np.ndarray, " m"], start: Decimated, end: Decimated, fine_end: Mesh
 ) -> Int64[np.ndarray, " n"]:
