@@ -7,7 +7,7 @@ them is itself an even sampling.  Gradients are taken in the tangent frame of ea
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -69,6 +69,8 @@ def prepare(
         )
     unit = normalized(mesh)
     basis = eigenbasis(unit, min(k, mesh.n_vertices - 2), kind, cache=cache)
+    if mesh.is_point_cloud:
+        unit, basis = _unit_area(unit, basis)
     samples = farthest_point_samples(unit, min(n_samples, mesh.n_vertices))
     evecs = basis.evecs.numpy()
     normals, gradients = None, None
@@ -87,6 +89,13 @@ def prepare(
         gradients,
         _notes(mesh),
     )
+
+
+def _unit_area(cloud: Mesh, basis: Basis) -> tuple[Mesh, Basis]:
+    """Scale a point cloud, whose area only its Laplacian knows, so that it compares with meshes."""
+    area = float(basis.mass.sum())
+    scaled = Basis(basis.evals * area, basis.evecs * area**0.5, basis.mass / area)
+    return replace(cloud, vertices=cloud.vertices / area**0.5), scaled
 
 
 def _notes(mesh: Mesh) -> tuple[str, ...]:
