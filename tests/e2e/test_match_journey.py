@@ -62,7 +62,12 @@ class Journey:
         return self.page.url.rpartition("=")[2]
 
     def status(self, pattern: str) -> None:
-        self.page.locator("#status").filter(has_text=re.compile(pattern)).wait_for()
+        """Wait until the status says ``pattern``; a failed job ends the wait at once."""
+        ending = re.compile(f"{pattern}|failed")
+        self.page.locator("#status").filter(has_text=ending).wait_for()
+        said = self.page.inner_text("#status")
+        logs = "\n".join(path.read_text() for path in self.runs.glob("jobs/*/log.txt"))
+        assert re.search(pattern, said), f"{said}\n{logs[-3000:]}"
 
     def pixels(self, side: str) -> np.ndarray:
         shot = self.page.locator(f"#pane-{side} canvas").screenshot()
