@@ -27,9 +27,9 @@ class MatchConfig:
     """Growth of the map per pass of the final ZoomOut."""
     n_samples: int = 1500
     """Farthest-point samples per shape on which hypotheses are refined."""
-    n_hypotheses: int = 32
+    n_hypotheses: int = 40
     """Hypotheses kept after the first, coarse ranking."""
-    n_finalists: int = 6
+    n_finalists: int = 8
     """Distinct hypotheses compared in full before the final refinement."""
     laplacian: Literal["auto", "cotan", "robust"] = "auto"
     """Laplacian of meshes; point clouds always get the robust one."""

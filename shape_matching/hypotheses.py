@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from geo3d.spectral.fmap import fmap_to_p2p
 from geo3d.spectral.nearest import nearest
 from shape_matching.prepare import Prepared
 
@@ -31,10 +32,17 @@ class Appraisal:
     coverage: Float[Tensor, " s"]
     """0 to 1."""
 
-    def score(self, coverage_weight: float = 0.0) -> Float[Tensor, " s"]:
-        """Return the ranking score, higher is better: 2 orientation - relative residual + ..."""
+    def score(
+        self, residual_weight: float = 1.0, orientation_cap: float = 1.0
+    ) -> Float[Tensor, " s"]:
+        """Return the ranking score, higher is better.
+
+        2 min(orientation, cap) - weight residual / least residual.  Orientation tells mirror twins
+        apart; beyond the cap more of it says nothing about accuracy.
+        """
         relative = self.residual / self.residual.min().clamp(min=1e-12)
-        return 2.0 * self.orientation - relative + coverage_weight * self.coverage
+        turned = self.orientation.clamp(max=orientation_cap)
+        return 2.0 * turned - residual_weight * relative
 
 
 def appraise(
@@ -51,6 +59,22 @@ def appraise(
     coverage = hit.scatter_(1, p2p_21, 1.0).mean(1)
     orientation = _orientation(fmaps_12, p2p_21, one, two, len(rows_2))
     return Appraisal(orientation, residual, coverage)
+
+
+def roughness(
+    fmaps_12: Float[Tensor, "s k k"], one: Prepared, two: Prepared
+) -> Float[Tensor, " s"]:
+    """Return the Dirichlet energy on 2 of the positions of 1 pulled back by each vertex map.
+
+    A map that tears the surface or twists a limb is rough where it does so; mirror twins are not.
+    """
+    k = fmaps_12.shape[-1]
+    energies = []
+    for fmap_12 in fmaps_12:
+        p2p_21 = fmap_to_p2p(fmap_12, one.basis.evecs[:, :k], two.basis.evecs[:, :k])
+        images = one.mesh.vertices[p2p_21.cpu().numpy()]
+        energies.append(float((images * (two.stiffness @ images)).sum()))
+    return torch.tensor(energies, dtype=fmaps_12.dtype, device=fmaps_12.device).clamp(min=1e-12)
 
 
 def distinct(

@@ -23,7 +23,7 @@ from geo3d.spectral.precise import precise_map
 from geo3d.spectral.zoomout import sizes, zoomout, zoomout_hypotheses
 from shape_matching.config import MatchConfig
 from shape_matching.correspondence import Correspondence, cycle_confidence
-from shape_matching.hypotheses import appraise, distinct
+from shape_matching.hypotheses import appraise, distinct, roughness
 from shape_matching.prepare import Prepared, prepare
 from shape_matching.starts import (
     check_initial_map,
@@ -36,10 +36,11 @@ from shape_matching.upsample import fine_representatives, upsample
 
 K_MIDDLE = 56
 N_MIDDLE = 600
-K_FINALISTS = 96
+K_FINALISTS = 144
 AMBIGUITY_MARGIN = 0.15
 """Score lead below which the runner-up counts as a second explanation."""
-COVERAGE_WEIGHT = 4.0
+ORIENTATION_CAP, RESIDUAL_WEIGHT, ROUGHNESS_WEIGHT = 0.45, 2.0, 0.25
+"""Weights of the final choice, set on 50 FAUST and 47 TOSCA pairs (docs/RESULTS.md)."""
 
 
 def match(
@@ -139,7 +140,8 @@ def _best_of(
     k = fmaps.shape[-1]
     fmaps = _grown(fmaps, one, two, config.n_samples, _sampled_sizes(k, K_FINALISTS, 8, one, two))
     judged = appraise(fmaps, one, two, config.n_samples)
-    ranked = judged.score(COVERAGE_WEIGHT)
+    energy = roughness(fmaps, one, two)
+    ranked = judged.score(RESIDUAL_WEIGHT, ORIENTATION_CAP) - ROUGHNESS_WEIGHT * energy.log()
     order = torch.argsort(ranked, descending=True, stable=True)
     best = int(order[0])
     lead = float(ranked[best] - ranked[order[1]]) if len(order) > 1 else float("inf")
@@ -148,6 +150,7 @@ def _best_of(
         "orientation": float(judged.orientation[best]),
         "residual": float(judged.residual[best]),
         "coverage": float(judged.coverage[best]),
+        "roughness": float(energy[best]),
         "lead": min(lead, 1e3),
     }
     return fmaps[best], scores, lead < AMBIGUITY_MARGIN

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from geo3d.errors import MeshError
 from geo3d.mesh.connectivity import vertex_components
 from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.operators import LaplacianKind, gradient_operators, tangent_frames
+from geo3d.mesh.operators import LaplacianKind, gradient_operators, laplacian, tangent_frames
 from geo3d.mesh.ops import normalized, vertex_normals
 from geo3d.mesh.sampling import farthest_point_samples
 from geo3d.spectral.basis import Basis, eigenbasis
@@ -44,6 +45,8 @@ class Prepared:
     """Unit normals at the samples; None for point clouds."""
     gradients: tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]] | None
     """Derivatives of the eigenvectors along both tangent axes at the samples."""
+    stiffness: sp.csr_matrix
+    """The Laplacian (v, v) without mass, on the CPU."""
     notes: tuple[str, ...]
 
 
@@ -87,6 +90,7 @@ def prepare(
         _tensor(positions.numpy(), device),
         normals,
         gradients,
+        laplacian(unit, kind)[0],
         _notes(mesh),
     )
 
