@@ -12,6 +12,7 @@ colours, confidence.glb, and previews/match.png.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +55,25 @@ def run(args: argparse.Namespace) -> int:
 
 def _start(args: argparse.Namespace) -> Run:
     from geo3d.config import load_config
-    from geo3d.errors import ConfigError, InputError
+    from geo3d.device import pick_device
     from geo3d.runs import start_run
     from shape_matching.config import MatchConfig
+
+    _check_request(args)
+    config = load_config(MatchConfig, args.config, args.preset, args.set)
+    pick_device(args.device)
+    # a slip in a list of starts leaves no run behind either
+    _starts({"landmarks": args.landmarks, "initial_map": args.initial_map})
+    files = [args.source, args.target, args.landmarks, args.initial_map]
+    inputs = [str(Path(f).resolve()) for f in files if f]
+    name = f"{Path(args.source).stem}-{Path(args.target).stem}"
+    run_folder = start_run("match", name, config, args.out, args.seed, args.device, inputs)
+    _remember(run_folder, args)
+    return run_folder
+
+
+def _check_request(args: argparse.Namespace) -> None:
+    from geo3d.errors import ConfigError, InputError
     from shape_matching.methods import METHODS
 
     if not args.source or not args.target:
@@ -70,16 +87,13 @@ def _start(args: argparse.Namespace) -> Run:
             f"The method '{args.method}' takes neither landmarks nor a map.",
             "Use --method axiomatic.",
         )
-    config = load_config(MatchConfig, args.config, args.preset, args.set)
-    files = [args.source, args.target, args.landmarks, args.initial_map]
-    inputs = [str(Path(f).resolve()) for f in files if f]
-    for file in inputs:
-        if not Path(file).is_file():
+    if args.landmarks and args.initial_map:
+        raise ConfigError(
+            "match.two_starts", "Landmarks and a map are two different starts.", "Give one of them."
+        )
+    for file in (args.source, args.target, args.landmarks, args.initial_map):
+        if file and not Path(file).is_file():
             raise InputError("match.no_file", f"There is no file {file}.", "Check the path.")
-    name = f"{Path(args.source).stem}-{Path(args.target).stem}"
-    run_folder = start_run("match", name, config, args.out, args.seed, args.device, inputs)
-    _remember(run_folder, args)
-    return run_folder
 
 
 def _remember(run_folder: Run, args: argparse.Namespace) -> None:
@@ -97,12 +111,19 @@ def _remember(run_folder: Run, args: argparse.Namespace) -> None:
 
 
 def _open(args: argparse.Namespace) -> Run:
-    from geo3d.errors import ConfigError
-    from geo3d.runs import open_run
+    from geo3d.errors import ConfigError, InputError
+    from geo3d.runs import open_run, run_state
 
-    if args.source or args.target:
+    if args.source or args.target or args.landmarks or args.initial_map:
         raise ConfigError(
             "match.resume_is_complete", "A resumed run knows its meshes.", "Give --resume alone."
+        )
+    verb = run_state(args.resume)["record"]["verb"]
+    if verb != "match" or not (Path(args.resume) / "request.json").is_file():
+        raise InputError(
+            "match.cannot_resume",
+            f"{args.resume} is not a run of `geo3d match` that can go on.",
+            "Start it again.",
         )
     return open_run(args.resume)
 
@@ -114,7 +135,6 @@ def _match(run_folder: Run, args: argparse.Namespace) -> None:
     from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
     from geo3d.mesh.io import load_mesh
     from shape_matching.config import MatchConfig
-    from shape_matching.correspondence import load_p2p
     from shape_matching.methods import METHODS
 
     request = json.loads((run_folder.path / "request.json").read_text(encoding="utf-8"))
@@ -124,11 +144,6 @@ def _match(run_folder: Run, args: argparse.Namespace) -> None:
         tqdm_listener(disable=args.quiet or args.json),
     )
     source, target = load_mesh(request["source"]), load_mesh(request["target"])
-    starts: dict[str, Any] = {}
-    if request["landmarks"]:
-        starts["landmarks"] = read_landmarks(request["landmarks"])
-    if request["initial_map"]:
-        starts["initial_p2p_21"] = load_p2p(request["initial_map"])
     begun = time.perf_counter()
     found = METHODS[request["method"]](
         source,
@@ -136,7 +151,7 @@ def _match(run_folder: Run, args: argparse.Namespace) -> None:
         run_folder.load_config(MatchConfig),
         progress=progress,
         device=request["device"],
-        **starts,
+        **_starts(request),
     )
     seconds = time.perf_counter() - begun
     write_results(found, run_folder, request["up"])
@@ -152,6 +167,18 @@ def _match(run_folder: Run, args: argparse.Namespace) -> None:
             "notes": list(found.notes),
         }
     )
+
+
+def _starts(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Read what the user knows, as keyword arguments of a method."""
+    from shape_matching.correspondence import load_p2p
+
+    starts: dict[str, np.ndarray] = {}
+    if request["landmarks"]:
+        starts["landmarks"] = read_landmarks(request["landmarks"])
+    if request["initial_map"]:
+        starts["initial_p2p_21"] = load_p2p(request["initial_map"])
+    return starts
 
 
 def write_results(found: Correspondence, run_folder: Run, up: str = "y") -> None:
@@ -188,7 +215,10 @@ def read_landmarks(path: str) -> np.ndarray:
 
     try:
         rows = [line.split() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-        return np.array([r for r in rows if r], dtype=np.int64).reshape(-1, 2)
+        pairs = np.array([r for r in rows if r], dtype=np.int64)
+        if pairs.ndim != 2 or pairs.shape[1] != 2:
+            raise ValueError(f"its shape is {pairs.shape}")
+        return pairs
     except (ValueError, OverflowError, OSError) as error:
         raise FileFormatError(
             "landmarks.bad_file",

@@ -50,7 +50,7 @@ def test_right_mirrored_and_bad_maps() -> None:
     # mirror twins have equal residuals, so only orientation decides
     assert judged.residual[2] > 10 * judged.residual[0]
     assert judged.coverage[0] > 0.95 and judged.coverage[1] > 0.9 > 2 * judged.coverage[2]
-    assert int(judged.score().argmax()) == 0 and int(judged.score(4.0).argmax()) == 0
+    assert int(judged.score().argmax()) == 0
 
 
 def test_residual_and_coverage_are_plain_means() -> None:
@@ -81,20 +81,18 @@ def test_point_clouds_have_no_orientation() -> None:
         assert appraise(torch.eye(10)[None], one, two, 100).orientation.tolist() == [0.0]
 
 
-def test_better_orientation_residual_and_coverage_score_higher() -> None:
+def test_better_orientation_and_residual_score_higher() -> None:
     base = {"orientation": 0.2, "residual": 1.0, "coverage": 0.5}
-
-    def scores(**changed: float) -> torch.Tensor:
+    for changed in ({"orientation": 0.4}, {"residual": 0.5}):
         pairs = {name: torch.tensor([v, changed.get(name, v)]) for name, v in base.items()}
-        return Appraisal(**pairs).score(1.0)
-
-    for changed in ({"orientation": 0.4}, {"residual": 0.5}, {"coverage": 0.9}):
-        before, after = scores(**changed).tolist()
+        before, after = Appraisal(**pairs).score().tolist()
         assert after > before
-    # without a weight coverage does not count
-    judged = Appraisal(torch.zeros(2), torch.ones(2), torch.tensor([0.1, 0.9]))
-    first, second = judged.score().tolist()
-    assert first == second
+
+
+def test_orientation_beyond_a_cap_does_not_count() -> None:
+    judged = Appraisal(torch.tensor([0.3, 0.6, 0.9]), torch.ones(3), torch.ones(3))
+    low, middle, high = judged.score(orientation_cap=0.5).tolist()
+    assert low < middle == high
 
 
 def test_distinct_by_hand() -> None:

@@ -1,0 +1,83 @@
+"""The verb ``geo3d demo``: which pairs, what is measured, what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.cli import main
+from apps.commands import demo
+from geo3d.files import asset
+from geo3d.mesh.io import load_mesh
+from shape_matching.correspondence import load_p2p
+
+
+def test_the_few_pairs_are_shipped_one_of_each_kind() -> None:
+    lines = asset("shapes/pairs.txt").read_text().split("\n")
+    assert set(demo.FEW) <= set(lines)
+    assert len({pair.rstrip("0123456789").split()[0][:-1] for pair in demo.FEW}) == 5
+
+
+def test_one_pair_is_matched_measured_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "FEW", ("octopus3 octopus2",))
+    flags = ["--preset", "fast", "--set", "starts=[wks]", "--set", "k_final=40"]
+    assert main(["demo", *flags, "--out", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (row,) = found["pairs"]
+    assert row["pair"] == "octopus3 octopus2" and row["seconds"] >= 0
+    assert 0 <= row["error_x100"] < 100 and found["mean_error_x100"] == row["error_x100"]
+    run = Path(found["run"])
+    assert run.parent == tmp_path / "demo"
+    images = load_p2p(run / "outputs" / "octopus3-octopus2.txt")
+    source, target = (load_mesh(asset(f"shapes/off/octopus{i}.off")) for i in (3, 2))
+    assert len(images) == target.n_vertices and images.max() < source.n_vertices
+    assert (run / "previews" / "octopus3-octopus2.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((run / "manifest.json").read_text())["metrics"]["pairs"] == found["pairs"]
+
+
+def test_all_means_every_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pretend(dataset: object, pair: tuple[str, str], *rest: object) -> dict[str, object]:
+        return {"pair": " ".join(pair), "error_x100": float(pair[1][-1]), "seconds": 0.0}
+
+    monkeypatch.setattr(demo, "_match", pretend)
+    for flags, count in (([], 5), (["--all"], 25)):
+        assert main(["demo", *flags, "--out", str(tmp_path), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert len(found["pairs"]) == count
+        errors = [row["error_x100"] for row in found["pairs"]]
+        assert found["mean_error_x100"] == pytest.approx(np.mean(errors))
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "octopus3 octopus2" in text and "error x100   2.00" in text and "pictures:" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "error_code"),
+    [
+        (["--preset", "fastest"], "config.unknown_preset"),
+        (["--set", "k_final=1"], "config.bad_value"),
+        (["--set", "colour=1"], "config.unknown_key"),
+    ],
+)
+def test_mistakes_leave_no_run_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], error_code: str
+) -> None:
+    assert main(["demo", *flags, "--out", str(tmp_path), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == error_code
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_creatures_of_one_kind_match_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "FEW", ("bird1 bird3", "quadruped1 quadruped2"))
+    assert main(["demo", "--out", str(tmp_path), "--json", "--preset", "fast"]) == 0
+    assert json.loads(capsys.readouterr().out)["mean_error_x100"] < 5.0
