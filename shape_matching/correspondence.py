@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -71,7 +72,9 @@ class Correspondence:
             raise InputError(
                 "correspondence.unknown_format", f"Cannot write {path.name}.", "Use .txt or .npz."
             )
-        arrays = {"p2p_21": self.p2p_21, "p2p_12": self.p2p_12, "confidence": self.confidence}
+        arrays: dict[str, Any] = {
+            name: getattr(self, name) for name in ("p2p_21", "p2p_12", "confidence")
+        }
         if self.fmap_12 is not None:
             arrays["fmap_12"] = self.fmap_12
         with atomic_path(path) as temporary, open(temporary, "wb") as file:

@@ -79,7 +79,10 @@ def prepare(
     normals, gradients = None, None
     if not mesh.is_point_cloud:
         grad_x, grad_y = gradient_operators(unit, tangent_frames(unit))
-        gradients = tuple(_tensor(grad[samples] @ evecs, device) for grad in (grad_x, grad_y))
+        gradients = (
+            _tensor(grad_x[samples] @ evecs, device),
+            _tensor(grad_y[samples] @ evecs, device),
+        )
         normals = _tensor(vertex_normals(unit)[samples], device)
     positions = basis.project(torch.from_numpy(unit.vertices.copy()))
     return Prepared(

@@ -60,7 +60,7 @@ def fine_representatives(coarse: Decimated, fine: Mesh) -> Int64[np.ndarray, " m
     Of the fine vertices that a coarse vertex owns it is the one with the largest weight; a coarse
     vertex that owns none gets the one nearest in space.
     """
-    found = KDTree(fine.vertices).query(coarse.mesh.vertices)[1].astype(np.int64)
+    found = np.array(KDTree(fine.vertices).query(coarse.mesh.vertices)[1], np.int64)
     # of repeated indices the last assignment stays: the heaviest
     order = np.argsort(coarse.barycentric.max(axis=1), kind="stable")
     found[coarse.nearest_coarse()[order]] = order
@@ -110,7 +110,7 @@ def _nearest_on_sheet(
     found = np.empty(len(wanted), np.int64)
     for i in range(0, len(wanted), BLOCK):
         part = slice(i, i + BLOCK)
-        distances, candidates = tree.query(wanted[part], k=NEIGHBOURS)
+        distances, candidates = map(np.asarray, tree.query(wanted[part], k=NEIGHBOURS))
         image = coarse_image[part]
         facing = np.einsum("nkc,nc->nk", fine_normals[candidates], normals[image])
         away = np.linalg.norm(owner[candidates] - end.mesh.vertices[image][:, None], axis=2)

@@ -77,7 +77,7 @@ def test_a_moved_and_shuffled_creature(quadruped: Mesh, turned: tuple[Mesh, np.n
 
 def test_equal_inputs_give_equal_results(small: tuple[Mesh, Mesh, np.ndarray]) -> None:
     source, target, _ = small
-    config = replace(SMALL, starts=("frames", "wks"), cache=False)
+    config = replace(SMALL, cache=False)
     # other objects of the same content, so that nothing is remembered
     copies = [Mesh(m.vertices, m.faces) for m in (source, target)]
     found, again = match(source, target, config), match(*copies, config)
@@ -86,17 +86,22 @@ def test_equal_inputs_give_equal_results(small: tuple[Mesh, Mesh, np.ndarray]) -
         assert np.array_equal(getattr(found, name), getattr(again, name))
 
 
-def test_a_remeshed_creature_in_any_pose_in_space(quadruped: Mesh) -> None:
+def test_a_remeshed_creature_turned_in_space(quadruped: Mesh) -> None:
     remeshed = decimate(quadruped, 1300).mesh
     truth = KDTree(quadruped.vertices).query(remeshed.vertices)[1]
-    found = match(quadruped, remeshed, FAST)
+    found = match(quadruped, moved(remeshed, rotation(4), -2.0), FAST)
+    check_form(found)
     assert error(found, truth) < 0.02
-    other = match(quadruped, moved(remeshed, rotation(4), -2.0), FAST)
-    assert error(other, truth) < 0.02
-    # nearly the same map, though tangent frames and sums differ
-    vertices = quadruped.vertices
-    gaps = np.linalg.norm(vertices[other.p2p_21] - vertices[found.p2p_21], axis=1)
-    assert gaps.mean() / total_area(quadruped) ** 0.5 < 0.005
+
+
+@pytest.mark.slow
+def test_turning_a_remeshed_creature_hardly_changes_the_map(quadruped: Mesh) -> None:
+    """Tangent frames and the order of sums differ, little else."""
+    remeshed = decimate(quadruped, 1300).mesh
+    found, other = (
+        match(quadruped, m, FAST) for m in (remeshed, moved(remeshed, rotation(4), -2.0))
+    )
+    assert error(other, found.p2p_21) < 0.005
 
 
 def test_mirroring_both_shapes_gives_the_same_map(small: tuple[Mesh, Mesh, np.ndarray]) -> None:
