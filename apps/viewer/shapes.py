@@ -7,7 +7,7 @@ and to jobs, is our own copy of its arrays in the order of the file; the upload 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from geo3d.errors import InputError
-from geo3d.files import asset, asset_roots, atomic_write_bytes, new_id, slug
+from geo3d.files import asset, asset_roots, new_id, slug
 from geo3d.mesh.check import check_arrays
 from geo3d.mesh.io import load_mesh, save_mesh
 from geo3d.mesh.mesh import Mesh
@@ -86,23 +86,8 @@ def keep(mesh: Mesh, name: str, scratch: Path, truth: str = "") -> Shape:
 
 
 def save_view(mesh: Mesh, colors: UInt8[np.ndarray, "v 3"], path: Path) -> Path:
-    """Write a GLB for the panes: smooth, matt, both sides visible, in ``colors`` (sRGB).
-
-    glTF wants colours in linear light, and takes a mesh without a material for polished metal.
-    """
-    import trimesh
-    from trimesh.visual import TextureVisuals
-    from trimesh.visual.material import PBRMaterial
-
-    share = colors.astype(np.float64) / 255.0
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    part: Any = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, validate=False)
-    matt = PBRMaterial(metallicFactor=0.0, roughnessFactor=0.75, doubleSided=True)
-    part.visual = TextureVisuals(material=matt)
-    opaque = np.hstack([linear, np.ones((mesh.n_vertices, 1))])
-    part.visual.vertex_attributes["color"] = np.rint(255.0 * opaque).astype(np.uint8)
-    with np.errstate(all="ignore"):  # faces without area have no normal
-        return atomic_write_bytes(path, part.export(file_type="glb", include_normals=True))
+    """Write a GLB for the panes in ``colors`` (sRGB)."""
+    return save_mesh(replace(mesh, vertex_colors=colors), path)
 
 
 def example_pairs() -> dict[str, tuple[str, str]]:

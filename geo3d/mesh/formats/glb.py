@@ -2,6 +2,8 @@
 
 The file is first checked and stripped by `geo3d.mesh.formats.glb_guard`.  Node transforms are
 applied and the meshes of the scene are joined in node order; materials and textures are not read.
+glTF stores vertex colours in linear light, `Mesh` in sRGB; eight bits of linear light are coarse in
+the dark, where a colour may come back up to 13 levels off.
 Files of strangers go through `geo3d.mesh.sandbox`, which calls this in a limited child process.
 """
 
@@ -71,18 +73,39 @@ def _colors(part: Any, count: int) -> np.ndarray | None:
         return None
     rgb = np.asarray(visual.vertex_colors)
     # A point cloud without colours has an empty array here.
-    return rgb[:, :3].astype(np.uint8) if rgb.shape == (count, 4) else None
+    return _linear_to_srgb(rgb[:, :3]) if rgb.shape == (count, 4) else None
 
 
 def write_glb(mesh: Mesh) -> bytes:
-    """Return the mesh as GLB with normals and vertex colours; coordinates become float32."""
-    import trimesh
+    """Return the mesh as GLB with normals and vertex colours; coordinates become float32.
 
+    The material is matt and two-sided: viewers take a mesh without one for polished metal.
+    """
+    import trimesh
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import PBRMaterial
+
+    colors = None if mesh.vertex_colors is None else _srgb_to_linear(mesh.vertex_colors)
     if mesh.is_point_cloud:
-        cloud: Any = trimesh.PointCloud(mesh.vertices, colors=mesh.vertex_colors)
+        cloud: Any = trimesh.PointCloud(mesh.vertices, colors=colors)
         return cloud.scene().export(file_type="glb")
     part: Any = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, validate=False)
-    if mesh.vertex_colors is not None:
-        part.visual.vertex_colors = mesh.vertex_colors
-    with np.errstate(all="ignore"):
+    matt = PBRMaterial(metallicFactor=0.0, roughnessFactor=0.75, doubleSided=True)
+    part.visual = TextureVisuals(material=matt)
+    if colors is not None:
+        opaque = np.full((len(colors), 1), 255, np.uint8)
+        part.visual.vertex_attributes["color"] = np.hstack([colors, opaque])
+    with np.errstate(all="ignore"):  # faces without area have no normal
         return part.export(file_type="glb", include_normals=True)
+
+
+def _srgb_to_linear(colors: np.ndarray) -> np.ndarray:
+    share = colors.astype(np.float64) / 255.0
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return np.rint(255.0 * linear).astype(np.uint8)
+
+
+def _linear_to_srgb(colors: np.ndarray) -> np.ndarray:
+    share = colors.astype(np.float64) / 255.0
+    srgb = np.where(share <= 0.0031308, share * 12.92, 1.055 * share ** (1 / 2.4) - 0.055)
+    return np.rint(255.0 * srgb).astype(np.uint8)
