@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from geo3d.spectral.fmap import fmap_to_p2p
 from geo3d.spectral.nearest import nearest
 from shape_matching.prepare import Prepared
 
@@ -61,20 +60,27 @@ def appraise(
     return Appraisal(orientation, residual, coverage)
 
 
-def roughness(
-    fmaps_12: Float[Tensor, "s k k"], one: Prepared, two: Prepared
-) -> Float[Tensor, " s"]:
+def roughness(p2p_21: Int64[Tensor, "s v2"], one: Prepared, two: Prepared) -> Float[Tensor, " s"]:
     """Return the Dirichlet energy on 2 of the positions of 1 pulled back by each vertex map.
 
     A map that tears the surface or twists a limb is rough where it does so; mirror twins are not.
     """
-    k = fmaps_12.shape[-1]
-    energies = []
-    for fmap_12 in fmaps_12:
-        p2p_21 = fmap_to_p2p(fmap_12, one.basis.evecs[:, :k], two.basis.evecs[:, :k])
-        images = one.mesh.vertices[p2p_21.cpu().numpy()]
-        energies.append(float((images * (two.stiffness @ images)).sum()))
-    return torch.tensor(energies, dtype=fmaps_12.dtype, device=fmaps_12.device).clamp(min=1e-12)
+    images = one.mesh.vertices[p2p_21.cpu().numpy()]
+    energies = [float((image * (two.stiffness @ image)).sum()) for image in images]
+    return torch.tensor(energies).to(one.rows).clamp(min=1e-12)
+
+
+def curvature_agreement(
+    p2p_21: Int64[Tensor, "s v2"], one: Prepared, two: Prepared
+) -> Float[Tensor, " s"]:
+    """Return the correlation of mean curvature on 2 with that of 1 pulled back, -1 to 1.
+
+    Chests bulge where backs do not: this tells a map from its front-to-back twin, which is as
+    smooth and preserves orientation as well.  0 for point clouds.
+    """
+    if one.curvature is None or two.curvature is None:
+        return torch.zeros(len(p2p_21)).to(one.rows)
+    return one.curvature[p2p_21] @ (two.basis.mass * two.curvature)
 
 
 def distinct(

@@ -17,13 +17,14 @@ from geo3d.device import pick_device
 from geo3d.mesh.decimate import decimate
 from geo3d.mesh.mesh import Mesh
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.spectral.fmap import fmap_to_p2p
 from geo3d.spectral.icp import icp
 from geo3d.spectral.nearest import nearest
 from geo3d.spectral.precise import precise_map
 from geo3d.spectral.zoomout import sizes, zoomout, zoomout_hypotheses
 from shape_matching.config import MatchConfig
 from shape_matching.correspondence import Correspondence, cycle_confidence
-from shape_matching.hypotheses import appraise, distinct, roughness
+from shape_matching.hypotheses import appraise, curvature_agreement, distinct, roughness
 from shape_matching.prepare import Prepared, prepare
 from shape_matching.starts import (
     check_initial_map,
@@ -39,7 +40,7 @@ N_MIDDLE = 600
 K_FINALISTS = 144
 AMBIGUITY_MARGIN = 0.15
 """Score lead below which the runner-up counts as a second explanation."""
-ORIENTATION_CAP, RESIDUAL_WEIGHT, ROUGHNESS_WEIGHT = 0.45, 2.0, 0.25
+ORIENTATION_CAP, RESIDUAL_WEIGHT, ROUGHNESS_WEIGHT, CURVATURE_WEIGHT = 0.45, 2.0, 0.25, 4.0
 """Weights of the final choice, set on 50 FAUST and 47 TOSCA pairs (docs/RESULTS.md)."""
 
 
@@ -140,8 +141,10 @@ def _best_of(
     k = fmaps.shape[-1]
     fmaps = _grown(fmaps, one, two, config.n_samples, _sampled_sizes(k, K_FINALISTS, 8, one, two))
     judged = appraise(fmaps, one, two, config.n_samples)
-    energy = roughness(fmaps, one, two)
-    ranked = judged.score(RESIDUAL_WEIGHT, ORIENTATION_CAP) - ROUGHNESS_WEIGHT * energy.log()
+    p2p_21 = torch.stack([fmap_to_p2p(f, one.basis.evecs, two.basis.evecs) for f in fmaps])
+    energy, curvature = roughness(p2p_21, one, two), curvature_agreement(p2p_21, one, two)
+    ranked = judged.score(RESIDUAL_WEIGHT, ORIENTATION_CAP)
+    ranked = ranked - ROUGHNESS_WEIGHT * energy.log() + CURVATURE_WEIGHT * curvature
     order = torch.argsort(ranked, descending=True, stable=True)
     best = int(order[0])
     lead = float(ranked[best] - ranked[order[1]]) if len(order) > 1 else float("inf")
@@ -151,6 +154,7 @@ def _best_of(
         "residual": float(judged.residual[best]),
         "coverage": float(judged.coverage[best]),
         "roughness": float(energy[best]),
+        "curvature": float(curvature[best]),
         "lead": min(lead, 1e3),
     }
     return fmaps[best], scores, lead < AMBIGUITY_MARGIN

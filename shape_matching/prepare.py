@@ -27,6 +27,10 @@ from geo3d.spectral.basis import Basis, eigenbasis
 log = logging.getLogger(__name__)
 
 FEWEST_VERTICES = 50
+CURVATURE_TIME = 3e-4
+"""Heat flow time of the curvature, in units of area: features of about 2 % of the size stay."""
+CURVATURE_LIMIT = 30.0
+"""Largest mean curvature that counts, on a surface of unit area."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,8 @@ class Prepared:
     """Unit normals at the samples; None for point clouds."""
     gradients: tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]] | None
     """Derivatives of the eigenvectors along both tangent axes at the samples."""
+    curvature: Float[Tensor, " v"] | None
+    """Smoothed mean curvature of mean 0 and unit norm under the mass; None for point clouds."""
     stiffness: sp.csr_matrix
     """The Laplacian (v, v) without mass, on the CPU."""
     notes: tuple[str, ...]
@@ -76,14 +82,17 @@ def prepare(
         unit, basis = _unit_area(unit, basis)
     samples = farthest_point_samples(unit, min(n_samples, mesh.n_vertices))
     evecs = basis.evecs.numpy()
-    normals, gradients = None, None
+    normals, gradients, curvature = None, None, None
+    stiffness = laplacian(unit, kind)[0]
     if not mesh.is_point_cloud:
         grad_x, grad_y = gradient_operators(unit, tangent_frames(unit))
         gradients = (
             _tensor(grad_x[samples] @ evecs, device),
             _tensor(grad_y[samples] @ evecs, device),
         )
-        normals = _tensor(vertex_normals(unit)[samples], device)
+        vertex_directions = vertex_normals(unit)
+        normals = _tensor(vertex_directions[samples], device)
+        curvature = _tensor(_smooth_curvature(stiffness, vertex_directions, unit, basis), device)
     positions = basis.project(torch.from_numpy(unit.vertices.copy()))
     return Prepared(
         unit,
@@ -93,9 +102,26 @@ def prepare(
         _tensor(positions.numpy(), device),
         normals,
         gradients,
-        laplacian(unit, kind)[0],
+        curvature,
+        stiffness,
         _notes(mesh),
     )
+
+
+def _smooth_curvature(
+    stiffness: sp.csr_matrix, normals: np.ndarray, unit: Mesh, basis: Basis
+) -> Float[np.ndarray, " v"]:
+    """Return mean curvature after heat flow, shifted and scaled to mean 0 and unit norm.
+
+    The mean curvature normal is L x / 2 mass; spikes of slivers are cut before smoothing.
+    """
+    mass = basis.mass.numpy()
+    bend = ((stiffness @ unit.vertices) * normals).sum(axis=1) / (2 * mass)
+    clipped = torch.from_numpy(bend.clip(-CURVATURE_LIMIT, CURVATURE_LIMIT))[:, None]
+    decay = torch.exp(-CURVATURE_TIME * basis.evals)[:, None]
+    smooth = basis.reconstruct(decay * basis.project(clipped)).numpy()[:, 0]
+    smooth = smooth - (mass * smooth).sum() / mass.sum()
+    return smooth / max(np.sqrt((mass * smooth**2).sum()), 1e-12)
 
 
 def _unit_area(cloud: Mesh, basis: Basis) -> tuple[Mesh, Basis]:
