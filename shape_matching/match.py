@@ -90,7 +90,7 @@ def match(
         cycle_confidence(two.mesh, *maps, area=1.0),
         scores,
         ambiguous,
-        one.notes + two.notes + _ambiguity_note(ambiguous),
+        one.notes + two.notes + _doubts(ambiguous, scores["orientation"]),
     )
 
 
@@ -235,10 +235,16 @@ def _match_coarse(
     return upsample(found, source, target, one, two, progress)
 
 
-def _ambiguity_note(ambiguous: bool) -> tuple[str, ...]:
-    if not ambiguous:
-        return ()
-    return (
-        "A clearly different map explains the shapes nearly as well (a symmetry?); "
-        "three landmarks settle it.",
-    )
+def _doubts(ambiguous: bool, orientation: float) -> tuple[str, ...]:
+    notes = []
+    if ambiguous:
+        notes.append(
+            "A clearly different map explains the shapes nearly as well (a symmetry?); "
+            "three landmarks settle it."
+        )
+    if orientation < 0:
+        notes.append(
+            "The best map reverses orientation: one shape is the mirror image of the other, or the "
+            "faces of one are inside out (`geo3d check` tells)."
+        )
+    return tuple(notes)

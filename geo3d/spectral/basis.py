@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SHIFT = 1e-8
 """Added to the diagonal of L and used as the spectral shift, as in the published code."""
+VERSION = 1
+"""Part of the cache key; to be raised when operators or solver change what comes out."""
 ATTEMPTS = 4
 """The diagonal grows tenfold per attempt when the factorisation or ARPACK fails."""
 
@@ -92,7 +94,7 @@ def eigenbasis(mesh: Mesh, k: int, kind: LaplacianKind = "auto", *, cache: bool 
         )
     if not cache:
         return _computed(mesh, k, kind)
-    path = cache_dir() / "spectral" / f"{mesh.content_hash()[:32]}-{k}-{kind}.npz"
+    path = cache_dir() / "spectral" / f"{mesh.content_hash()[:32]}-{k}-{kind}-{VERSION}.npz"
     return _read_cached(path, mesh.n_vertices, k) or _store(path, _computed(mesh, k, kind))
 
 

@@ -10,7 +10,13 @@ from scipy.spatial import KDTree
 
 from geo3d.mesh.mesh import Mesh
 from geo3d.spectral.fmap import p2p_to_fmap
-from shape_matching.hypotheses import Appraisal, appraise, distinct
+from shape_matching.hypotheses import (
+    Appraisal,
+    appraise,
+    curvature_agreement,
+    distinct,
+    roughness,
+)
 from shape_matching.prepare import Prepared, prepare
 
 CPU = torch.device("cpu")
@@ -111,3 +117,36 @@ def test_distinct_looks_at_the_leading_block_only() -> None:
     scores = torch.tensor([0.0, 1.0])
     assert distinct(maps, scores, 2, 2, 0.5).tolist() == [1]
     assert distinct(maps, scores, 2, 3, 0.5).tolist() == [1, 0]
+
+
+def test_roughness_is_the_dirichlet_energy_and_grows_with_tears() -> None:
+    mesh, mirror = twin_shape()
+    one = ready(mesh)
+    identity = torch.arange(mesh.n_vertices)
+    # the identity pulls back the surface itself, whose Dirichlet energy is twice its area, 1
+    torn = identity.clone()
+    torn[::10] = torch.from_numpy(mirror)[::10]
+    maps = torch.stack([identity, torch.from_numpy(mirror), torn])
+    energy = roughness(maps, one, one)
+    np.testing.assert_allclose(energy[:2], 2.0, rtol=1e-4)
+    assert energy[2] > 4.0
+
+
+def test_curvature_tells_a_map_from_its_turned_twin() -> None:
+    # a bump on one side only: turning the sphere by pi keeps orientation and smoothness
+    sphere = icosphere(3)
+    x, y, z = sphere.vertices.T
+    radius = 1.0 + 0.3 * np.exp(-8 * ((x - 1) ** 2 + y**2 + z**2))
+    one = ready(Mesh(sphere.vertices * radius[:, None], sphere.faces))
+    turned = KDTree(sphere.vertices).query(sphere.vertices * [-1.0, 1, -1])[1]
+    maps = torch.stack([torch.arange(sphere.n_vertices), torch.from_numpy(turned)])
+    agreement = curvature_agreement(maps, one, one)
+    np.testing.assert_allclose(agreement[0], 1.0, atol=1e-4)
+    assert agreement[1] < 0.5
+
+
+def test_point_clouds_have_no_curvature() -> None:
+    mesh, _ = twin_shape()
+    cloud = ready(Mesh(mesh.vertices, np.zeros((0, 3), np.int64)))
+    maps = torch.arange(mesh.n_vertices)[None]
+    assert curvature_agreement(maps, cloud, ready(mesh)).tolist() == [0.0]
