@@ -182,3 +182,18 @@ def test_progress_is_told_and_may_cancel() -> None:
 
     with pytest.raises(Cancelled):
         zoomout(start, one, two, 20, 4, progress=stop)
+
+
+def test_sampled_passes_finish_on_all_vertices() -> None:
+    mesh = bumpy_sphere(3)
+    basis = eigenbasis(mesh, 40, cache=False)
+    start = torch.eye(8, dtype=torch.float64)
+    some = torch.arange(0, mesh.n_vertices, 3)
+    fmap, p2p = zoomout(start, basis, basis, 40, samples=(some, some), finish=16)
+    # the sizes on all vertices: 24, 28, 32, 36, 40
+    sampled = zoomout_hypotheses(
+        start[None], basis.evecs[some], basis.evecs[some], sizes(8, 24, 1)
+    )[0]
+    expected, _ = zoomout(sampled, basis, basis, 40, 4)
+    torch.testing.assert_close(fmap, expected)
+    assert (p2p == torch.arange(mesh.n_vertices)).float().mean() > 0.99
