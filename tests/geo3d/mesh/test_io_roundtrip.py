@@ -87,7 +87,10 @@ def test_glb_keeps_order_faces_and_colours(tmp_path: Path) -> None:
     assert np.array_equal(again.vertices, vertices)
     assert np.array_equal(again.faces, faces)
     assert again.vertex_colors is not None
-    assert np.array_equal(again.vertex_colors, colors)
+    # eight bits of linear light are coarse in the dark
+    drift = np.abs(again.vertex_colors.astype(int) - colors)
+    assert drift.max() <= 13
+    assert drift[colors >= 100].max() <= 1
 
 
 def test_blocks_join_seamlessly(monkeypatch: pytest.MonkeyPatch) -> None:
