@@ -31,9 +31,10 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-HARMLESS = re.compile(r"WebGPU|No available adapters|postProcessManager")
+HARMLESS = re.compile(r"WebGPU|No available adapters|postProcessManager|^BJS - ")
 """What the 3D pane says where there is no GPU (it goes on with WebGL), and when its shape is
-replaced while it is still being drawn."""
+replaced, or the page left, while its shaders are still being compiled. That it does draw is
+checked by the pixels (`Journey.see_two_shapes`)."""
 PATIENCE_MS = 90_000
 
 
