@@ -26,6 +26,8 @@ VERBS: dict[str, str] = {
     "demo": "match the shipped example shapes and draw the result",
     "match": "find the correspondence between two meshes",
     "evaluate": "measure a matching method on a dataset",
+    "prior-data": "make training maps for a spectral prior from generated shapes",
+    "train-prior": "train the spectral prior of zero-shot matching on such maps",
     "bench": "time the building blocks on this machine",
     "app": "open the workbench in a browser",
 }
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         return _unknown_verb(verb)
     try:
-        module = importlib.import_module(f"apps.commands.{verb}")
+        module = importlib.import_module(f"apps.commands.{verb.replace('-', '_')}")
     except Geo3dError as error:
         return _fail(argparse.Namespace(json="--json" in arguments), error, error.exit_code)
     parser = _Parser(prog=f"geo3d {verb}", description=module.__doc__)

@@ -102,9 +102,7 @@ class Denoiser(nn.Module):
         return unpatchify(self.final_layer(tokens, condition), self.config.patch)
 
 
-def unpatchify(
-    tokens: Float[Tensor, "b n p"], patch: int
-) -> Float[Tensor, "b 1 k k"]:
+def unpatchify(tokens: Float[Tensor, "b n p"], patch: int) -> Float[Tensor, "b 1 k k"]:
     """Return the maps whose patches, row by row, are the tokens' entries."""
     grid = math.isqrt(tokens.shape[1])
     cells = tokens.reshape(-1, grid, grid, patch, patch)
@@ -142,7 +140,9 @@ class _PatchEmbedding(nn.Module):
         patch = self.proj.kernel_size[0]
         cells = x.unfold(2, patch, patch).unfold(3, patch, patch)
         # A strided convolution is this product, which is faster on a CPU.
-        return F.linear(cells.flatten(-2).flatten(1, 3), self.proj.weight.flatten(1), self.proj.bias)
+        return F.linear(
+            cells.flatten(-2).flatten(1, 3), self.proj.weight.flatten(1), self.proj.bias
+        )
 
 
 class _LevelEmbedding(nn.Module):
@@ -190,9 +190,9 @@ class _Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n c"], condition: Float[Tensor, "b c"]
     ) -> Float[Tensor, "b n c"]:
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (
-            self.adaLN_modulation(condition)[:, None].chunk(6, dim=-1)
-        )
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(condition)[
+            :, None
+        ].chunk(6, dim=-1)
         x = x + gate_a * self.attn(_modulate(x, shift_a, scale_a))
         return x + gate_m * self.mlp(_modulate(x, shift_m, scale_m))
 
