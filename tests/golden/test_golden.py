@@ -13,38 +13,43 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from golden import cases_evaluation, cases_spectral
+from golden import cases_evaluation, cases_prior, cases_spectral, cases_zero_shot
 
 HERE = Path(__file__).parent
+
+
+def check_fm_layer(path: Path) -> None:
+    """Compare the layer with the masks of the spectra, then with those of the prior."""
+    cases_spectral.check_fm_layer(path)
+    cases_zero_shot.check_diffusion_masks(path)
+
 
 KINDS: dict[str, Callable[[Path], None]] = {
     "operators_*.npz": cases_spectral.check_operators,
     "descriptors_*.npz": cases_spectral.check_descriptors,
     "pyfm_mesh.npz": cases_spectral.check_pyfm_mesh,
     "pyfm_fit.npz": cases_spectral.check_pyfm_fit,
-    "fm_layer.npz": cases_spectral.check_fm_layer,
+    "fm_layer.npz": check_fm_layer,
+    "diffusionnet_*.safetensors": cases_zero_shot.check_diffusionnet_weights,
+    "diffusionnet_*.npz": cases_zero_shot.check_diffusionnet,
+    "sds*.npz": cases_zero_shot.check_sds,
+    "softmap.npz": cases_zero_shot.check_soft_map,
     "zoomout*.npz": cases_spectral.check_zoomout,
     "geodesic_error.npz": cases_evaluation.check_geodesic_error,
+    "dit_tiny.safetensors": cases_prior.check_weights,
+    "dit_forward.npz": cases_prior.check_forward,
+    "dit_s4_layout.npz": cases_prior.check_layout,
+    "losses.npz": cases_prior.check_losses,
+    "train_schedule.npz": cases_prior.check_schedule,
 }
 """Which function checks which file."""
-
-LEARNED_PRIOR = (
-    "dit_*",
-    "losses.npz",
-    "train_schedule.npz",
-    "sds*.npz",
-    "diffusionnet_*",
-    "softmap.npz",
-)
-"""Cases of the learned prior and its feature network, which the product does not have yet."""
 
 
 def golden_files() -> list[Path]:
     """List the cases of functional maps."""
     shared = Path(os.environ.get("GEO3D_GOLDEN", HERE.parents[2] / "shared" / "golden"))
     folder = (shared if shared.is_dir() else HERE) / "diffumatch"
-    found = [p for p in sorted(folder.iterdir()) if p.suffix != ".md"]
-    return [p for p in found if not any(fnmatch(p.name, pattern) for pattern in LEARNED_PRIOR)]
+    return [p for p in sorted(folder.iterdir()) if p.suffix != ".md"]
 
 
 @pytest.mark.parametrize("path", golden_files(), ids=lambda p: p.name)
