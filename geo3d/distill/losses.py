@@ -55,7 +55,8 @@ class LevelLaw:
 
 def vp_sigma(t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
     """Return the noise level of the variance-preserving process at time ``t``."""
-    return (0.5 * BETA_SLOPE * t.square() + BETA_MIN * t).expm1().sqrt()
+    # Not expm1: the published levels near t = 0 have this rounding in them.
+    return ((0.5 * BETA_SLOPE * t.square() + BETA_MIN * t).exp() - 1).sqrt()
 
 
 def denoising_loss(

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -33,6 +33,8 @@ class Coefficients(NamedTuple):
     c_noise: Float[Tensor, " b"]
 
 
+@runtime_checkable
+@runtime_checkable
 class Preconditioning(Protocol):
     """What `denoise` asks of a preconditioning."""
 

@@ -11,7 +11,7 @@ processes; every one computes its share of a batch and gradients are averaged.
 from __future__ import annotations
 
 import os
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,32 +20,13 @@ from torch.optim import Optimizer
 from geo3d.errors import BackendUnavailable
 
 
-class Processes(Protocol):
-    """The processes that train one network together."""
-
-    rank: int
-    """Number of this process; 0 writes the files."""
-    count: int
-    device: torch.device
-
-    def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Any]:
-        """Return network and optimiser, connected to those of the other processes."""
-        ...
-
-    def backward(self, loss: Tensor) -> None:
-        """Compute gradients, averaged over processes."""
-        ...
-
-    def mean(self, value: Tensor) -> Tensor:
-        """Return the mean of ``value`` over processes."""
-        ...
-
-
 class Alone:
     """A single process."""
 
     rank = 0
+    """Number of this process; 0 writes the files."""
     count = 1
+    """Processes in all."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -91,6 +72,9 @@ class Accelerated:
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of ``value`` over processes."""
         return self._accelerator.reduce(value, "mean")  # type: ignore[return-value]
+
+
+Processes = Alone | Accelerated
 
 
 def connect(device: torch.device) -> Processes:

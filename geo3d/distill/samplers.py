@@ -8,6 +8,8 @@ Source: Karras et al. 2022, algorithm 1 (deterministic, Heun's second-order step
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,7 +21,7 @@ from geo3d.progress import ProgressCallback, ignore_progress, report
 def karras_levels(
     n: int, smallest: float = 0.002, largest: float = 80.0, rho: float = 7.0
 ) -> Float[Tensor, " i"]:
-    """Return ``n`` levels from ``largest`` to ``smallest``, evenly spaced in sigma^(1/rho), and 0."""
+    """Return ``n`` levels from ``largest`` to ``smallest``, even in sigma^(1/rho), and a last 0."""
     ends = largest ** (1 / rho), smallest ** (1 / rho)
     levels = torch.linspace(*ends, n, dtype=torch.float64) ** rho
     return torch.cat([levels, levels.new_zeros(1)]).float()
@@ -45,7 +47,7 @@ def heun(
         return (x - denoise(x, sigma.expand(len(x)))) / sigma
 
     x, levels = unit_noise * levels[0], levels.to(unit_noise)
-    for i, (sigma, lower) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (sigma, lower) in enumerate(pairwise(levels)):
         first = slope(x, sigma)
         ahead = x + (lower - sigma) * first
         if lower > 0:
