@@ -65,6 +65,7 @@ def run_pool(
     workers: int,
     timeout: float | None = None,
     idle: Callable[[], None] | None = None,
+    threads: int | None = None,
 ) -> Iterator[Outcome]:
     """Yield an outcome per task, in the order in which they finish.
 
@@ -75,10 +76,12 @@ def run_pool(
         workers: processes at a time.
         timeout: seconds a task may take, start-up of the process excluded.
         idle: called at least every second; what it raises ends the pool.
+        threads: of the numerical libraries in each process; by default the cores are shared out.
+            Many small problems are several times faster with one.
     """
     waiting = _Waiting(tasks)
     left = len(tasks)
-    threads = max(1, available_cores() // max(1, workers))
+    threads = threads or max(1, available_cores() // max(1, workers))
     crew = [_start(make_handler, threads) for _ in range(max(1, min(workers, left)))]
     try:
         while left:
