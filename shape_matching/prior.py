@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -78,7 +79,10 @@ def load_prior(path: str | PathLike[str] | None = None, device: str = "cpu") -> 
             ``prior.not_a_prior``.
         InputError: ``asset.missing`` when the shipped prior is not there.
     """
-    return _load(str(asset(SHIPPED) if path is None else path), str(device))
+    file = asset(SHIPPED) if path is None else Path(path)
+    # The time of writing is part of the key, so that a file written anew is read anew.
+    written = file.stat().st_mtime_ns if file.is_file() else 0
+    return _load(str(file), str(device), written)
 
 
 def save_prior(
@@ -107,7 +111,7 @@ def save_prior(
 
 
 @lru_cache(maxsize=4)
-def _load(path: str, device: str) -> Prior:
+def _load(path: str, device: str, written: int) -> Prior:
     checkpoint = checkpoints.load(path)
     own = checkpoint.config.get("prior")
     if isinstance(own, Mapping):

@@ -5,6 +5,7 @@ Notation: n maps, k their size.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,13 @@ def load_split(folder: str, size: int, share: float, seed: int) -> MapSplit:
     groups = columns.get(GROUP, np.arange(len(maps)))
     held_out = torch.from_numpy(held_out_rows(groups, share, seed))
     return MapSplit(maps[~held_out], maps[held_out])
+
+
+def maps_digest(split: MapSplit) -> str:
+    """Return a hash of all maps and of which are held out."""
+    digest = hashlib.sha256(split.train.numpy().tobytes())
+    digest.update(split.validation.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def held_out_rows(

@@ -12,7 +12,6 @@ prior that comes with the package.
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import math
 import time
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from geo3d.config import config_to_dict
@@ -36,7 +34,8 @@ from geo3d.errors import Cancelled, ConfigError, NumericalError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from shape_matching.denoiser import Denoiser, DenoiserConfig
 from shape_matching.prior import Prior, save_prior
-from shape_matching.prior_splits import MapSplit, load_split
+from shape_matching.prior_report import denoising_errors
+from shape_matching.prior_splits import MapSplit, load_split, maps_digest
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +177,7 @@ def train_prior(
             f"A batch of {config.batch} cannot be shared by {processes.count} processes.",
             "Choose a multiple.",
         )
-    settings = {**config_to_dict(config), "data": _digest(split)}
+    settings = {**config_to_dict(config), "data": maps_digest(split)}
     state = _new_state(config, processes.device)
     if (out / CHECKPOINT).is_file():
         load_state(out / CHECKPOINT, state, settings)
@@ -275,7 +274,7 @@ class _Training:
         values = {"step": step, "seen": seen, "loss": loss, "time": round(time.time(), 1)}
         values["learning_rate"] = learning_rate(self.config, seen)
         if is_last or step % self.config.validate_every == 0:
-            errors = denoising_errors(self.prior(), self.validation, VALIDATION_LEVELS)
+            errors = denoising_errors(self.prior().denoise, self.validation, VALIDATION_LEVELS)
             values |= {f"error_{sigma:g}": error for sigma, error in errors.items()}
         return values
 
@@ -304,23 +303,6 @@ def make_preconditioning(config: PriorTrainingConfig, sigma_data: float) -> Prec
     return EDM(sigma_data) if config.preconditioning == "edm" else IDDPM()
 
 
-def denoising_errors(
-    prior: Prior,
-    maps: Float[Tensor, "n 1 k k"],
-    levels: tuple[float, ...],
-    seed: int = 0,
-) -> dict[float, float]:
-    """Return the mean squared error per entry of the denoised maps, by noise level.
-
-    The noise is that of ``seed``, the same for every prior and level, so numbers compare.
-    """
-    noise = torch.randn(maps.shape, generator=item_generator(seed, "denoising errors"))
-    return {
-        sigma: float((prior.denoise(maps + sigma * noise, sigma) - maps).square().mean())
-        for sigma in levels
-    }
-
-
 def _new_state(config: PriorTrainingConfig, device: torch.device) -> TrainingState:
     network = Denoiser(config.network, item_generator(config.seed, "prior weights")).to(device)
     ema = copy.deepcopy(network).requires_grad_(False)
@@ -334,13 +316,6 @@ def _new_state(config: PriorTrainingConfig, device: torch.device) -> TrainingSta
         fused=True,
     )
     return TrainingState(network, ema, optimizer)
-
-
-def _digest(split: MapSplit) -> str:
-    """Return a hash of the maps, training and held out."""
-    digest = hashlib.sha256(split.train.numpy().tobytes())
-    digest.update(split.validation.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _shown(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.evaluate:
+        return _evaluate(args)
     run_folder = _open(args) if args.resume else _start(args)
     if not run_folder.is_done:
         with run_folder:
@@ -95,6 +97,50 @@ def _train(run_folder: Run, args: argparse.Namespace) -> None:
     )
     plot_training(run_folder.previews / "training.png", read_metrics(run_folder.path))
     run_folder.finish(numbers)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from geo3d.device import pick_device
+    from geo3d.files import atomic_write_json
+    from geo3d.listeners import cancel_listener, chain, tqdm_listener
+    from geo3d.runs import start_run
+    from shape_matching.prior import load_prior
+    from shape_matching.prior_report import evaluate_prior
+    from shape_matching.prior_splits import load_split
+
+    device = str(pick_device(args.device))
+    prior = load_prior(args.evaluate, device)
+    trained = prior.info.get("training", {})
+    share, seed = trained.get("validation_share", 0.05), trained.get("seed", args.seed)
+    split = load_split(args.data or "", prior.size, share, seed)
+    inputs = [args.data, args.evaluate]
+    name = Path(args.evaluate).stem
+    with start_run("evaluate-prior", name, None, args.out, args.seed, device, inputs) as run_folder:
+        progress = chain(
+            cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json)
+        )
+        numbers = evaluate_prior(
+            prior, split, run_folder.previews, seed=args.seed, progress=progress
+        )
+        atomic_write_json(run_folder.outputs / "report.json", numbers)
+        run_folder.finish(numbers)
+    emit(args, {**numbers, "run": str(run_folder.path)}, _table(numbers, run_folder.path))
+    return 0
+
+
+def _table(numbers: dict[str, Any], folder: Path) -> str:
+    errors = numbers["errors"]
+    lines = [f"  {'sigma':<20}" + "".join(f"{level:>9}" for level in errors["prior"])]
+    for name, by_level in errors.items():
+        lines.append(f"  {name:<20}" + "".join(f"{1000 * e:9.2f}" for e in by_level.values()))
+    warning = "" if numbers["is_held_out"] else "  not known to be maps it did not learn from\n"
+    return (
+        f"denoising error x1000 on {numbers['held_out_maps']} maps\n"
+        + "\n".join(lines)
+        + f"\n{warning}  distance to the nearest training map: samples "
+        f"{numbers['sample_to_nearest_training_map']:.2f}, held-out maps "
+        f"{numbers['held_out_to_nearest_training_map']:.2f}\n  pictures: {folder}"
+    )
 
 
 def _show(run_folder: Run, args: argparse.Namespace) -> int:
