@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from geo3d.config import config_to_dict
@@ -204,6 +205,7 @@ class _Training:
         self.validation = split.validation[:: max(1, len(split.validation) // VALIDATION_MAPS)]
         rms = float(split.train.square().mean().sqrt())
         self.sigma_data = round(rms, 4)
+        self.second_moment = second_moment(split.train)
         self.law = LevelLaw(
             config.loss, self.sigma_data, config.level_log_mean, config.level_log_std
         )
@@ -285,6 +287,7 @@ class _Training:
             "maps": self.settings["data"],
             "training_maps": len(self.train),
             "steps": self.state.step,
+            "second_moment": self.second_moment,
         }
         ema = self.state.ema
         if not isinstance(ema, Denoiser):
@@ -301,6 +304,12 @@ class _Training:
 def make_preconditioning(config: PriorTrainingConfig, sigma_data: float) -> Preconditioning:
     """Return the preconditioning the settings name, fitted to maps of that root mean square."""
     return EDM(sigma_data) if config.preconditioning == "edm" else IDDPM()
+
+
+def second_moment(maps: Float[Tensor, "n 1 k k"]) -> list[list[float]]:
+    """Return the mean square of each entry to five digits, for masks that need no denoiser."""
+    rows = maps.square().mean(dim=0)[0].tolist()
+    return [[float(f"{value:.4e}") for value in row] for row in rows]
 
 
 def _new_state(config: PriorTrainingConfig, device: torch.device) -> TrainingState:
