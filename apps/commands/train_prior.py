@@ -12,6 +12,8 @@ Several GPUs: torchrun --nproc-per-node N -m apps.cli train-prior ... (needs geo
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     if args.evaluate:
         return _evaluate(args)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return _follow(args)
     run_folder = _open(args) if args.resume else _start(args)
     if not run_folder.is_done:
         with run_folder:
@@ -97,6 +101,20 @@ def _train(run_folder: Run, args: argparse.Namespace) -> None:
     )
     plot_training(run_folder.previews / "training.png", read_metrics(run_folder.path))
     run_folder.finish(numbers)
+
+
+def _follow(args: argparse.Namespace) -> int:
+    """Train beside the first process, which alone has the run folder."""
+    from geo3d.config import load_config
+    from shape_matching.prior_training import PriorTrainingConfig, train_prior
+
+    with tempfile.TemporaryDirectory() as empty:
+        config, out = None, Path(empty)
+        if args.resume:
+            config = load_config(PriorTrainingConfig, Path(args.resume) / "config.yaml")
+            out = Path(args.resume) / "outputs"
+        train_prior(config or _settings(args), out, device=args.device)
+    return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
