@@ -108,7 +108,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "network": {"width": 192, "depth": 6, "heads": 6},
         "preconditioning": "edm",
         "loss": "edm",
-        "samples": 384_000,
+        "samples": 256_000,
         "batch": 64,
         "warmup_samples": 12_800,
         "decay": "cosine",
