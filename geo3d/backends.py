@@ -137,6 +137,7 @@ BACKENDS: Mapping[str, Backend] = {
     "submitit": Backend(
         "batches on a Slurm cluster", "pip install submitit", "submitit", "submitit"
     ),
+    "h5py": Backend("reading Dynamic FAUST", "pip install h5py", "h5py", "h5py"),
     "pyfmaps": Backend(
         "the library `geo3d bench` compares with", "pip install pyfmaps", "pyfmaps", "pyFM"
     ),
