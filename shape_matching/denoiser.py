@@ -221,18 +221,17 @@ def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _initialise(network: Denoiser, generator: torch.Generator | None) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            weight = module.weight.flatten(1)
-            bound = math.sqrt(6 / sum(weight.shape))
-            module.weight.uniform_(-bound, bound, generator=generator)
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-    for index in (0, 2):
-        network.t_embedder.mlp[index].weight.normal_(0, 0.02, generator=generator)
-    # Blocks start as the identity and the output as zero (adaLN-Zero).
-    for layer in (*network.blocks, network.final_layer):
-        nn.init.zeros_(layer.adaLN_modulation[1].weight)
-    nn.init.zeros_(network.final_layer.linear.weight)
+    for name, parameter in network.named_parameters():
+        if name == "pos_embed":
+            continue
+        # Blocks start as the identity and the output as zero (adaLN-Zero).
+        if name.endswith("bias") or "adaLN" in name or name.startswith("final_layer"):
+            parameter.zero_()
+        elif name.startswith("t_embedder"):
+            parameter.normal_(0, 0.02, generator=generator)
+        else:
+            bound = math.sqrt(6 / sum(parameter.flatten(1).shape))
+            parameter.uniform_(-bound, bound, generator=generator)
 
 
 def _require(holds: bool, message: str, hint: str) -> None:

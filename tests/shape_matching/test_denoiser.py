@@ -108,3 +108,12 @@ def test_position_codes_tell_column_then_row() -> None:
     column, row = torch.tensor([2.0, 0.02]), torch.tensor([1.0, 0.01])
     expected = torch.cat([column.sin(), column.cos(), row.sin(), row.cos()])
     torch.testing.assert_close(table[5], expected)
+
+
+def test_initial_spread() -> None:
+    network = Denoiser(DenoiserConfig(30, 5, 96, 1, 2), torch.Generator().manual_seed(0))
+    # Xavier: uniform with variance 2 / (fan_in + fan_out)
+    qkv = network.blocks[0].attn.qkv
+    assert qkv.weight.std().item() == pytest.approx((2 / (96 + 288)) ** 0.5, rel=0.02)
+    assert network.t_embedder.mlp[0].weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert not qkv.bias.any()
