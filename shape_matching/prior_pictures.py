@@ -115,8 +115,8 @@ def _parts(columns: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
     parts = {
         "two poses": (kin == 0) & ~own,
         "two poses,\nown triangles": (kin == 0) & own,
-        "relatives": (kin > 0.08) & ~own,
-        "relatives,\nown triangles": (kin > 0.08) & own,
+        "relatives": (kin > 0) & ~own,
+        "relatives,\nown triangles": (kin > 0) & own,
     }
     return {name: np.flatnonzero(rows) for name, rows in parts.items() if rows.any()}
 

@@ -17,7 +17,7 @@ from geo3d.mesh.creatures import KINDS
 from geo3d.spectral.basis import eigenbasis
 from shape_matching import prior_data
 from shape_matching.map_shards import load_maps, load_provenance, shard_path
-from shape_matching.prior_compare import compare, statistics
+from shape_matching.prior_compare import compare, real_maps, statistics
 from shape_matching.prior_data import make_prior_data
 from shape_matching.prior_families import PriorDataConfig, family, family_maps
 
@@ -208,3 +208,24 @@ def test_statistics_and_correlation_by_hand() -> None:
     generated, real = compare(maps, {"same": 2 * maps})
     assert "correlation" not in generated
     assert real["correlation"] == pytest.approx(1) and real["off_diagonal"] == pytest.approx(1)
+
+
+def test_maps_of_real_shapes_are_grouped_and_nearly_diagonal(tmp_path: Path) -> None:
+    _, members = family(replace(SMALL, remeshed=0.0, relatives=0.0, members=3), 0)
+    for member, name in zip(members, ("tr_reg_000", "tr_reg_001", "tr_reg_010"), strict=True):
+        corr = np.arange(member.mesh.n_vertices, dtype=np.int32)
+        np.savez(
+            tmp_path / f"{name}.npz",
+            verts=member.mesh.vertices.astype(np.float32),
+            faces=member.mesh.faces.astype(np.int32),
+            corr=corr,
+            corr_sym=corr,
+        )
+    maps = real_maps(tmp_path, 12)
+    assert {label: len(found) for label, found in maps.items()} == {
+        "faust 00x": 2,
+        "between subjects": 2,
+    }
+    for found in maps.values():
+        assert found.shape[1:] == (12, 12)
+        assert statistics(found)["near_diagonal"] > 0.8
