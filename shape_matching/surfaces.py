@@ -60,6 +60,17 @@ def input_values(
     return values if n_points is None else values[shape.samples[:n_points]]
 
 
+def canonical(positions: Float[Tensor, "k 3"]) -> Float[Tensor, "k 3"]:
+    """Turn spectral coefficients of positions into principal axes, so that no rotation is left.
+
+    In each axis the coefficient of largest magnitude is positive, which may mirror the shape.
+    """
+    _, _, axes = torch.linalg.svd(positions[1:].double(), full_matrices=False)
+    turned = positions.double() @ axes.T
+    peaks = turned[1:].gather(0, turned[1:].abs().argmax(dim=0, keepdim=True))
+    return (turned * torch.where(peaks < 0, -1.0, 1.0)).to(positions)
+
+
 def rotated(shape: Prepared, rotation: Float[np.ndarray, "3 3"]) -> Prepared:
     """Return the shape with ``rotation`` applied to its positions; nothing intrinsic changes."""
     turn = torch.from_numpy(np.asarray(rotation, np.float64)).to(shape.positions)

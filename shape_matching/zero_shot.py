@@ -31,7 +31,7 @@ from shape_matching.feature_network import DiffusionNet, Surface, stack_surfaces
 from shape_matching.prepare import Prepared
 from shape_matching.prior import Prior
 from shape_matching.prior_masks import posterior_mask, shrinkage_mask, static_mask
-from shape_matching.surfaces import input_values, surface
+from shape_matching.surfaces import canonical, input_values, surface
 from shape_matching.zero_shot_config import ZeroShotConfig
 
 log = logging.getLogger(__name__)
@@ -279,7 +279,7 @@ class _Run:
         config, one = self.config, self.shapes[0]
         coordinates: tuple[Tensor | None, Tensor | None] = (None, None)
         if initial is not None:
-            first = one.positions[: config.map_size]
+            first = canonical(one.positions)[: config.map_size]
             coordinates = (first, initial[0] @ first)
         points = _n_points(self.shapes, config)
         both = [

@@ -61,7 +61,7 @@ class ZeroShotConfig:
     """Learning rate of Adam (betas 0.9 and 0.99)."""
     w_proper: float = 1.0
     """Weight of the distance to the map refined by ZoomOut."""
-    w_sds: float = 0.01
+    w_sds: float = 1e-3
     """Weight of score distillation."""
     sds_form: SdsForm = "corrected"
     """The formula of the paper, or of its released code (see
