@@ -21,10 +21,15 @@ class MatchConfig:
     starts: tuple[Start, ...] = ("signs", "tree", "frames", "wks")
     """Families of initial maps (see `shape_matching.starts`); landmarks or a given map replace
     them."""
-    k_final: int = 160
+    k_final: int = 200
     """Size of the final functional map."""
+    refinement: Literal["coupled", "zoomout"] = "coupled"
+    """Final refinement: by spectrum, registered positions, normals and curvature together
+    (`shape_matching.coupled`), or by the spectrum alone."""
+    refine_vertices: int = 8_000
+    """Shapes with more vertices are refined on samples until the last passes."""
     step_final: int = 4
-    """Growth of the map per pass of the final ZoomOut."""
+    """Growth of the map per pass of the refinement "zoomout"."""
     n_samples: int = 1500
     """Farthest-point samples per shape on which hypotheses are refined."""
     n_hypotheses: int = 40
@@ -50,6 +55,7 @@ class MatchConfig:
         _require(self.k_final >= 20, "k_final", "at least 20")
         _require(bool(self.starts), "starts", "at least one family")
         _require(self.icp_iterations >= 0, "icp_iterations", "0 or more")
+        _require(self.refine_vertices >= 0, "refine_vertices", "0 or more")
         _require(
             100 <= self.coarse_vertices <= self.max_vertices,
             "coarse_vertices",
@@ -64,9 +70,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "n_samples": 1000,
         "n_finalists": 3,
         "k_final": 100,
+        "refine_vertices": 0,
         "step_final": 10,
     },
-    "accurate": {"k_final": 200, "step_final": 4, "n_hypotheses": 48, "n_finalists": 10},
+    "accurate": {"refine_vertices": 20_000, "n_hypotheses": 48, "n_finalists": 10},
 }
 """Named differences from the defaults."""
 

@@ -80,7 +80,7 @@ def curvature_agreement(
     """
     if one.curvature is None or two.curvature is None:
         return torch.zeros(len(p2p_21)).to(one.rows)
-    return one.curvature[p2p_21] @ (two.basis.mass * two.curvature)
+    return one.curvature[:, 0][p2p_21] @ (two.basis.mass * two.curvature[:, 0])
 
 
 def distinct(

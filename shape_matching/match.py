@@ -2,7 +2,7 @@
 
 Many initial functional maps (`shape_matching.starts`) are refined side by side on samples, ranked
 by orientation and residual (`shape_matching.hypotheses`), and the best one is refined on all
-vertices by ZoomOut.  Notation as in `geo3d.spectral.fmap`: 1 is the source, 2 the target.
+vertices (`shape_matching.coupled`, or ZoomOut).  Notation as in `geo3d.spectral.fmap`: 1 is the source, 2 the target.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from geo3d.spectral.precise import precise_map
 from geo3d.spectral.zoomout import sizes, zoomout, zoomout_hypotheses
 from shape_matching.config import MatchConfig
 from shape_matching.correspondence import Correspondence, cycle_confidence
+from shape_matching.coupled import refine_coupled
 from shape_matching.hypotheses import appraise, curvature_agreement, distinct, roughness
 from shape_matching.prepare import Prepared, prepare
 from shape_matching.starts import (
@@ -78,9 +79,7 @@ def match(
     one, two = _prepared(source, target, config, place, progress)
     starts = _starts(one, two, config, landmarks, initial_p2p_21, progress)
     fmap_12, scores, ambiguous = _best_of(starts, one, two, config, progress)
-    fmap_12, p2p_21 = _refine(fmap_12, one, two, config, progress)
-    k2, k1 = fmap_12.shape
-    p2p_12 = nearest(one.basis.evecs[:, :k1], two.basis.evecs[:, :k2] @ fmap_12)
+    fmap_12, p2p_21, p2p_12 = _refine(fmap_12, one, two, config, progress)
     maps = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
     return Correspondence(
         source,
@@ -175,24 +174,35 @@ def _sampled_sizes(first: int, last: int, step: int, one: Prepared, two: Prepare
 
 def _refine(
     fmap_12: Tensor, one: Prepared, two: Prepared, config: MatchConfig, progress: ProgressCallback
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the final functional map, p2p_21 and p2p_12."""
     if config.icp_iterations:
         fmap_12 = icp(fmap_12, one.basis, two.basis, config.icp_iterations)
-    k_final = max(min(config.k_final, one.basis.k, two.basis.k), fmap_12.shape[0])
-    fmap_12, p2p_21 = zoomout(
-        fmap_12,
-        one.basis,
-        two.basis,
-        k_final,
-        config.step_final,
-        samples=_final_samples(one, two, k_final),
-        progress=progress,
-    )
+    k = min(config.k_final, one.basis.k, two.basis.k)
+    samples = _final_samples(one, two, k)
+    if config.refinement == "coupled":
+        small = max(one.mesh.n_vertices, two.mesh.n_vertices) <= config.refine_vertices
+        samples = None if small else samples
+        fmap_12, p2p_21, p2p_12 = refine_coupled(
+            fmap_12, one, two, k, samples=samples, progress=progress
+        )
+    else:
+        fmap_12, p2p_21 = zoomout(
+            fmap_12,
+            one.basis,
+            two.basis,
+            max(k, fmap_12.shape[0]),
+            config.step_final,
+            samples=samples,
+            progress=progress,
+        )
+        k2, k1 = fmap_12.shape
+        p2p_12 = nearest(one.basis.evecs[:, :k1], two.basis.evecs[:, :k2] @ fmap_12)
     if config.precise and not one.mesh.is_point_cloud:
         faces = torch.from_numpy(one.mesh.faces.copy()).to(fmap_12.device)
         points = precise_map(fmap_12, one.basis.evecs, two.basis.evecs, faces)
         p2p_21 = points.nearest_vertices(faces)
-    return fmap_12, p2p_21
+    return fmap_12, p2p_21, p2p_12
 
 
 def _final_samples(one: Prepared, two: Prepared, k: int) -> tuple[Tensor, Tensor] | None:

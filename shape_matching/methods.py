@@ -34,7 +34,7 @@ def match_zoomout(
     device: str = "auto",
 ) -> Correspondence:
     """Match from the single start of wave kernel signatures."""
-    single = replace(config, starts=("wks",))
+    single = replace(config, starts=("wks",), refinement="zoomout")
     return match(source, target, single, progress=progress, device=device)
 
 

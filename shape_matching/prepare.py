@@ -27,8 +27,8 @@ from geo3d.spectral.basis import Basis, eigenbasis
 log = logging.getLogger(__name__)
 
 FEWEST_VERTICES = 50
-CURVATURE_TIME = 3e-4
-"""Heat flow time of the curvature, in units of area: features of about 2 % of the size stay."""
+CURVATURE_TIMES = (3e-4, 1e-3, 3e-3)
+"""Heat flow times of the curvatures, in units of area: features of 2, 3 and 5 % of the size stay."""
 CURVATURE_LIMIT = 30.0
 """Largest mean curvature that counts, on a surface of unit area."""
 
@@ -47,13 +47,21 @@ class Prepared:
     """Spectral coefficients of the vertex positions."""
     normals: Float[Tensor, "p 3"] | None
     """Unit normals at the samples; None for point clouds."""
-    gradients: tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]] | None
-    """Derivatives of the eigenvectors along both tangent axes at the samples."""
-    curvature: Float[Tensor, " v"] | None
-    """Smoothed mean curvature of mean 0 and unit norm under the mass; None for point clouds."""
+    slopes: tuple[Float[Tensor, "v k"], Float[Tensor, "v k"]] | None
+    """Derivatives of the eigenvectors along both tangent axes; None for point clouds."""
+    curvature: Float[Tensor, "v r"] | None
+    """Mean curvature, less and less smooth detail; each column has mean 0 and unit norm under the
+    mass.  None for point clouds."""
     stiffness: sp.csr_matrix
     """The Laplacian (v, v) without mass, on the CPU."""
     notes: tuple[str, ...]
+
+    @property
+    def gradients(self) -> tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]] | None:
+        """Derivatives of the eigenvectors at the samples."""
+        if self.slopes is None:
+            return None
+        return self.slopes[0][self.samples], self.slopes[1][self.samples]
 
 
 @lru_cache(maxsize=6)
@@ -82,17 +90,14 @@ def prepare(
         unit, basis = _unit_area(unit, basis)
     samples = farthest_point_samples(unit, min(n_samples, mesh.n_vertices))
     evecs = basis.evecs.numpy()
-    normals, gradients, curvature = None, None, None
+    normals, slopes, curvature = None, None, None
     stiffness = laplacian(unit, kind)[0]
     if not mesh.is_point_cloud:
         grad_x, grad_y = gradient_operators(unit, tangent_frames(unit))
-        gradients = (
-            _tensor(grad_x[samples] @ evecs, device),
-            _tensor(grad_y[samples] @ evecs, device),
-        )
+        slopes = _tensor(grad_x @ evecs, device), _tensor(grad_y @ evecs, device)
         vertex_directions = vertex_normals(unit)
         normals = _tensor(vertex_directions[samples], device)
-        curvature = _tensor(_smooth_curvature(stiffness, vertex_directions, unit, basis), device)
+        curvature = _tensor(_smooth_curvatures(stiffness, vertex_directions, unit, basis), device)
     positions = basis.project(torch.from_numpy(unit.vertices.copy()))
     return Prepared(
         unit,
@@ -101,16 +106,16 @@ def prepare(
         _tensor(evecs[samples], device),
         _tensor(positions.numpy(), device),
         normals,
-        gradients,
+        slopes,
         curvature,
         stiffness,
         _notes(mesh),
     )
 
 
-def _smooth_curvature(
+def _smooth_curvatures(
     stiffness: sp.csr_matrix, normals: np.ndarray, unit: Mesh, basis: Basis
-) -> Float[np.ndarray, " v"]:
+) -> Float[np.ndarray, "v r"]:
     """Return mean curvature after heat flow, shifted and scaled to mean 0 and unit norm.
 
     The mean curvature normal is L x / 2 mass; spikes of slivers are cut before smoothing.
@@ -118,10 +123,11 @@ def _smooth_curvature(
     mass = basis.mass.numpy()
     bend = ((stiffness @ unit.vertices) * normals).sum(axis=1) / (2 * mass)
     clipped = torch.from_numpy(bend.clip(-CURVATURE_LIMIT, CURVATURE_LIMIT))[:, None]
-    decay = torch.exp(-CURVATURE_TIME * basis.evals)[:, None]
-    smooth = basis.reconstruct(decay * basis.project(clipped)).numpy()[:, 0]
-    smooth = smooth - (mass * smooth).sum() / mass.sum()
-    return smooth / max(np.sqrt((mass * smooth**2).sum()), 1e-12)
+    times = torch.tensor(CURVATURE_TIMES).to(basis.evals)
+    decay = torch.exp(-times * basis.evals[:, None])
+    smooth = basis.reconstruct(decay * basis.project(clipped)).numpy()
+    smooth = smooth - (mass @ smooth) / mass.sum()
+    return smooth / np.sqrt(mass @ smooth**2).clip(min=1e-12)
 
 
 def _unit_area(cloud: Mesh, basis: Basis) -> tuple[Mesh, Basis]:

@@ -312,7 +312,7 @@ def test_progress_counts_up_within_stages(small: tuple[Mesh, Mesh, np.ndarray]) 
         assert steps == sorted(steps) and steps[-1][0] == steps[-1][1]
 
 
-@pytest.mark.parametrize("stage", ["eigenbasis", "hypotheses", "ZoomOut", "decimation"])
+@pytest.mark.parametrize("stage", ["eigenbasis", "hypotheses", "coupled refinement", "decimation"])
 def test_a_listener_can_cancel_anywhere(small: tuple[Mesh, Mesh, np.ndarray], stage: str) -> None:
     seen: list[str] = []
 
