@@ -6,10 +6,11 @@ Lengths are relative to shapes of unit area; sizes count eigenfunctions, samples
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geo3d.errors import ConfigError
+from shape_matching.zero_shot_config import ZeroShotConfig
 
 Start = Literal["signs", "tree", "frames", "wks"]
 
@@ -47,7 +48,16 @@ class MatchConfig:
     cache: bool = True
     """Whether eigenbases are kept on disk (GEO3D_CACHE) for the next time."""
     icp_iterations: int = 0
-    """Iterations of spectral ICP before the final ZoomOut."""
+    """Iterations of spectral ICP before the final refinement."""
+    optimise: bool = False
+    """Whether features are optimised for the pair between choice and refinement
+    (`shape_matching.zero_shot`); what the method "diffumatch" adds."""
+    prior: str = ""
+    """File of the spectral prior; empty means the shipped one."""
+    zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
+    """Settings of that optimisation."""
+    seed: int = 0
+    """Seed of that optimisation's first weights and noise."""
 
     def __post_init__(self) -> None:
         for name in ("k_final", "step_final", "n_samples", "n_hypotheses", "n_finalists"):

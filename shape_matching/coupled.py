@@ -3,8 +3,8 @@
 Every pass registers each shape to the pose of the other: positions pulled over by the present map
 and fitted by the first k eigenfunctions.  Where the map is right, the registered shape lies on the
 other one with equal normals and curvature.  So vertices are matched in the product of the spectral
-embedding, both registrations, their normals and the curvatures, a functional map of the next size is
-fitted to the result, and so on.  Nothing depends on how the shapes lie in space.
+embedding, both registrations, their normals and the curvatures, a functional map of the next size
+is fitted to the result, and so on.  Nothing depends on how the shapes lie in space.
 
 Notation as in `geo3d.spectral.fmap`; p points of a shape (samples, then all vertices), r curvature
 scales.  ``spread`` is the root of half the sum of the eigenvalues: how fast the spectral embedding
@@ -155,9 +155,7 @@ def _registrations(
     )
 
 
-def _signs(
-    maps: tuple[Tensor, Tensor], one: Points, two: Points, k: int
-) -> tuple[float, float]:
+def _signs(maps: tuple[Tensor, Tensor], one: Points, two: Points, k: int) -> tuple[float, float]:
     """Return -1 where the map turns normals, and where it turns curvature, inside out, else 1.
 
     A mirror image turns the normals of a registration; faces that are inside out turn both.

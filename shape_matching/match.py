@@ -2,7 +2,8 @@
 
 Many initial functional maps (`shape_matching.starts`) are refined side by side on samples, ranked
 by orientation and residual (`shape_matching.hypotheses`), and the best one is refined on all
-vertices (`shape_matching.coupled`, or ZoomOut).  Notation as in `geo3d.spectral.fmap`: 1 is the source, 2 the target.
+vertices (`shape_matching.coupled`, or ZoomOut).  With ``config.optimise`` the spectral prior
+improves it before that.  Notation as in `geo3d.spectral.fmap`: 1 is the source, 2 the target.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from shape_matching.config import MatchConfig
 from shape_matching.correspondence import Correspondence, cycle_confidence
 from shape_matching.coupled import refine_coupled
 from shape_matching.hypotheses import appraise, curvature_agreement, distinct, roughness
+from shape_matching.improve import OnMap, ignore_map, improved
 from shape_matching.prepare import Prepared, prepare
 from shape_matching.starts import (
     check_initial_map,
@@ -54,6 +56,7 @@ def match(
     initial_p2p_21: np.ndarray | None = None,
     device: str = "auto",
     progress: ProgressCallback = ignore_progress,
+    on_map: OnMap = ignore_map,
 ) -> Correspondence:
     """Find the correspondence between ``source`` and ``target``.
 
@@ -62,6 +65,7 @@ def match(
             a start.
         initial_p2p_21: (n2,) a map to refine; replaces the search for a start.
         device: see `geo3d.device.pick_device`.
+        on_map: called with a stage and the functional map of that moment, some ten to fifty times.
 
     Raises:
         InputError: ``landmarks.bad``; MeshError: ``match.too_small`` and what the mesh operators
@@ -73,13 +77,24 @@ def match(
         initial_p2p_21 = check_initial_map(initial_p2p_21, source.n_vertices, target.n_vertices)
     if max(source.n_vertices, target.n_vertices) > config.max_vertices:
         return _match_coarse(
-            source, target, config, landmarks, initial_p2p_21, device=device, progress=progress
+            source,
+            target,
+            config,
+            landmarks,
+            initial_p2p_21,
+            device=device,
+            progress=progress,
+            on_map=on_map,
         )
     place = pick_device(device)
     one, two = _prepared(source, target, config, place, progress)
     starts = _starts(one, two, config, landmarks, initial_p2p_21, progress)
     fmap_12, scores, ambiguous = _best_of(starts, one, two, config, progress)
+    on_map("chosen", fmap_12)
+    if config.optimise:
+        fmap_12 = improved(fmap_12, one, two, config, progress, on_map)
     fmap_12, p2p_21, p2p_12 = _refine(fmap_12, one, two, config, progress)
+    on_map("refined", fmap_12)
     maps = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
     return Correspondence(
         source,
@@ -220,6 +235,7 @@ def _match_coarse(
     *,
     device: str,
     progress: ProgressCallback,
+    on_map: OnMap,
 ) -> Correspondence:
     """Decimate, match, and carry the map back to all vertices."""
     coarse = []
@@ -241,6 +257,7 @@ def _match_coarse(
         initial_p2p_21=initial_p2p_21,
         device=device,
         progress=progress,
+        on_map=on_map,
     )
     return upsample(found, source, target, one, two, progress)
 

@@ -1,7 +1,9 @@
 """The matching methods by name; each takes (source, target, config, progress=..., device=...) and
 returns a `Correspondence`.
 
-* ``axiomatic``: many starts, chosen without ground truth, then ZoomOut (`shape_matching.match`);
+* ``axiomatic``: many starts, chosen without ground truth, then refinement (`shape_matching.match`);
+* ``diffumatch``: the same, with features optimised for the pair under the spectral prior between
+  choice and refinement (`shape_matching.zero_shot`);
 * ``zoomout``: one start from wave kernel signatures, then ZoomOut, the usual baseline;
 * ``nearest``: nearest neighbours of the normalised positions, for shapes that are aligned.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,8 +57,16 @@ def match_nearest(
     return Correspondence(source, target, p2p_21, p2p_12, None, confidence)
 
 
+def match_diffumatch(
+    source: Mesh, target: Mesh, config: MatchConfig, **options: Any
+) -> Correspondence:
+    """Match with the spectral prior; options as in `shape_matching.match.match`."""
+    return match(source, target, replace(config, optimise=True), **options)
+
+
 METHODS: Mapping[str, Method] = {
     "axiomatic": match,
+    "diffumatch": match_diffumatch,
     "zoomout": match_zoomout,
     "nearest": match_nearest,
 }

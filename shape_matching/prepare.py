@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 FEWEST_VERTICES = 50
 CURVATURE_TIMES = (3e-4, 1e-3, 3e-3)
-"""Heat flow times of the curvatures, in units of area: features of 2, 3 and 5 % of the size stay."""
+"""Heat flow times of the curvatures, in units of area: features of 2 to 5 % of the size stay."""
 CURVATURE_LIMIT = 30.0
 """Largest mean curvature that counts, on a surface of unit area."""
 

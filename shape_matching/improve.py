@@ -1,0 +1,58 @@
+"""The chosen map made better for the pair at hand, with the spectral prior.
+
+Notation as in `geo3d.spectral.fmap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from geo3d.device import item_generator
+from geo3d.progress import ProgressCallback
+from geo3d.spectral.nearest import nearest
+from shape_matching.config import MatchConfig
+from shape_matching.prepare import Prepared
+from shape_matching.prior import load_prior
+from shape_matching.zero_shot import optimise
+
+OnMap = Callable[[str, Tensor], None]
+"""Gets the name of a stage and fmap_12 (k2, k1) of that moment."""
+
+
+def ignore_map(stage: str, fmap_12: Tensor) -> None:
+    """Do nothing."""
+
+
+def improved(
+    fmap_12: Float[Tensor, "k k"],
+    one: Prepared,
+    two: Prepared,
+    config: MatchConfig,
+    progress: ProgressCallback,
+    on_map: OnMap,
+) -> Float[Tensor, "m m"]:
+    """Return the map of size ``config.zero_shot.map_size`` that `zero_shot.optimise` makes of it.
+
+    A pair too small for the optimisation keeps its map.
+    """
+    found = optimise(
+        one,
+        two,
+        load_prior(config.prior or None, str(one.rows.device)),
+        config.zero_shot,
+        initial_fmaps=(fmap_12, _reverse(fmap_12, one, two)),
+        generator=item_generator(config.seed, 0),
+        progress=progress,
+        on_step=lambda step, fmap, losses: on_map(f"step {step}", fmap),
+    )
+    return found.fmap_12
+
+
+def _reverse(fmap_12: Float[Tensor, "k k"], one: Prepared, two: Prepared) -> Float[Tensor, "k k"]:
+    """Return the functional map of the other direction, by the vertex map that 12 implies."""
+    k2, k1 = fmap_12.shape
+    p2p_12 = nearest(one.basis.evecs[:, :k1] @ fmap_12.T, two.basis.evecs[:, :k2])
+    return one.basis.project(two.basis.evecs[p2p_12, :k2])[:k1]
