@@ -87,7 +87,7 @@ def refine_coupled(
     *,
     samples: tuple[Int64[Tensor, " p1"], Int64[Tensor, " p2"]] | None = None,
     progress: ProgressCallback = ignore_progress,
-) -> tuple[Float[Tensor, "k k"], Int64[Tensor, " v2"], Int64[Tensor, " v1"]]:
+) -> tuple[Float[Tensor, "m m"], Int64[Tensor, " v2"], Int64[Tensor, " v1"]]:
     """Refine the leading part of ``fmap_12``; return the final map, p2p_21 and p2p_12.
 
     Args:

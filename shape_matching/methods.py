@@ -1,5 +1,6 @@
 """The matching methods by name; each takes (source, target, config, progress=..., device=...) and
-returns a `Correspondence`.
+returns a `Correspondence`.  What else one takes (``landmarks``, ``initial_p2p_21``, ``on_map``)
+tells `takes`.
 
 * ``axiomatic``: many starts, chosen without ground truth, then refinement (`shape_matching.match`);
 * ``diffumatch``: the same, with features optimised for the pair under the spectral prior between
@@ -10,6 +11,7 @@ returns a `Correspondence`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,6 +25,7 @@ from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.spectral.nearest import nearest
 from shape_matching.config import MatchConfig
 from shape_matching.correspondence import Correspondence, cycle_confidence
+from shape_matching.improve import OnMap, ignore_map
 from shape_matching.match import match
 
 Method = Callable[..., Correspondence]
@@ -35,10 +38,11 @@ def match_zoomout(
     *,
     progress: ProgressCallback = ignore_progress,
     device: str = "auto",
+    on_map: OnMap = ignore_map,
 ) -> Correspondence:
     """Match from the single start of wave kernel signatures."""
     single = replace(config, starts=("wks",), refinement="zoomout")
-    return match(source, target, single, progress=progress, device=device)
+    return match(source, target, single, progress=progress, device=device, on_map=on_map)
 
 
 def match_nearest(
@@ -70,3 +74,9 @@ METHODS: Mapping[str, Method] = {
     "zoomout": match_zoomout,
     "nearest": match_nearest,
 }
+
+
+def takes(method: Method, option: str) -> bool:
+    """Return whether ``method`` has a keyword argument of that name."""
+    parameters = inspect.signature(method).parameters.values()
+    return any(p.name == option or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from geo3d.distill.objectives import SdsForm
 from geo3d.errors import ConfigError
 
 Input = Literal["xyz", "wks", "hks", "xyz+wks", "coordinates", "coordinates+wks"]
+SdsForm = Literal["released", "corrected"]
+"""That of `geo3d.distill.objectives`, repeated because that module imports torch: settings are read
+without it."""
 Mask = Literal["none", "laplacian", "resolvent", "diffusion", "posterior", "static"]
 
 

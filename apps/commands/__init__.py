@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
+_C = TypeVar("_C")
 _FLAGS: dict[str, dict[str, Any]] = {
     "config": {"metavar": "FILE", "help": "YAML file with settings"},
     "preset": {"metavar": "NAME", "help": "named set of settings, applied before --config"},
@@ -38,6 +40,11 @@ def add_common(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add the flags that mean the same in every verb, by name (``"seed"`` adds ``--seed``)."""
     for name in names:
         parser.add_argument(f"--{name}", **_FLAGS[name])
+
+
+def with_seed(config: _C, seed: int | None) -> _C:
+    """Return settings whose ``seed`` is that of the flag, if the flag was given."""
+    return config if seed is None else replace(config, seed=seed)  # type: ignore[type-var]
 
 
 def emit(args: argparse.Namespace, payload: Mapping[str, Any], text: str) -> None:

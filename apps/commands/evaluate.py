@@ -16,7 +16,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.commands import add_common, emit
+from apps.commands import add_common, emit, with_seed
+from shape_matching.method_names import methods_help
 
 if TYPE_CHECKING:
     from geo3d.runs import Run
@@ -30,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", metavar="FILE", help='pairs to evaluate, "SOURCE TARGET" a line')
     parser.add_argument("--max-pairs", metavar="N", type=int, help="draw at most N of the pairs")
     parser.add_argument("--pair-seed", metavar="N", type=int, help="seed of that draw (default 0)")
-    parser.add_argument("--method", metavar="NAME", help="matching method (default axiomatic)")
+    methods = f"matching method (default axiomatic); {methods_help()}"
+    parser.add_argument("--method", metavar="NAME", help=methods)
     parser.add_argument("--workers", metavar="N", type=int, help="processes (default: all cores)")
     parser.add_argument(
         "--pair-timeout", metavar="S", type=float, help="stop a pair after S seconds"
@@ -53,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worst", metavar="N", type=int, help="pairs in the gallery (default 6)")
     add_common(parser, "config", "preset", "set", "seed", "device", "out", "resume")
     add_common(parser, "json", "quiet")
+    # Without the flag the seed is that of the settings.
+    parser.set_defaults(seed=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,7 +83,7 @@ def _start(args: argparse.Namespace) -> Run:
     find_method(config.method)
     inputs = [config.data, *([config.pairs] if config.pairs else [])]
     name = f"{Path(config.data).resolve().name}-{config.method}"
-    return start_run("evaluate", name, config, args.out, args.seed, args.device, inputs)
+    return start_run("evaluate", name, config, args.out, config.match.seed, args.device, inputs)
 
 
 def _open(args: argparse.Namespace) -> Run:
@@ -102,7 +106,7 @@ def _settings(args: argparse.Namespace) -> EvaluationConfig:
     from shape_matching.evaluate import EvaluationConfig
     from shape_matching.pool import available_cores
 
-    match = load_config(MatchConfig, args.config, args.preset, args.set)
+    match = with_seed(load_config(MatchConfig, args.config, args.preset, args.set), args.seed)
     names = (
         "data protocol pairs max_pairs pair_seed method device workers pair_timeout geodesics "
         "cache_geodesics shared_ground_truth save_maps worst"

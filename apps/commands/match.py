@@ -6,7 +6,8 @@
 
 The run folder holds outputs/map.txt (line j: the source vertex of target vertex j, from 0),
 map.npz (both directions, confidence, functional map), source.glb and target.glb in matched
-colours, confidence.glb, and previews/match.png.
+colours, confidence.glb, previews/match.png, and previews/fmap.png, the functional map
+(previews/live-fmap.png while the match runs).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.commands import add_common, emit
+from apps.commands import add_common, emit, with_seed
+from shape_matching.method_names import methods_help
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,17 +27,23 @@ if TYPE_CHECKING:
     from geo3d.runs import Run
     from shape_matching.correspondence import Correspondence
 
+FINAL_FMAP, LIVE_FMAP = "fmap.png", "live-fmap.png"
+"""Pictures of the functional map: the result, and while the match runs."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``geo3d match``."""
     parser.add_argument("source", nargs="?", help="mesh that colours and functions come from")
     parser.add_argument("target", nargs="?", help="mesh they are carried to")
-    parser.add_argument("--method", default="axiomatic", help="matching method")
+    methods = f"matching method (default axiomatic); {methods_help()}"
+    parser.add_argument("--method", metavar="NAME", default="axiomatic", help=methods)
     parser.add_argument("--landmarks", metavar="FILE", help='lines "source target", 0-based')
     parser.add_argument("--initial-map", metavar="FILE", help="map to refine, .txt or .npz")
     parser.add_argument("--up", choices=("y", "z"), default="y", help="up axis of the pictures")
     add_common(parser, "config", "preset", "set", "seed", "device", "out", "resume")
     add_common(parser, "json", "quiet")
+    # Without the flag the seed is that of the settings.
+    parser.set_defaults(seed=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,38 +62,41 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _start(args: argparse.Namespace) -> Run:
+    from dataclasses import replace
+
     from geo3d.config import load_config
     from geo3d.device import pick_device
     from geo3d.runs import start_run
     from shape_matching.config import MatchConfig
 
     _check_request(args)
-    config = load_config(MatchConfig, args.config, args.preset, args.set)
+    config = with_seed(load_config(MatchConfig, args.config, args.preset, args.set), args.seed)
     pick_device(args.device)
     # a slip in a list of starts leaves no run behind either
     _starts({"landmarks": args.landmarks, "initial_map": args.initial_map})
-    files = [args.source, args.target, args.landmarks, args.initial_map]
+    config = replace(config, prior=_checked_prior(config.prior))
+    files = [args.source, args.target, args.landmarks, args.initial_map, config.prior]
     inputs = [str(Path(f).resolve()) for f in files if f]
     name = f"{Path(args.source).stem}-{Path(args.target).stem}"
-    run_folder = start_run("match", name, config, args.out, args.seed, args.device, inputs)
+    run_folder = start_run("match", name, config, args.out, config.seed, args.device, inputs)
     _remember(run_folder, args)
     return run_folder
 
 
 def _check_request(args: argparse.Namespace) -> None:
     from geo3d.errors import ConfigError, InputError
-    from shape_matching.methods import METHODS
+    from shape_matching.methods import METHODS, takes
 
     if not args.source or not args.target:
         raise ConfigError("match.two_shapes", "Two mesh files are needed.", "geo3d match A B")
     if args.method not in METHODS:
         known = ", ".join(METHODS)
         raise ConfigError("match.unknown_method", f"No method '{args.method}'.", f"Known: {known}.")
-    if args.method != "axiomatic" and (args.landmarks or args.initial_map):
+    if not takes(METHODS[args.method], "landmarks") and (args.landmarks or args.initial_map):
         raise ConfigError(
             "match.start_not_used",
             f"The method '{args.method}' takes neither landmarks nor a map.",
-            "Use --method axiomatic.",
+            "Use --method axiomatic or diffumatch.",
         )
     if args.landmarks and args.initial_map:
         raise ConfigError(
@@ -94,6 +105,16 @@ def _check_request(args: argparse.Namespace) -> None:
     for file in (args.source, args.target, args.landmarks, args.initial_map):
         if file and not Path(file).is_file():
             raise InputError("match.no_file", f"There is no file {file}.", "Check the path.")
+
+
+def _checked_prior(file: str) -> str:
+    """Return the full path of a prior that can be read; empty, the shipped one, stays so."""
+    if not file:
+        return ""
+    from shape_matching.prior import load_prior
+
+    load_prior(file)
+    return str(Path(file).resolve())
 
 
 def _remember(run_folder: Run, args: argparse.Namespace) -> None:
@@ -135,7 +156,8 @@ def _match(run_folder: Run, args: argparse.Namespace) -> None:
     from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
     from geo3d.mesh.io import load_mesh
     from shape_matching.config import MatchConfig
-    from shape_matching.methods import METHODS
+    from shape_matching.map_figures import live_picture
+    from shape_matching.methods import METHODS, takes
 
     request = json.loads((run_folder.path / "request.json").read_text(encoding="utf-8"))
     progress = chain(
@@ -144,17 +166,22 @@ def _match(run_folder: Run, args: argparse.Namespace) -> None:
         tqdm_listener(disable=args.quiet or args.json),
     )
     source, target = load_mesh(request["source"]), load_mesh(request["target"])
+    method, live = METHODS[request["method"]], run_folder.previews / LIVE_FMAP
+    options: dict[str, Any] = dict(_starts(request))
+    if takes(method, "on_map"):
+        options["on_map"] = live_picture(live)
     begun = time.perf_counter()
-    found = METHODS[request["method"]](
+    found = method(
         source,
         target,
         run_folder.load_config(MatchConfig),
         progress=progress,
         device=request["device"],
-        **_starts(request),
+        **options,
     )
     seconds = time.perf_counter() - begun
     write_results(found, run_folder, request["up"])
+    live.unlink(missing_ok=True)
     run_folder.finish(
         {
             "method": request["method"],
@@ -187,6 +214,7 @@ def write_results(found: Correspondence, run_folder: Run, up: str = "y") -> None
 
     from geo3d.mesh.io import save_mesh
     from geo3d.render.previews import match_preview, position_colors, transfer_colors
+    from shape_matching.map_figures import plot_fmap
 
     found.save(run_folder.outputs / "map.txt")
     found.save(run_folder.outputs / "map.npz")
@@ -201,6 +229,8 @@ def write_results(found: Correspondence, run_folder: Run, up: str = "y") -> None
     match_preview(
         found.source, found.target, found.p2p_21, run_folder.previews / "match.png", up=up
     )
+    if found.fmap_12 is not None:
+        plot_fmap(run_folder.previews / FINAL_FMAP, found.fmap_12, "functional map")
 
 
 def read_landmarks(path: str) -> np.ndarray:

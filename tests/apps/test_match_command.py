@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import bumpy_sphere, moved, permuted, rotation
+from prior_helpers import NETWORK as PRIOR
+from prior_helpers import random_prior
 
 from apps.cli import main
 from apps.commands.match import read_landmarks
@@ -18,7 +20,8 @@ from geo3d.mesh.io import load_mesh, save_mesh
 from geo3d.runs import open_run, request_cancel, start_run
 from shape_matching.correspondence import load_p2p
 from shape_matching.match import match
-from shape_matching.methods import match_nearest
+from shape_matching.methods import METHODS, match_nearest
+from shape_matching.prior import save_prior
 
 QUICK = ["--preset", "fast", "--set", "k_final=40", "--set", "starts=[wks]"]
 TRUTH = permuted(bumpy_sphere(2), seed=2)[1]
@@ -49,6 +52,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the time for pictures where they are not looked at."""
     monkeypatch.setattr("geo3d.render.previews.match_preview", lambda *args, **more: None)
+    monkeypatch.setattr("shape_matching.map_figures.plot_fmap", lambda *args: None)
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -81,13 +85,15 @@ def test_two_files_to_a_run_folder_and_resume(
     source, target = (load_mesh(run / "outputs" / f"{n}.glb") for n in ("source", "target"))
     assert source.vertex_colors is not None and target.vertex_colors is not None
     assert np.array_equal(source.vertex_colors[TRUTH], target.vertex_colors)
-    assert (run / "previews" / "match.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("match", "fmap"):
+        assert (run / "previews" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert not (run / "previews" / "live-fmap.png").exists()
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["metrics"]["mean_confidence"] == found["mean_confidence"]
     assert len(manifest["inputs"]) == 2
     assert "k_final: 40" in (run / "config.yaml").read_text()
     events = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
-    assert {"eigenbasis", "ZoomOut"} <= {event["stage"] for event in events}
+    assert {"eigenbasis", "coupled refinement"} <= {event["stage"] for event in events}
     # a finished run is shown again, not computed again
     before = snapshot(run)
     assert run_json(capsys, "--resume", str(run)) == found
@@ -131,6 +137,57 @@ def test_starts_reach_the_matcher(
     assert given[1]["initial_p2p_21"].tolist() == TRUTH.tolist() and "landmarks" not in given[1]
 
 
+def test_help_lists_the_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("match", "evaluate"):
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        text = capsys.readouterr().out
+        assert [name for name in METHODS if f"{name}:" not in text] == []
+
+
+def test_the_method_with_the_prior_takes_starts_and_shows_its_map(
+    files: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[tuple[str, str, tuple[int, ...]]] = []
+
+    def remember(path: Path, fmap_12: np.ndarray, title: str) -> None:
+        assert path.parent.is_dir()
+        drawn.append((path.name, title, fmap_12.shape))
+
+    monkeypatch.setattr("shape_matching.map_figures.plot_fmap", remember)
+    monkeypatch.setattr("shape_matching.map_figures.LIVE_S", 0.0)
+    prior = tmp_path / "prior.safetensors"
+    save_prior(prior, random_prior(PRIOR))
+    small = "map_size=8 zoomout_size=12 network_eigenpairs=16 n_points=64 zoomout_points=64"
+    sets = [f"zero_shot.{s}" for s in (*small.split(), "width=8", "features=8", "steps=6")]
+    flags = [f for s in (*sets, f"prior={prior}") for f in ("--set", s)]
+    shapes = [files["ball.off"], files["copy.ply"], *QUICK, "--out", str(tmp_path)]
+    flags += ["--method", "diffumatch", "--landmarks", files["pairs.txt"], "--seed", "7"]
+    found = run_json(capsys, *shapes, *flags)
+    assert found["method"] == "diffumatch" and "orientation" in found["scores"]
+    assert "\nseed: 7\n" in (Path(found["run"]) / "config.yaml").read_text()
+    manifest = json.loads((Path(found["run"]) / "manifest.json").read_text())
+    assert manifest["seed"] == 7 and str(prior) in [i["path"] for i in manifest["inputs"]]
+    stages = [title.rpartition(": ")[2] for name, title, _ in drawn if name == "live-fmap.png"]
+    assert stages[0] == "chosen" and stages[-1] == "refined"
+    assert any(stage.startswith("step ") for stage in stages)
+    assert drawn[-1] == ("fmap.png", "functional map", (40, 40))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_seed_is_that_of_the_settings_unless_the_flag_is_given(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = [files["ball.off"], files["copy.ply"], "--method", "nearest", "--out", str(tmp_path)]
+    for flags, seed in ((["--set", "seed=5"], 5), (["--set", "seed=5", "--seed", "0"], 0)):
+        run = Path(run_json(capsys, *shapes, *flags)["run"])
+        assert json.loads((run / "manifest.json").read_text())["seed"] == seed
+        assert f"\nseed: {seed}\n" in (run / "config.yaml").read_text()
+
+
 def test_other_methods_and_text(
     files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +222,7 @@ def test_other_methods_and_text(
         (["ball.off", "copy.ply", "--preset", "fastest"], 2, "config.unknown_preset"),
         (["ball.off", "copy.ply", "--config", "bad.yaml"], 2, "config.unknown_key"),
         (["ball.off", "copy.ply", "--set", "k_final=3"], 2, "config.bad_value"),
+        (["ball.off", "copy.ply", "--set", "prior=none.off"], 3, "checkpoint.missing"),
         (["ball.off", "copy.ply", "--device", "abacus"], 2, "device.unknown"),
         (["--resume", "none.off"], 3, "run.not_a_run"),
         (["copy.ply", "--resume", "none.off"], 2, "match.resume_is_complete"),

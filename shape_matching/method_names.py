@@ -1,0 +1,22 @@
+"""The matching methods in words, for help texts and pages.
+
+The names are those of `shape_matching.methods` (a test compares), which imports torch: what only
+lists the methods does without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+METHOD_HINTS: Mapping[str, str] = {
+    "axiomatic": "no training; many starts, chosen without ground truth, then refined",
+    "diffumatch": "the same, then improved for this pair by a learned prior of maps; slower",
+    "zoomout": "one start, then ZoomOut: the usual baseline",
+    "nearest": "nearest neighbours, for shapes that are already aligned",
+}
+"""What each method does, in half a sentence."""
+
+
+def methods_help() -> str:
+    """Return all methods with their hints, in one line."""
+    return "; ".join(f"{name}: {hint}" for name, hint in METHOD_HINTS.items())
