@@ -12,7 +12,7 @@ from typing import Any, Literal
 from geo3d.errors import ConfigError
 from shape_matching.zero_shot_config import ZeroShotConfig
 
-Start = Literal["signs", "tree", "frames", "wks"]
+Start = Literal["signs", "tree", "frames", "wks", "features"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class MatchConfig:
 
     starts: tuple[Start, ...] = ("signs", "tree", "frames", "wks")
     """Families of initial maps (see `shape_matching.starts`); landmarks or a given map replace
-    them."""
+    them.  "features" is the zero-shot method as published: it needs shapes that stand alike."""
     k_final: int = 200
     """Size of the final functional map."""
     refinement: Literal["coupled", "zoomout"] = "coupled"

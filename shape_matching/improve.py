@@ -6,6 +6,7 @@ Notation as in `geo3d.spectral.fmap`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +17,7 @@ from geo3d.spectral.nearest import nearest
 from shape_matching.config import MatchConfig
 from shape_matching.prepare import Prepared
 from shape_matching.prior import load_prior
+from shape_matching.starts import K_START
 from shape_matching.zero_shot import optimise
 
 OnMap = Callable[[str, Tensor], None]
@@ -34,16 +36,37 @@ def improved(
     progress: ProgressCallback,
     on_map: OnMap,
 ) -> Float[Tensor, "m m"]:
-    """Return the map of size ``config.zero_shot.map_size`` that `zero_shot.optimise` makes of it.
+    """Return the map that `zero_shot.optimise` makes of it, of the size of the prior's maps."""
+    initial = fmap_12, _reverse(fmap_12, one, two)
+    return _optimised(one, two, config, initial, progress, on_map)
 
-    A pair too small for the optimisation keeps its map.
+
+def feature_map(
+    one: Prepared, two: Prepared, config: MatchConfig, progress: ProgressCallback, on_map: OnMap
+) -> Float[Tensor, "1 k k"]:
+    """Return the zero-shot map of shapes that stand alike: positions as they are, no other start.
+
+    The leading part that all starts have in common.
     """
+    alike = replace(config, zero_shot=replace(config.zero_shot, input="xyz"))
+    fmap_12 = _optimised(one, two, alike, None, progress, on_map)
+    return fmap_12[None, :K_START, :K_START]
+
+
+def _optimised(
+    one: Prepared,
+    two: Prepared,
+    config: MatchConfig,
+    initial: tuple[Tensor, Tensor] | None,
+    progress: ProgressCallback,
+    on_map: OnMap,
+) -> Tensor:
     found = optimise(
         one,
         two,
         load_prior(config.prior or None, str(one.rows.device)),
         config.zero_shot,
-        initial_fmaps=(fmap_12, _reverse(fmap_12, one, two)),
+        initial_fmaps=initial,
         generator=item_generator(config.seed, 0),
         progress=progress,
         on_step=lambda step, fmap, losses: on_map(f"step {step}", fmap),

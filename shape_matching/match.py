@@ -27,7 +27,7 @@ from shape_matching.config import MatchConfig
 from shape_matching.correspondence import Correspondence, cycle_confidence
 from shape_matching.coupled import refine_coupled
 from shape_matching.hypotheses import appraise, curvature_agreement, distinct, roughness
-from shape_matching.improve import OnMap, ignore_map, improved
+from shape_matching.improve import OnMap, feature_map, ignore_map, improved
 from shape_matching.prepare import Prepared, prepare
 from shape_matching.starts import (
     check_initial_map,
@@ -88,7 +88,7 @@ def match(
         )
     place = pick_device(device)
     one, two = _prepared(source, target, config, place, progress)
-    starts = _starts(one, two, config, landmarks, initial_p2p_21, progress)
+    starts = _starts(one, two, config, landmarks, initial_p2p_21, progress, on_map)
     fmap_12, scores, ambiguous = _best_of(starts, one, two, config, progress)
     on_map("chosen", fmap_12)
     if config.optimise:
@@ -130,6 +130,7 @@ def _starts(
     landmarks: np.ndarray | None,
     initial_p2p_21: np.ndarray | None,
     progress: ProgressCallback,
+    on_map: OnMap,
 ) -> Tensor:
     place = one.rows.device
     if initial_p2p_21 is not None:
@@ -137,7 +138,11 @@ def _starts(
     if landmarks is not None:
         return from_landmarks(one, two, torch.from_numpy(landmarks).to(place))
     report(progress, "hypotheses", 0, 3)
-    return initial_maps(one, two, config.starts)
+    families = [name for name in config.starts if name != "features"]
+    found = [initial_maps(one, two, families)] if families else []
+    if "features" in config.starts:
+        found.append(feature_map(one, two, config, progress, on_map))
+    return torch.cat(found)
 
 
 def _best_of(

@@ -5,6 +5,9 @@ tells `takes`.
 * ``axiomatic``: many starts, chosen without ground truth, then refinement (`shape_matching.match`);
 * ``diffumatch``: the same, with features optimised for the pair under the spectral prior between
   choice and refinement (`shape_matching.zero_shot`);
+* ``zero-shot``: DiffuMatch from a single start, for shapes that stand alike: features of random
+  weights on positions, mask and proper-map loss and score distillation, then ZoomOut;
+* ``mask-only`` and the other names of `ABLATION`: parts of it;
 * ``zoomout``: one start from wave kernel signatures, then ZoomOut, the usual baseline;
 * ``nearest``: nearest neighbours of the normalised positions, for shapes that are aligned.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,11 +72,36 @@ def match_diffumatch(
     return match(source, target, replace(config, optimise=True), **options)
 
 
+def match_single(
+    source: Mesh, target: Mesh, config: MatchConfig, *, changes: Mapping[str, Any], **options: Any
+) -> Correspondence:
+    """Match from one start: feature optimisation on shapes that stand alike, then ZoomOut.
+
+    Args:
+        changes: differences of ``config.zero_shot``.
+    """
+    settings = replace(config.zero_shot, **changes)
+    single = replace(config, starts=("features",), refinement="zoomout", zero_shot=settings)
+    return match(source, target, single, **options)
+
+
+MASK_ONLY: Mapping[str, Any] = {"steps": 1, "loss_map": "regularised", "w_sds": 0.0}
+ABLATION: Mapping[str, Mapping[str, Any]] = {
+    "mask-laplacian": {**MASK_ONLY, "mask": "laplacian"},
+    "mask-only": MASK_ONLY,
+    "zero-shot-no-prior": {"mask": "laplacian", "w_sds": 0.0},
+    "zero-shot-proper": {"w_sds": 0.0},
+    "zero-shot-released": {"w_sds": 1.0, "sds_form": "released"},
+    "zero-shot": {},
+}
+"""The single-start methods: what each changes in `ZeroShotConfig`; the rows of the ablation."""
+
 METHODS: Mapping[str, Method] = {
     "axiomatic": match,
     "diffumatch": match_diffumatch,
     "zoomout": match_zoomout,
     "nearest": match_nearest,
+    **{name: partial(match_single, changes=changes) for name, changes in ABLATION.items()},
 }
 
 

@@ -17,6 +17,7 @@ the ground truth or assumes that the shapes are aligned:
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -43,9 +44,7 @@ LANDMARK_TIMES = 16
 MASK_WEIGHT = 1e-3
 
 
-def initial_maps(
-    one: Prepared, two: Prepared, families: tuple[Start, ...]
-) -> Float[Tensor, "s k k"]:
+def initial_maps(one: Prepared, two: Prepared, families: Sequence[Start]) -> Float[Tensor, "s k k"]:
     """Return the hypotheses of all chosen families, refined to a common size."""
     k = min(K_START, one.basis.k, two.basis.k)
     grown = [_grow(FAMILIES[name](one, two), one, two, k) for name in families]
