@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo3d.device import item_generator
+from geo3d.errors import MeshError
 from geo3d.progress import ProgressCallback
 from geo3d.spectral.nearest import nearest
 from shape_matching.config import MatchConfig
@@ -35,10 +36,18 @@ def improved(
     config: MatchConfig,
     progress: ProgressCallback,
     on_map: OnMap,
-) -> Float[Tensor, "m m"]:
-    """Return the map that `zero_shot.optimise` makes of it, of the size of the prior's maps."""
+) -> tuple[Float[Tensor, "m m"], tuple[str, ...]]:
+    """Return the map that `zero_shot.optimise` makes of it, of the size of the prior's maps.
+
+    Shapes too small for that keep their map; then there is a note.
+    """
     initial = fmap_12, _reverse(fmap_12, one, two)
-    return _optimised(one, two, config, initial, progress, on_map)
+    try:
+        return _optimised(one, two, config, initial, progress, on_map), ()
+    except MeshError as error:
+        if error.code != "zero_shot.too_small":
+            raise
+        return fmap_12, (f"The map was not optimised: {error.message}",)
 
 
 def feature_map(
@@ -61,11 +70,12 @@ def _optimised(
     progress: ProgressCallback,
     on_map: OnMap,
 ) -> Tensor:
+    settings = config.zero_shot
     found = optimise(
         one,
         two,
-        load_prior(config.prior or None, str(one.rows.device)),
-        config.zero_shot,
+        load_prior(config.prior or None, str(one.rows.device)) if settings.needs_prior else None,
+        settings,
         initial_fmaps=initial,
         generator=item_generator(config.seed, 0),
         progress=progress,

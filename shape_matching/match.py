@@ -91,8 +91,9 @@ def match(
     starts = _starts(one, two, config, landmarks, initial_p2p_21, progress, on_map)
     fmap_12, scores, ambiguous = _best_of(starts, one, two, config, progress)
     on_map("chosen", fmap_12)
+    notes: tuple[str, ...] = ()
     if config.optimise:
-        fmap_12 = improved(fmap_12, one, two, config, progress, on_map)
+        fmap_12, notes = improved(fmap_12, one, two, config, progress, on_map)
     fmap_12, p2p_21, p2p_12 = _refine(fmap_12, one, two, config, progress)
     on_map("refined", fmap_12)
     maps = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
@@ -104,7 +105,7 @@ def match(
         cycle_confidence(two.mesh, *maps, area=1.0),
         scores,
         ambiguous,
-        one.notes + two.notes + _doubts(ambiguous, scores["orientation"]),
+        one.notes + two.notes + notes + _doubts(ambiguous, scores["orientation"]),
     )
 
 

@@ -15,8 +15,18 @@ METHOD_HINTS: Mapping[str, str] = {
     "nearest": "nearest neighbours, for shapes that are already aligned",
 }
 """What each method does, in half a sentence."""
+ABLATION_NAMES = (
+    "mask-laplacian",
+    "mask-only",
+    "zero-shot-no-prior",
+    "zero-shot-proper",
+    "zero-shot-released",
+    "zero-shot",
+)
+"""Methods that are there to be compared with: diffumatch from a single start, and parts of it."""
 
 
 def methods_help() -> str:
-    """Return all methods with their hints, in one line."""
-    return "; ".join(f"{name}: {hint}" for name, hint in METHOD_HINTS.items())
+    """Return all methods, with their hints, in one line."""
+    named = "; ".join(f"{name}: {hint}" for name, hint in METHOD_HINTS.items())
+    return f"{named}; for comparison, from a single start: {', '.join(ABLATION_NAMES)}"

@@ -59,7 +59,7 @@ class ZeroShotResult:
 def optimise(
     one: Prepared,
     two: Prepared,
-    denoise: Denoise | Prior,
+    denoise: Denoise | Prior | None,
     config: ZeroShotConfig = ZeroShotConfig(),  # noqa: B008  (frozen)
     *,
     initial_fmaps: tuple[Tensor, Tensor] | None = None,
@@ -71,13 +71,15 @@ def optimise(
 
     Args:
         denoise: D(x, sigma) for x (n, k, k), or the prior itself; the static mask needs the mean
-            squares of the training maps under "second_moment" in its ``info``.
+            squares of the training maps under "second_moment" in its ``info``.  None where
+            ``config.needs_prior`` is False.
         initial_fmaps: fmap_12 and fmap_21 of at least that size, from `shape_matching.match` or
             another start; carries the "coordinates" input and makes the first mask.
         generator: on the CPU; draws weights, noise and dropout.
 
     Raises:
-        InputError: ``zero_shot.no_initial_map``, ``zero_shot.no_second_moment``.
+        InputError: ``zero_shot.no_initial_map``, ``zero_shot.no_second_moment``,
+            ``zero_shot.no_prior``.
         ShapeError: ``zero_shot.bad_initial_map``.
         MeshError: ``zero_shot.too_small`` when a shape has too few eigenpairs or points.
         NumericalError: ``zero_shot.diverged``, ``fmap.singular``.
@@ -111,7 +113,7 @@ class _Run:
         self,
         one: Prepared,
         two: Prepared,
-        prior: Denoise | Prior,
+        prior: Denoise | Prior | None,
         config: ZeroShotConfig,
         initial_fmaps: tuple[Tensor, Tensor] | None,
         generator: torch.Generator,
@@ -119,7 +121,7 @@ class _Run:
         self.shapes, self.config, self.generator = (one, two), config, generator
         self.place = one.rows.device
         _check_sizes(self.shapes, config)
-        self.denoise: Denoise = prior.denoise if isinstance(prior, Prior) else prior
+        self.denoise = _denoiser(prior, config)
         initial = _stacked(initial_fmaps, config, self.place)
         self.fixed_mask = self._fixed_mask(prior)
         self.surfaces = self._surfaces()
@@ -245,7 +247,7 @@ class _Run:
         size = self.config.map_size
         return torch.randn(items, probes, size, size, generator=self.generator).to(self.place)
 
-    def _fixed_mask(self, prior: Denoise | Prior) -> Tensor | None:
+    def _fixed_mask(self, prior: Denoise | Prior | None) -> Tensor | None:
         """Return the mask that no step changes; None when there is none or steps make it."""
         kind, size = self.config.mask, self.config.map_size
         if kind == "static":
@@ -287,6 +289,18 @@ class _Run:
             for shape, given in zip(self.shapes, coordinates, strict=True)
         ]
         return [torch.stack(both)] if len(self.surfaces) == 1 else both
+
+
+def _denoiser(prior: Denoise | Prior | None, config: ZeroShotConfig) -> Denoise:
+    if prior is None:
+        if config.needs_prior:
+            raise InputError(
+                "zero_shot.no_prior",
+                f"The mask {config.mask!r} with w_sds {config.w_sds} needs a prior.",
+                "Pass one, or set the mask to none or laplacian and w_sds to 0.",
+            )
+        return lambda x, sigma: x
+    return prior.denoise if isinstance(prior, Prior) else prior
 
 
 def _n_points(shapes: tuple[Prepared, Prepared], config: ZeroShotConfig) -> int | None:

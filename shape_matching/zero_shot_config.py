@@ -120,6 +120,11 @@ class ZeroShotConfig:
         """Whether ``initial_fmaps`` must be given."""
         return self.input.startswith("coordinates")
 
+    @property
+    def needs_prior(self) -> bool:
+        """Whether mask or losses ask the prior."""
+        return self.mask in ("diffusion", "posterior", "static") or self.w_sds > 0
+
 
 PUBLISHED: Mapping[str, Any] = {
     "input": "xyz",
