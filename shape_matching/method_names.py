@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 METHOD_HINTS: Mapping[str, str] = {
-    "axiomatic": "no training; many starts, chosen without ground truth, then refined",
-    "diffumatch": "the same, then improved for this pair by a learned prior of maps; slower",
+    "axiomatic": "no training: many starts, chosen without ground truth, then refined",
+    "diffumatch": "the same, then improved for this pair by a learned prior of maps, slower",
     "zoomout": "one start, then ZoomOut: the usual baseline",
     "nearest": "nearest neighbours, for shapes that are already aligned",
 }
@@ -28,5 +28,5 @@ ABLATION_NAMES = (
 
 def methods_help() -> str:
     """Return all methods, with their hints, in one line."""
-    named = "; ".join(f"{name}: {hint}" for name, hint in METHOD_HINTS.items())
+    named = ", ".join(f"{name} ({hint})" for name, hint in METHOD_HINTS.items())
     return f"{named}; for comparison, from a single start: {', '.join(ABLATION_NAMES)}"

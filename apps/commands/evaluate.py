@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", metavar="FILE", help='pairs to evaluate, "SOURCE TARGET" a line')
     parser.add_argument("--max-pairs", metavar="N", type=int, help="draw at most N of the pairs")
     parser.add_argument("--pair-seed", metavar="N", type=int, help="seed of that draw (default 0)")
-    methods = f"matching method (default axiomatic); {methods_help()}"
+    methods = f"matching method (default axiomatic): {methods_help()}"
     parser.add_argument("--method", metavar="NAME", help=methods)
     parser.add_argument("--workers", metavar="N", type=int, help="processes (default: all cores)")
     parser.add_argument(

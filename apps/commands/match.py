@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``geo3d match``."""
     parser.add_argument("source", nargs="?", help="mesh that colours and functions come from")
     parser.add_argument("target", nargs="?", help="mesh they are carried to")
-    methods = f"matching method (default axiomatic); {methods_help()}"
+    methods = f"matching method (default axiomatic): {methods_help()}"
     parser.add_argument("--method", metavar="NAME", default="axiomatic", help=methods)
     parser.add_argument("--landmarks", metavar="FILE", help='lines "source target", 0-based')
     parser.add_argument("--initial-map", metavar="FILE", help="map to refine, .txt or .npz")

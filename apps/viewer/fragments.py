@@ -6,6 +6,7 @@ here and nowhere else becomes markup.
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -24,6 +25,14 @@ STATE_LOOKS = {
 }
 SILENT_S = 15.0
 """A running job without a sign of life for this long is pointed out."""
+
+MAP_ALT = "The functional map as a square of colours: source patterns across, target patterns down"
+MAP_WORDS = (
+    "Each column tells how one wave pattern of the source is made up of wave patterns of the "
+    "target, coarse patterns first (upper left), fine ones last. A thin diagonal is good: every "
+    "pattern finds its like. Red or blue says only which way round a pattern counts. Colour spread "
+    "far from the diagonal means a vague map, or shapes that differ."
+)
 
 
 def badge(look: str, text: str) -> str:
@@ -105,6 +114,17 @@ def facts_card(facts: Iterable[tuple[str, str, str]], remarks: Sequence[str], ma
     notes = "".join(f"<li>{escape(text)}</li>" for text in remarks)
     listed = f"<ul>{notes}</ul>" if notes else ""
     return f'<div class="g3-card">{mark}<div class="g3-tiles">{tiles}</div>{listed}</div>'
+
+
+def map_figure(png: bytes, running: bool) -> str:
+    """Return the picture of a functional map with its explanation; it needs no address."""
+    data = base64.b64encode(png).decode("ascii")
+    when = "The map as it is now." if running else "The final map."
+    return (
+        f'<figure class="g3-card g3-map"><img src="data:image/png;base64,{data}" '
+        f'alt="{escape(MAP_ALT)}"><figcaption class="g3-dim"><b>{when}</b> {escape(MAP_WORDS)}'
+        "</figcaption></figure>"
+    )
 
 
 def scale(colors: Sequence[Sequence[int]], low: str, high: str, label: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from apps.commands.match import FINAL_FMAP, LIVE_FMAP
 from apps.job_files import Job, read_json
 from apps.jobs import Jobs
 from apps.viewer import fragments
@@ -18,14 +19,15 @@ from apps.viewer.match_result import MATCHED, SIDES, MatchResult, read_shapes, w
 from apps.viewer.shapes import Shape, keep, read_truth
 from geo3d.errors import InputError
 from geo3d.files import slug
+from shape_matching.method_names import METHOD_HINTS
 
-METHODS = ("axiomatic", "zoomout", "nearest")
-"""The names of `shape_matching.methods`, repeated because that module imports torch: the server
-does without it."""
+METHODS = tuple(METHOD_HINTS)
 START_S = 6.0
 """Seconds until a child process is ready to compute (interpreter, torch)."""
 SECONDS_PER_1000_VERTICES = {"fast": 2.0, "default": 6.0}
 """First guess, for both shapes together, before this machine has a history."""
+OPTIMISATION_S = {"diffumatch": 12.0}
+"""What a method needs besides, whatever the size of the shapes."""
 SCORES = {
     "orientation": "1 where the map keeps inside and outside apart, -1 for a mirror image",
     "residual": "How far matched points are apart in the spectral embedding; lower is better",
@@ -89,11 +91,12 @@ def submit(
 def estimate_s(jobs: Jobs, settings: Settings, n_vertices: int) -> float:
     """Return the expected seconds: like earlier jobs of this kind here, scaled by vertex count."""
     slope = SECONDS_PER_1000_VERTICES.get(settings.preset, 6.0)
+    fixed = START_S + OPTIMISATION_S.get(settings.method, 0.0)
     done = [job for job in jobs.all() if job.state == "done" and _alike(job, settings)]
     slopes = [
-        max(job.seconds - START_S, 0.1) / job.settings["vertices"] * 1000 for job in done[:HISTORY]
+        max(job.seconds - fixed, 0.1) / job.settings["vertices"] * 1000 for job in done[:HISTORY]
     ]
-    return START_S + (median(slopes) if slopes else slope) * n_vertices / 1000
+    return fixed + (median(slopes) if slopes else slope) * n_vertices / 1000
 
 
 def shapes_of(job: Job, scratch: Path) -> tuple[Shape, Shape]:
@@ -135,6 +138,20 @@ def result_card(job: Job, result: MatchResult) -> str:
     scores = metrics.get("scores", {}).items()
     facts += [(_words(key), _number(value), SCORES.get(key, "")) for key, value in scores]
     return fragments.facts_card(facts, remarks, mark)
+
+
+def map_picture(job: Job) -> tuple[str, bytes] | None:
+    """Return the newest picture of the job's functional map, and a name for this state of it."""
+    if job.run_folder is None:
+        return None
+    for name in (FINAL_FMAP, LIVE_FMAP):
+        path = job.run_folder / "previews" / name
+        try:
+            return f"{job.id}-{path.stat().st_mtime_ns}", path.read_bytes()
+        except OSError:
+            # Not there yet, or no longer: the live one goes when the final one has come.
+            continue
+    return None
 
 
 def downloads(job: Job, result: MatchResult, scratch: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from apps.viewer.shapes import (
 )
 from geo3d.errors import Geo3dError, InputError
 from shape_matching.config import PRESETS
+from shape_matching.method_names import METHOD_HINTS
 
 POLL_S = 0.5
 CAMERA = (60, 75, None)
@@ -125,6 +126,9 @@ class MatchTab:
             ]
         self.legend = gr.HTML(elem_id="legend")
         self.result = gr.HTML(elem_id="result")
+        self.map = gr.HTML(elem_id="fmap")
+        # Which picture of the map the page has, so that it is sent once.
+        self.map_shown = gr.State("")
         self.downloads = gr.File(
             label="Download: map (target vertex → source vertex, 0-based) and coloured shapes",
             file_count="multiple",
@@ -136,8 +140,10 @@ class MatchTab:
     def _wire(self) -> None:
         choice = [self.method, self.preset]
         outcome = [self.coloring, *self.panes, self.legend, self.result, self.downloads]
+        pictured = [self.map, self.map_shown]
         controls = [self.status, self.timer, self.run, self.cancel, self.finished]
-        loaded = [*self.shapes, *self.cards, *outcome, *controls, self.estimate, self.job_id]
+        page = [*outcome, *pictured, *controls, self.job_id]
+        loaded = [*self.shapes, *self.cards, *page, self.estimate]
         self.example.input(self._pick, [self.example, *choice], [*loaded, *self.files], **QUIET)
         for i, file in enumerate(self.files):
             file.upload(
@@ -152,10 +158,11 @@ class MatchTab:
         for chooser in choice:
             chooser.change(self._estimate, [*self.shapes, *choice], self.estimate, **QUIET)
         inputs = [*self.shapes, *choice, self.seed, self.truth]
-        self.run.click(self._start, inputs, [self.job_id, *controls, *outcome], **QUIET)
+        self.run.click(self._start, inputs, page, **QUIET)
         self.cancel.click(self._cancel, self.job_id, controls, **QUIET)
         self.job_id.change(None, self.job_id, None, js=SHOW_ADDRESS)
-        self.timer.tick(self._poll, self.job_id, controls, queue=False, **QUIET)
+        polled = [self.job_id, self.map_shown]
+        self.timer.tick(self._poll, polled, [*controls, *pictured], queue=False, **QUIET)
         self.finished.change(self._show, [self.finished, self.coloring], outcome, **QUIET)
         self.coloring.input(
             self._recolor, [self.job_id, self.coloring], [*self.panes, self.legend], **QUIET
@@ -174,7 +181,8 @@ class MatchTab:
             return {self.status: fragments.error_card(error)}
         updates = self._loaded(shapes, str(job.settings["method"]), str(job.settings["preset"]))
         updates |= {self.method: job.settings["method"], self.preset: job.settings["preset"]}
-        return updates | {self.seed: job.settings["seed"], self.job_id: job.id} | self._state(job)
+        updates |= {self.seed: job.settings["seed"], self.job_id: job.id}
+        return updates | self._state(job) | self._picture(job, "")
 
     def _first_example(self) -> Updates:
         if not self._examples:
@@ -233,17 +241,22 @@ class MatchTab:
             self.coloring: gr.Radio(visible=False),
             self.legend: "",
             self.result: "",
+            self.map: "",
+            self.map_shown: "",
             self.downloads: gr.File(value=None, visible=False),
         }
 
     def _estimate(
         self, source: Shape | None, target: Shape | None, method: str, preset: str
     ) -> str:
+        hint = fragments.note(f"{method}: {METHOD_HINTS.get(method, '')}")
         if source is None or target is None:
-            return fragments.note("Choose two meshes to begin.")
+            return hint + fragments.note("Choose two meshes to begin.")
         n = source.n_vertices + target.n_vertices
         seconds = match_job.estimate_s(self._jobs, match_job.Settings(method, preset, 0), n)
-        return fragments.note(f"Expected time: about {fragments.age(seconds)} on this machine.")
+        return hint + fragments.note(
+            f"Expected time: about {fragments.age(seconds)} on this machine."
+        )
 
     def _start(
         self,
@@ -271,9 +284,10 @@ class MatchTab:
     def _cancel(self, job_id: str) -> Updates:
         return self._state(self._jobs.cancel(job_id))
 
-    def _poll(self, job_id: str) -> Updates:
+    def _poll(self, job_id: str, map_shown: str) -> Updates:
         try:
-            return self._state(self._jobs.get(job_id))
+            job = self._jobs.get(job_id)
+            return self._state(job) | self._picture(job, map_shown)
         except Geo3dError as error:
             return {
                 self.status: fragments.error_card(error),
@@ -291,6 +305,17 @@ class MatchTab:
             self.run: gr.Button(interactive=job.ended),
             self.cancel: gr.Button(interactive=stoppable),
             self.finished: job.id if job.state == "done" else "",
+        }
+
+    def _picture(self, job: Job, shown: str) -> Updates:
+        """Show the newest functional map, unless the page has it."""
+        picture = match_job.map_picture(job)
+        name = f"{picture[0]}-{job.ended}" if picture else ""
+        if picture is None or name == shown:
+            return {}
+        return {
+            self.map: fragments.map_figure(picture[1], not job.ended),
+            self.map_shown: name,
         }
 
     def _show(self, job_id: str, coloring: str) -> Updates:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import gc
 import http.client
 import json
+import os
 import re
 import socket
+import subprocess
 import sys
 import time
 import urllib.error
@@ -87,6 +90,11 @@ def on_a_page(make: Callable[[], Any]) -> Any:
             return make()
 
     return asyncio.run(build())
+
+
+def test_the_server_does_without_torch() -> None:
+    code = "import sys, apps.viewer.match_tab; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 class TestFragments:
@@ -212,11 +220,6 @@ class TestTruth:
 
 
 class TestMatchJob:
-    def test_the_methods_on_offer_are_the_methods_there_are(self) -> None:
-        from shape_matching.methods import METHODS
-
-        assert list(match_job.METHODS) == list(METHODS)
-
     def test_a_job_holds_its_own_copies_and_a_command_line(self, jobs: Jobs, pair: Any) -> None:
         source, target, _ = pair
         job = match_job.submit(jobs, source, target, SETTINGS)
@@ -246,6 +249,8 @@ class TestMatchJob:
         atomic_write_json(job.folder / "ended.json", end)
         learned = match_job.estimate_s(jobs, SETTINGS, 10_000)
         assert learned == pytest.approx(match_job.START_S + 5000.0)
+        slower = match_job.Settings("diffumatch", "default", 3)
+        assert match_job.estimate_s(jobs, slower, 10_000) > guess + 5
         other = match_job.Settings("axiomatic", "fast", 3)
         assert match_job.estimate_s(jobs, other, 10_000) < guess < learned
 
@@ -316,12 +321,42 @@ class TestHandlers:
         assert started[tab.timer].active
         assert "queued" in started[tab.status]
         finish(jobs.get(job_id), order, scores={}, ambiguous=False, notes=[])
-        polled = tab._poll(job_id)
+        polled = tab._poll(job_id, "")
         assert polled[tab.finished] == job_id
         assert not polled[tab.timer].active
         shown = tab._show(job_id, MATCHED)
         assert [Path(shown[pane]).suffix for pane in tab.panes] == [".glb", ".glb"]
         assert "unambiguous" in shown[tab.result]
+
+    def test_the_map_is_shown_while_it_changes_and_at_the_end(
+        self, tab: Any, jobs: Jobs, pair: Any
+    ) -> None:
+        source, target, order = pair
+        job_id = tab._start(source, target, "diffumatch", "default", 5, None)[tab.job_id]
+        assert tab.map not in tab._poll(job_id, "")
+        previews = jobs.get(job_id).folder / "run" / "match" / "one-two" / "previews"
+        previews.mkdir(parents=True)
+        (previews / "live-fmap.png").write_bytes(b"first")
+        polled = tab._poll(job_id, "")
+        assert base64.b64encode(b"first").decode() in polled[tab.map]
+        assert "as it is now" in polled[tab.map]
+        shown = polled[tab.map_shown]
+        assert tab.map not in tab._poll(job_id, shown)
+        os.utime(previews / "live-fmap.png", ns=(1, 1))
+        assert tab.map in tab._poll(job_id, shown)
+        (previews / "live-fmap.png").rename(previews / "fmap.png")
+        finish(jobs.get(job_id), order)
+        polled = tab._poll(job_id, shown)
+        assert "The final map" in polled[tab.map]
+        request = SimpleNamespace(query_params={"job": job_id})
+        assert tab.attach(request)[tab.map] == polled[tab.map]
+        # other shapes: the map was not theirs
+        assert tab._clear(0, source, target, "nearest", "default")[tab.map] == ""
+
+    def test_every_method_has_its_hint(self, tab: Any, pair: Any) -> None:
+        for method in match_job.METHODS:
+            text = tab._estimate(pair[0], pair[1], method, "default")
+            assert f"{method}: " in text and "about" in text
 
     def test_another_page_attaches_by_the_address(self, tab: Any, jobs: Jobs, pair: Any) -> None:
         source, target, _ = pair
@@ -448,7 +483,7 @@ def test_fifty_jobs_do_not_grow_the_server(tmp_path: Path) -> None:
         pair = [shapes.upload_to_shape(path, tmp_path / "scratch") for path in paths]
         job_id = tab._start(*pair, "axiomatic", "default", 0, None)[tab.job_id]
         end = time.monotonic() + 60
-        while tab._poll(job_id)[tab.finished] != job_id:
+        while tab._poll(job_id, "")[tab.finished] != job_id:
             assert time.monotonic() < end
             time.sleep(0.05)
         tab._show(job_id, MATCHED)
