@@ -141,8 +141,9 @@ class Jobs:
         while not self._stop.wait(0.1):
             try:
                 self._step()
-            except OSError:
-                # A full disk or a folder removed by hand must not end the watch over other jobs.
+            except (OSError, psutil.Error):
+                # A full disk, a folder removed by hand, a process that has just gone: none may end
+                # the watch over other jobs.
                 _log.exception("cannot look after the jobs in %s", self.root)
 
     def _step(self) -> None:

@@ -241,6 +241,24 @@ def test_a_running_job_can_be_cancelled(journey: Journey, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_the_map_is_seen_while_the_prior_improves_it(journey: Journey) -> None:
+    page = journey.page
+    page.get_by_label("Method", exact=True).click()
+    page.get_by_role("option", name="diffumatch").click()
+    page.locator("#estimate").get_by_text("learned prior").wait_for()
+    page.get_by_role("button", name="Match", exact=True).click()
+    journey.status("optimisation")
+    page.locator("#fmap").get_by_text("as it is now").wait_for()
+    shown = page.locator("#fmap img").get_attribute("src")
+    journey.wait_until(
+        lambda: page.locator("#fmap img").get_attribute("src") != shown, "the next picture"
+    )
+    journey.status("done")
+    page.locator("#fmap").get_by_text("final map").wait_for()
+    journey.check_clean()
+
+
+@pytest.mark.slow
 def test_linked_cameras_turn_together(journey: Journey) -> None:
     page = journey.page
     journey.see_two_shapes()
