@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import signal
 import sys
 import threading
 import time
@@ -47,6 +49,13 @@ def work(folder: Path, main: Callable[[Sequence[str]], int]) -> int:
     return code
 
 
+def explain_crashes() -> None:
+    """Write the stacks of all threads to log.txt on a crash, and whenever SIGUSR1 asks for them."""
+    faulthandler.enable()
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1)
+
+
 def _claim(folder: Path) -> bool:
     """Write started.json; False if another process has it already."""
     me = psutil.Process()
@@ -83,6 +92,7 @@ def _reported_error(folder: Path) -> Geo3dError:
 
 
 if __name__ == "__main__":
+    explain_crashes()
     from apps.cli import main as command_line
 
     sys.exit(work(Path(sys.argv[1]), command_line))

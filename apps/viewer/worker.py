@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from apps.job_files import read_job, run_folder
-from apps.job_worker import work
+from apps.job_worker import explain_crashes, work
 from apps.viewer.match_result import read_map, read_shapes
 from geo3d.errors import Geo3dError
 from geo3d.files import atomic_path, atomic_write_json
@@ -55,5 +55,6 @@ def measure(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    explain_crashes()
     job_folder = Path(sys.argv[1])
     sys.exit(work(job_folder, lambda argv: run_and_measure(job_folder, argv)))

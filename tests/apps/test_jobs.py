@@ -25,8 +25,9 @@ WORKER = """
 import json, os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from apps.job_worker import work
+from apps.job_worker import explain_crashes, work
 
+explain_crashes()
 folder = Path(sys.argv[2])
 
 def main(argv):
@@ -159,6 +160,34 @@ def test_the_queue_keeps_its_order_and_a_queued_job_can_be_cancelled(
     jobs.cancel(first.id)
     assert _ended(jobs, third).state == "done"
     assert [job.id for job in jobs.all()] == [third.id, second.id, first.id]
+
+
+def test_a_vanished_process_does_not_end_the_watch(
+    make: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, step, failures = make(), Jobs._step, []
+
+    def fail_first(self: Jobs) -> None:
+        if not failures:
+            failures.append(1)
+            raise psutil.NoSuchProcess(1)
+        step(self)
+
+    monkeypatch.setattr(Jobs, "_step", fail_first)
+    _until(lambda: bool(failures))
+    assert _ended(jobs, _submit(jobs, "fine")).state == "done"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal here")
+def test_a_job_that_stands_still_tells_where(make: Callable[..., Jobs]) -> None:
+    jobs = make()
+    job = _submit(jobs, "polite")
+    _until(lambda: bool(jobs.get(job.id).progress))
+    record = read_json(job.folder / "started.json")
+    assert record is not None
+    os.kill(record["pid"], signal.SIGUSR1)
+    _until(lambda: " in main" in (job.folder / "log.txt").read_text())
+    assert jobs.get(job.id).state == "running"
 
 
 def test_cancelling_a_job_that_ended_changes_nothing(make: Callable[..., Jobs]) -> None:

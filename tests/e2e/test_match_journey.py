@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,15 +79,22 @@ class Journey:
             self.page.wait_for_timeout(100)
 
     def report(self, said: str) -> str:
-        """Return what the page says and what the jobs' files say, each with its age."""
+        """Return what the page and the jobs' files say, and where the jobs' processes are."""
         told = [f"the page: {said}", f"its errors: {self.errors}", f"load: {os.getloadavg()}"]
         for folder in sorted(self.runs.glob("jobs/*/")):
-            told.append(f"{folder.name}: processes {_processes_of(folder)}")
+            processes = _processes_of(folder)
+            for process in processes:
+                process.send_signal(signal.SIGUSR1)  # asks for its stacks, see apps.job_worker
+            self.page.wait_for_timeout(2000 if processes else 0)
+            told.append(f"{folder.name}: processes {processes}")
             names = ("started.json", "heartbeat", "cancel", "ended.json", "log.txt")
-            for path in (*(folder / name for name in names), *folder.glob("run/*/*/*.json*")):
+            for path in (
+                *(folder / name for name in names),
+                *folder.glob("run/*/*/progress.jsonl"),
+            ):
                 if path.is_file():
                     aged = f"{time.time() - path.stat().st_mtime:.1f} s old"
-                    told.append(f"  {path.name} ({aged}): {path.read_text()[-1500:]}")
+                    told.append(f"  {path.name} ({aged}): {path.read_text()[-2000:]}")
         return "\n".join(told)
 
     def pixels(self, side: str) -> np.ndarray:
