@@ -61,6 +61,10 @@ class EvaluationConfig:
     """Seconds after which a pair is stopped and recorded as failed."""
     save_maps: bool = False
     """Write each map as text, one 0-based source vertex per target vertex."""
+    random_rotations: bool = False
+    """Whether every shape is turned at random first (seed: ``pair_seed`` and its name)."""
+    ablation: bool = False
+    """Whether all methods of `shape_matching.ablation` are evaluated, not only ``method``."""
     worst: int = 6
     """Pairs shown in the gallery of the worst."""
     match: MatchConfig = field(default_factory=MatchConfig)
@@ -115,6 +119,7 @@ def evaluate(
         config.device,
         config.geodesics,
         cache_dir() / "geodesics" if config.cache_geodesics else None,
+        config.pair_seed if config.random_rotations else None,
     )
     if todo:
         _run_pairs(store, pairs, todo, setup, config, progress)
@@ -175,6 +180,7 @@ def _identity(dataset: Dataset, config: EvaluationConfig, protocol: str) -> dict
         "method": config.method,
         "device": config.device,
         "geodesics": config.geodesics,
+        "rotation_seed": config.pair_seed if config.random_rotations else None,
         "shared_ground_truth": dataset.shared_ground_truth,
         "match": config_to_dict(config.match),
     }

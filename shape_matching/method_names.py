@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 METHOD_HINTS: Mapping[str, str] = {
     "axiomatic": "no training: many starts, chosen without ground truth, then refined",
-    "diffumatch": "the same, then improved for this pair by a learned prior of maps, slower",
+    "diffumatch": "as axiomatic, then improved for this pair by a learned prior of maps, slower",
     "zoomout": "one start, then ZoomOut: the usual baseline",
     "nearest": "nearest neighbours, for shapes that are already aligned",
 }

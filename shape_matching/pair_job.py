@@ -9,14 +9,16 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
+from scipy.spatial.transform import Rotation
 
 from geo3d.errors import ConfigError
+from geo3d.mesh.mesh import Mesh
 from geo3d.progress import ignore_progress
 from shape_matching.datasets import Dataset, ShapeRecord
 from shape_matching.pair_truth import pair_truth
@@ -41,6 +43,8 @@ class JobSetup:
     """Where a named method computes; a callable decides for itself."""
     geodesics: GeodesicKind = "heat"
     geodesic_cache: Path | None = None
+    rotation_seed: int | None = None
+    """Seed of random rotations of both shapes before matching; None leaves them as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +80,11 @@ def make_pair_job(setup: JobSetup) -> Callable[[Pair], PairResult]:
         # Ground truth first: a pair that cannot be scored need not be matched.
         truth = pair_truth(setup.dataset, source, target)
         wall, cpu = time.perf_counter(), time.process_time()
-        found = method(source.mesh, target.mesh, setup.config, progress=ignore_progress)
+        shapes = (
+            shape_as_seen(record.mesh, setup.rotation_seed, side)
+            for side, record in enumerate((source, target))
+        )
+        found = method(*shapes, setup.config, progress=ignore_progress)
         matched = time.perf_counter()
         seconds = {"match": matched - wall, "match_cpu": time.process_time() - cpu}
         p2p_21 = _whole_numbers(found.p2p_21)
@@ -89,6 +97,14 @@ def make_pair_job(setup: JobSetup) -> Callable[[Pair], PairResult]:
         return PairResult(values, p2p_21.astype(np.int32), errors.astype(np.float32), seconds)
 
     return run
+
+
+def shape_as_seen(mesh: Mesh, seed: int | None, side: int) -> Mesh:
+    """Return the mesh turned at random: by its name, the seed and its side of the pair."""
+    if seed is None:
+        return mesh
+    rng = np.random.default_rng([seed, side, *mesh.name.encode()])
+    return replace(mesh, vertices=mesh.vertices @ Rotation.random(rng=rng).as_matrix().T)
 
 
 def find_method(name: str) -> Method:

@@ -3,6 +3,8 @@
   geo3d evaluate --data DIR                           protocol chosen by the folder's content
   geo3d evaluate --data DIR --protocol faust_r --workers 2
   geo3d evaluate --data DIR --pairs my_pairs.txt      "SOURCE TARGET" per line
+  geo3d evaluate --data DIR --method diffumatch --random-rotations
+  geo3d evaluate --data DIR --ablation                what each part of the method is worth
   geo3d evaluate --resume runs/evaluate/RUN           go on after an interruption
 
 DIR holds *.npz shapes (or folders of them), or off/ with meshes and corres/ with .vts files.
@@ -52,6 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save-maps", action="store_true", default=None, help="write every map as text"
     )
+    parser.add_argument(
+        "--random-rotations",
+        action="store_true",
+        default=None,
+        help="turn every shape at random before matching",
+    )
+    parser.add_argument(
+        "--ablation",
+        action="store_true",
+        default=None,
+        help="all methods of the ablation on the same pairs, in one table",
+    )
     parser.add_argument("--worst", metavar="N", type=int, help="pairs in the gallery (default 6)")
     add_common(parser, "config", "preset", "set", "seed", "device", "out", "resume")
     add_common(parser, "json", "quiet")
@@ -82,7 +96,8 @@ def _start(args: argparse.Namespace) -> Run:
     _dataset_and_pairs(config)
     find_method(config.method)
     inputs = [config.data, *([config.pairs] if config.pairs else [])]
-    name = f"{Path(config.data).resolve().name}-{config.method}"
+    what = "ablation" if config.ablation else config.method
+    name = f"{Path(config.data).resolve().name}-{what}"
     return start_run("evaluate", name, config, args.out, config.match.seed, args.device, inputs)
 
 
@@ -109,7 +124,7 @@ def _settings(args: argparse.Namespace) -> EvaluationConfig:
     match = with_seed(load_config(MatchConfig, args.config, args.preset, args.set), args.seed)
     names = (
         "data protocol pairs max_pairs pair_seed method device workers pair_timeout geodesics "
-        "cache_geodesics shared_ground_truth save_maps worst"
+        "cache_geodesics shared_ground_truth save_maps worst random_rotations ablation"
     ).split()
     given: dict[str, Any] = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
     given.setdefault("workers", min(8, available_cores()))
@@ -133,10 +148,17 @@ def _dataset_and_pairs(config: EvaluationConfig) -> tuple[Any, str, list[tuple[s
 
 def _evaluate(run_folder: Run, config: EvaluationConfig, quiet: bool) -> None:
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
+    from shape_matching.ablation import run_ablation
     from shape_matching.evaluate import evaluate
 
     dataset, protocol, pairs = _dataset_and_pairs(config)
     progress = chain(cancel_listener(run_folder), tqdm_listener(disable=quiet))
+    if config.ablation:
+        rows = run_ablation(
+            dataset, pairs, config, run_folder.outputs, protocol=protocol, progress=progress
+        )
+        run_folder.finish({"ablation": rows})
+        return
     summary = evaluate(
         dataset,
         pairs,
@@ -150,8 +172,15 @@ def _evaluate(run_folder: Run, config: EvaluationConfig, quiet: bool) -> None:
 
 
 def _show(run_folder: Run, args: argparse.Namespace) -> int:
+    from shape_matching.ablation import format_ablation
     from shape_matching.report import format_summary
 
+    table = run_folder.outputs / "ablation.json"
+    if table.exists():
+        rows = json.loads(table.read_text(encoding="utf-8"))
+        text = f"{format_ablation(rows)}\n  tables: {run_folder.path}"
+        emit(args, {"ablation": rows, "run": str(run_folder.path)}, text)
+        return 0 if any(row["scored"] for row in rows) else 5
     read = {
         name: json.loads((run_folder.outputs / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("summary", "timings")

@@ -32,6 +32,8 @@ SCORES = {
     "orientation": "1 where the map keeps inside and outside apart, -1 for a mirror image",
     "residual": "How far matched points are apart in the spectral embedding; lower is better",
     "coverage": "Share of sampled source points that some target point is sent to",
+    "roughness": "How much the map stretches neighbouring points apart; lower is smoother",
+    "curvature": "How alike the curvature of matched points is; at most 1",
     "lead": "How clearly the chosen start beats the next different one",
 }
 """What the numbers of `geo3d match` mean."""

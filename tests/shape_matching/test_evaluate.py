@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from evaluation_helpers import make_spheres, nearest, noisy, troubled
 
 from geo3d.errors import Cancelled, ConfigError, InputError
 from shape_matching.datasets import open_dataset
 from shape_matching.evaluate import EvaluationConfig, evaluate
-from shape_matching.pair_job import JobSetup, find_method, make_pair_job
+from shape_matching.pair_job import JobSetup, find_method, make_pair_job, shape_as_seen
 from shape_matching.pool import Task, run_pool
 from shape_matching.protocols import protocol_pairs
 
@@ -225,3 +226,26 @@ def test_killed_three_times_and_resumed_is_equal(spheres: Path, tmp_path: Path) 
 def test_killed_twenty_times_and_resumed_is_equal(tmp_path: Path) -> None:
     data = make_spheres(tmp_path / "data", 9)
     kill_and_resume(data, tmp_path, kills=20, seed=1)
+
+
+def test_random_rotations_turn_both_shapes_and_are_repeatable(
+    spheres: Path, tmp_path: Path
+) -> None:
+    mesh = open_dataset(spheres).file("ball_0").load().mesh
+    first, again = shape_as_seen(mesh, 3, 0), shape_as_seen(mesh, 3, 0)
+    np.testing.assert_array_equal(first.vertices, again.vertices)
+    others = [shape_as_seen(mesh, seed, side) for seed, side in ((3, 1), (4, 0))]
+    for turned in (first, *others):
+        assert np.abs(turned.vertices - mesh.vertices).max() > 0.1
+        np.testing.assert_allclose(
+            turned.vertices @ turned.vertices.T, mesh.vertices @ mesh.vertices.T, atol=1e-6
+        )
+        assert (turned.faces == mesh.faces).all()
+    assert np.abs(first.vertices - others[0].vertices).max() > 0.1
+    assert shape_as_seen(mesh, None, 0) is mesh
+    # positions alone do not survive it, and the run remembers that it was asked for
+    straight = evaluated(spheres, tmp_path / "a")
+    turned = evaluated(spheres, tmp_path / "b", random_rotations=True)
+    assert straight["error"] == 0 < turned["error"]
+    with pytest.raises(InputError, match="evaluate.other_run"):
+        evaluated(spheres, tmp_path / "a", random_rotations=True)
