@@ -52,6 +52,8 @@ class MatchConfig:
     optimise: bool = False
     """Whether features are optimised for the pair between choice and refinement
     (`shape_matching.zero_shot`); what the method "diffumatch" adds."""
+    rounds: int = 2
+    """How often that is done, each time from the map of the time before."""
     prior: str = ""
     """File of the spectral prior; empty means the shipped one."""
     zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
@@ -60,7 +62,7 @@ class MatchConfig:
     """Seed of that optimisation's first weights and noise."""
 
     def __post_init__(self) -> None:
-        for name in ("k_final", "step_final", "n_samples", "n_hypotheses", "n_finalists"):
+        for name in ("k_final", "step_final", "n_samples", "n_hypotheses", "n_finalists", "rounds"):
             _require(getattr(self, name) >= 1, name, "at least 1")
         _require(self.k_final >= 20, "k_final", "at least 20")
         _require(bool(self.starts), "starts", "at least one family")

@@ -6,7 +6,6 @@ Notation as in `geo3d.spectral.fmap`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,11 +15,14 @@ from geo3d.errors import MeshError
 from geo3d.progress import ProgressCallback
 from geo3d.spectral.nearest import nearest
 from shape_matching.config import MatchConfig
+from shape_matching.coupled import refine_coupled
 from shape_matching.prepare import Prepared
 from shape_matching.prior import load_prior
 from shape_matching.starts import K_START
 from shape_matching.zero_shot import optimise
 
+K_BETWEEN = 80
+"""Size up to which a map is refined between two rounds."""
 OnMap = Callable[[str, Tensor], None]
 """Gets the name of a stage and fmap_12 (k2, k1) of that moment."""
 
@@ -39,15 +41,24 @@ def improved(
 ) -> tuple[Float[Tensor, "m m"], tuple[str, ...]]:
     """Return the map that `zero_shot.optimise` makes of it, of the size of the prior's maps.
 
-    Shapes too small for that keep their map; then there is a note.
+    Between two rounds the map is refined a little, so that the second sees better coordinates.
+    Shapes too small for all that keep their map; then there is a note.
     """
-    initial = fmap_12, _reverse(fmap_12, one, two)
-    try:
-        return _optimised(one, two, config, initial, progress, on_map), ()
-    except MeshError as error:
-        if error.code != "zero_shot.too_small":
-            raise
-        return fmap_12, (f"The map was not optimised: {error.message}",)
+    large = max(one.mesh.n_vertices, two.mesh.n_vertices) > config.refine_vertices
+    samples = (one.samples, two.samples) if large else None
+    for left in reversed(range(config.rounds)):
+        initial = fmap_12, _reverse(fmap_12, one, two)
+        try:
+            fmap_12 = _optimised(one, two, config, initial, progress, on_map)
+        except MeshError as error:
+            if error.code != "zero_shot.too_small":
+                raise
+            return fmap_12, (f"The map was not optimised: {error.message}",)
+        if left:
+            k = min(K_BETWEEN, one.basis.k, two.basis.k)
+            fmap_12 = refine_coupled(fmap_12, one, two, k, samples=samples, progress=progress)[0]
+            on_map("refined", fmap_12)
+    return fmap_12, ()
 
 
 def feature_map(
@@ -57,8 +68,7 @@ def feature_map(
 
     The leading part that all starts have in common.
     """
-    alike = replace(config, zero_shot=replace(config.zero_shot, input="xyz"))
-    fmap_12 = _optimised(one, two, alike, None, progress, on_map)
+    fmap_12 = _optimised(one, two, config, None, progress, on_map)
     return fmap_12[None, :K_START, :K_START]
 
 

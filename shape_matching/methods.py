@@ -31,6 +31,7 @@ from shape_matching.config import MatchConfig
 from shape_matching.correspondence import Correspondence, cycle_confidence
 from shape_matching.improve import OnMap, ignore_map
 from shape_matching.match import match
+from shape_matching.zero_shot_config import SINGLE
 
 Method = Callable[..., Correspondence]
 
@@ -78,9 +79,9 @@ def match_single(
     """Match from one start: feature optimisation on shapes that stand alike, then ZoomOut.
 
     Args:
-        changes: differences of ``config.zero_shot``.
+        changes: differences of ``config.zero_shot``, beside those of its preset "single".
     """
-    settings = replace(config.zero_shot, **changes)
+    settings = replace(config.zero_shot, **{**SINGLE, **changes})
     single = replace(config, starts=("features",), refinement="zoomout", zero_shot=settings)
     return match(source, target, single, **options)
 

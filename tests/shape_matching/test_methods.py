@@ -18,7 +18,9 @@ from shape_matching.config import MatchConfig
 from shape_matching.match import match
 from shape_matching.methods import METHODS, match_nearest, match_zoomout
 
-CONFIG = load_config(MatchConfig, preset="fast", overrides=["k_final=40", "starts=[frames]"])
+CONFIG = load_config(
+    MatchConfig, preset="fast", overrides=["k_final=40", "starts=[frames]", "rounds=1"]
+)
 
 
 def test_the_default_method_is_match() -> None:
@@ -26,7 +28,13 @@ def test_the_default_method_is_match() -> None:
     assert {"axiomatic", "zoomout", "nearest"} <= METHODS.keys()
 
 
-@pytest.mark.parametrize("name", METHODS)
+LONG = {"zero-shot-proper", "zero-shot-released", "zero-shot"}
+"""Eighty steps of optimisation each; "mask-only" and "diffumatch" share their code."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in METHODS]
+)
 def test_every_method_maps_an_aligned_copy(name: str) -> None:
     source = bumpy_sphere(2)
     target, truth = permuted(moved(source, 2.0 * np.eye(3), 7.0))

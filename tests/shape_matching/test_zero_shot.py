@@ -233,7 +233,7 @@ def test_presets_are_the_published_settings() -> None:
     assert published.sds_form == "released" and published.patience == 0
     paper = load_config(ZeroShotConfig, preset="paper")
     assert (paper.mask_weight, paper.steps, paper.w_sds) == (1e-3, 1000, 0.1)
-    assert set(PRESETS) == {"cpu", "published", "paper"}
+    assert set(PRESETS) == {"cpu", "single", "published", "paper"}
 
 
 @pytest.mark.parametrize(
