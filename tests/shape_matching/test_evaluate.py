@@ -247,5 +247,5 @@ def test_random_rotations_turn_both_shapes_and_are_repeatable(
     straight = evaluated(spheres, tmp_path / "a")
     turned = evaluated(spheres, tmp_path / "b", random_rotations=True)
     assert straight["error"] == 0 < turned["error"]
-    with pytest.raises(InputError, match="evaluate.other_run"):
+    with pytest.raises(InputError, match=r"evaluate\.other_run"):
         evaluated(spheres, tmp_path / "a", random_rotations=True)
