@@ -83,6 +83,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "n_finalists": 3,
         "k_final": 100,
         "refine_vertices": 0,
+        "rounds": 1,
         "step_final": 10,
     },
     "accurate": {"refine_vertices": 20_000, "n_hypotheses": 48, "n_finalists": 10},

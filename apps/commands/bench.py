@@ -2,6 +2,7 @@
 
   geo3d bench spectral              basis, ZoomOut and match beside pyFM; then 1k to 100k vertices
   geo3d bench spectral --part scaling --max-vertices 20000
+  geo3d bench zero-shot             a pair with the prior, beside the published settings
   geo3d bench fuzz --cases 100000   mutated mesh files through the readers
 
 Seconds are medians; on a shared machine quote the ratios.
@@ -18,7 +19,7 @@ from apps.commands import add_common, emit
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``geo3d bench``."""
-    parser.add_argument("what", choices=("spectral", "fuzz"), help="what to measure")
+    parser.add_argument("what", choices=("spectral", "zero-shot", "fuzz"), help="what to measure")
     parser.add_argument("--part", choices=("all", "compare", "scaling"), default="all")
     parser.add_argument("--vertices", type=int, default=5_000, help="size compared with pyFM")
     parser.add_argument("--max-vertices", type=int, default=100_000, help="largest size of scaling")
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         progress = chain(
             cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json)
         )
-        tables = _fuzz(args, progress) if args.what == "fuzz" else _spectral(args, progress)
+        measure = {"spectral": _spectral, "zero-shot": _zero_shot, "fuzz": _fuzz}[args.what]
+        tables = measure(args, progress)
         run_folder.finish(tables)
     text = "\n\n".join(f"{name}\n{_table(rows)}" for name, rows in tables.items())
     emit(args, {**tables, "run": str(run_folder.path)}, f"{text}\n\nkept in {run_folder.path}")
@@ -55,6 +57,13 @@ def _spectral(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[st
         sizes = tuple(size for size in SIZES if size <= args.max_vertices)
         tables["cost of a match by size"] = scaling(sizes, args.seed, progress)
     return tables
+
+
+def _zero_shot(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+    from shape_matching.bench_zero_shot import bench_zero_shot
+
+    rows = bench_zero_shot(args.vertices, args.seed, progress=progress)
+    return {f"one pair, {args.vertices} vertices": rows}
 
 
 def _fuzz(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
