@@ -1,5 +1,7 @@
 """Match the shipped example creatures, measure the maps against their ground truth, draw them.
 
+The method is diffumatch, with the shipped prior.
+
 geo3d demo              one pair of each kind, about a minute
 geo3d demo --all        all 25 pairs
 """
@@ -74,14 +76,15 @@ def _match(
 
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
     from geo3d.render.previews import match_preview
-    from shape_matching.match import match
+    from shape_matching.methods import METHODS
     from shape_matching.pair_truth import pair_truth
     from shape_matching.scoring import SourceScorer
 
     source, target = (dataset.file(name).load() for name in pair)
     progress = chain(cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json))
     begun = time.perf_counter()
-    found = match(source.mesh, target.mesh, config, device=args.device, progress=progress)
+    method = METHODS["diffumatch"]
+    found = method(source.mesh, target.mesh, config, device=args.device, progress=progress)
     seconds = time.perf_counter() - begun
     truth = pair_truth(dataset, source, target)
     score, errors = SourceScorer(source.mesh).score(target.mesh, truth, found.p2p_21)

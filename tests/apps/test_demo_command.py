@@ -25,7 +25,7 @@ def test_one_pair_is_matched_measured_and_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "FEW", ("octopus3 octopus2",))
-    flags = ["--preset", "fast", "--set", "starts=[wks]", "--set", "k_final=40"]
+    flags = ["--preset", "fast", "--set", "starts=[wks]", "--set", "zero_shot.steps=3"]
     assert main(["demo", *flags, "--out", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     (row,) = found["pairs"]
