@@ -283,7 +283,8 @@ class _Training:
     def prior(self) -> Prior:
         """Return the average of the weights as a prior."""
         info = {
-            "training": config_to_dict(self.config),
+            # the folder's name says enough; where it lay is nobody else's business
+            "training": {**config_to_dict(self.config), "data": Path(self.config.data).name},
             "maps": self.settings["data"],
             "training_maps": len(self.train),
             "steps": self.state.step,
