@@ -182,6 +182,7 @@ def _pyfm_mesh(mesh: Mesh) -> Any:
 
 
 def scorer(source: Mesh, truth: np.ndarray) -> Score:
+    """Return a function that gives the mean error x100 of a vertex map p2p_21."""
     known = np.flatnonzero(truth >= 0)
     at = known[np.linspace(0, len(known) - 1, min(N_SCORED, len(known))).astype(int)]
     scorer = SourceScorer(source)
@@ -238,6 +239,7 @@ def _match_once(size: int, seed: int) -> dict[str, Any]:
 
 
 def peak_gib() -> float:
+    """Return the most memory this process has held so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # macOS counts bytes, Linux kibibytes
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
