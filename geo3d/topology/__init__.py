@@ -1,0 +1,1 @@
+"""Topology of masks and images: Betti numbers, persistence, skeletons, distances, metrics."""

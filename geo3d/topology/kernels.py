@@ -1,0 +1,170 @@
+"""The loops that numpy cannot do: compiled by numba on first use and cached beside the module.
+
+Grids arrive flattened and padded by one pixel on every side, so that a neighbour is a fixed step
+away and never outside.  `no_type_check` keeps run-time shape checks of the test suite away from
+functions that Python never runs.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+ABSENT = -1
+"""In `parent`: not reached yet."""
+
+
+@njit(cache=True)
+@no_type_check
+def find_root(parent: np.ndarray, node: int) -> int:
+    """Return the root of a node's tree and shorten the path to it."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@njit(cache=True)
+@no_type_check
+def merge_components(
+    order: np.ndarray, steps: np.ndarray, parent: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add pixels one by one; return where the components that die began, and where they ended.
+
+    The elder rule: where two components meet, the one that began later dies.  A pixel that joins a
+    component at once has no row.
+
+    Args:
+        order: padded indices of the pixels, in the order in which they appear.
+        steps: steps to the neighbours in the padded grid.
+        parent: `ABSENT` for pixels; padding is either absent too or points to index 0, one node
+            older than everything (the outside).  Changed in place.
+    """
+    age = np.full(parent.size, -1, dtype=np.int64)
+    began = np.empty(order.size, dtype=np.int64)
+    ended = np.empty(order.size, dtype=np.int64)
+    count = 0
+    for position in range(order.size):
+        pixel = order[position]
+        parent[pixel] = pixel
+        age[pixel] = position
+        root = pixel
+        for step in steps:
+            if parent[pixel + step] == ABSENT:
+                continue
+            other = find_root(parent, pixel + step)
+            if other == root:
+                continue
+            if age[other] < age[root]:
+                root, other = other, root
+            parent[other] = root
+            if other != pixel:
+                began[count] = other
+                ended[count] = pixel
+                count += 1
+    return began[:count].copy(), ended[:count].copy()
+
+
+@njit(cache=True)
+@no_type_check
+def joining_edges(ends: np.ndarray, n_nodes: int) -> np.ndarray:
+    """Say for each edge (m, 2) of a graph, taken in turn, whether it joins two components."""
+    parent = np.arange(n_nodes)
+    joins = np.zeros(ends.shape[0], dtype=np.bool_)
+    for edge in range(ends.shape[0]):
+        one = find_root(parent, ends[edge, 0])
+        two = find_root(parent, ends[edge, 1])
+        if one != two:
+            parent[one] = two
+            joins[edge] = True
+    return joins
+
+
+@njit(cache=True)
+@no_type_check
+def reduce_columns(columns: np.ndarray, n_rows: int) -> np.ndarray:
+    """Reduce a boundary matrix over Z/2 from the left; return the last row of each column, or -1.
+
+    Args:
+        columns: (m, 4) row numbers of each column, descending.
+        n_rows: number of rows.
+    """
+    owner = np.full(n_rows, -1, dtype=np.int64)
+    start = np.zeros(columns.shape[0] + 1, dtype=np.int64)
+    kept = np.empty(max(16, 8 * columns.size), dtype=np.int64)
+    last = np.full(columns.shape[0], -1, dtype=np.int64)
+    for column in range(columns.shape[0]):
+        work = columns[column].copy()
+        while work.size and owner[work[0]] >= 0:
+            other = owner[work[0]]
+            work = _sum_mod_2(work, kept[start[other] : start[other + 1]])
+        end = start[column] + work.size
+        if end > kept.size:
+            grown = np.empty(2 * end, dtype=np.int64)
+            grown[: start[column]] = kept[: start[column]]
+            kept = grown
+        kept[start[column] : end] = work
+        start[column + 1] = end
+        if work.size:
+            last[column] = work[0]
+            owner[work[0]] = column
+    return last
+
+
+@njit(cache=True)
+@no_type_check
+def _sum_mod_2(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Merge two descending lists; what is in both vanishes."""
+    merged = np.empty(one.size + two.size, dtype=np.int64)
+    i = j = count = 0
+    while i < one.size or j < two.size:
+        if j == two.size or (i < one.size and one[i] > two[j]):
+            merged[count] = one[i]
+            i += 1
+        elif i == one.size or two[j] > one[i]:
+            merged[count] = two[j]
+            j += 1
+        else:
+            i += 1
+            j += 1
+            continue
+        count += 1
+    return merged[:count].copy()
+
+
+@njit(cache=True)
+@no_type_check
+def thin_in_place(mask: np.ndarray, iterations: int) -> None:
+    """Thin a (h, w) mask with a border of zeros; see `geo3d.topology.skeleton.thin`."""
+    height, width = mask.shape
+    is_end = np.zeros(mask.shape, dtype=np.bool_)
+    for _ in range(iterations):
+        for i in range(1, height - 1):
+            for j in range(1, width - 1):
+                around = 0
+                for a in range(-1, 2):
+                    for b in range(-1, 2):
+                        around += mask[i + a, j + b]
+                is_end[i, j] = around <= 2
+        for field in range(4):
+            for i in range(1 + (1 + field) % 2, height - 1, 2):
+                for j in range(1 + (1 + field // 2) % 2, width - 1, 2):
+                    if mask[i, j] and not is_end[i, j] and _is_simple(mask, i, j):
+                        mask[i, j] = 0
+
+
+@njit(cache=True)
+@no_type_check
+def _is_simple(mask: np.ndarray, i: int, j: int) -> bool:
+    """Say whether removing a pixel keeps the topology: one run of background sides."""
+    sides = 0
+    corners = 0
+    for a, b in ((-1, 0), (0, 1), (1, 0), (0, -1)):
+        if mask[i + a, j + b] == 0:
+            sides += 1
+            # The next side clockwise is (b, -a).
+            if mask[i + b, j - a] == 0 and mask[i + a + b, j + b - a] == 0:
+                corners += 1
+    return sides - corners == 1

@@ -1,0 +1,166 @@
+"""Metrics of a predicted mask P against a true mask T: overlap, distance, topology, skeletons.
+
+Every metric takes two masks of one class and shape, 2D or 3D, and gives one number.
+
+* Dice: 2 |P and T| / (|P| + |T|).
+* HD95, two definitions from the distances of each mask's surface pixels to the other surface:
+  "medpy" pools both lists and takes the 95th percentile; "monai" takes the percentile of each list
+  and then the larger one.
+* Betti errors: |b_k(P) - b_k(T)| for each dimension k, on the whole mask ("global") or averaged
+  over tiles ("local").
+* clDice (Shit et al. 2021): harmonic mean of the part of T's skeleton inside P and of P's inside T.
+
+Empty masks.  Both empty: Dice 1, HD95 0, clDice 1.  One empty: Dice 0, clDice 0, HD95 the diagonal
+of the array, the largest distance there can be.  An empty mask has no component.  ``compat=True``
+gives the published code's numbers instead: HD95 `MISSING` for an empty prediction (its tables put
+the diagonal), one component in an empty mask, clDice NaN where nothing is covered.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool
+
+from geo3d.errors import ConfigError, InputError, ShapeError
+from geo3d.topology.betti import betti_numbers
+from geo3d.topology.distance import surface_distances
+from geo3d.topology.grids import Pixels, as_mask
+from geo3d.topology.skeleton import hard_skeleton
+
+MISSING = 9_999_999.0
+"""The published code's HD95 of an empty prediction."""
+
+# Unequal shapes are reported by the functions, so the annotation does not name the axes.
+Mask = np.ndarray
+HausdorffDefinition = Literal["medpy", "monai"]
+
+
+def dice(predicted: Mask, true: Mask) -> float:
+    """Return the Dice overlap in [0, 1].
+
+    Raises:
+        ShapeError: "topology.bad_dimensions", "topology.not_a_mask", "topology.unequal_shapes".
+    """
+    one, two = _pair(predicted, true)
+    total = np.count_nonzero(one) + np.count_nonzero(two)
+    return 2 * np.count_nonzero(one & two) / total if total else 1.0
+
+
+def hausdorff_95(
+    predicted: Mask, true: Mask, definition: HausdorffDefinition = "medpy", *, compat: bool = False
+) -> float:
+    """Return the 95th percentile of surface distances, in pixels.
+
+    Raises:
+        ShapeError: as `dice`.
+        InputError: "topology.empty_truth" with ``compat``, where the published code fails.
+        ConfigError: "topology.unknown_definition".
+    """
+    one, two = _pair(predicted, true)
+    check_definition(definition)
+    if compat and not two.any():
+        raise InputError(
+            "topology.empty_truth",
+            "The published HD95 is undefined for an empty true mask.",
+            "Leave compat off: then the rule for empty masks applies.",
+        )
+    if not (one.any() and two.any()):
+        return _hausdorff_of_empty(one, two, compat)
+    there, back = surface_distances(one, two), surface_distances(two, one)
+    if definition == "medpy":
+        return float(np.percentile(np.concatenate([there, back]), 95))
+    return float(max(np.percentile(there, 95), np.percentile(back, 95)))
+
+
+def check_definition(definition: str) -> None:
+    """Refuse an unknown definition of HD95 (code "topology.unknown_definition")."""
+    if definition not in ("medpy", "monai"):
+        raise ConfigError(
+            "topology.unknown_definition",
+            f"There is no definition of HD95 called {definition!r}.",
+            "Known: medpy, monai.",
+        )
+
+
+def betti_errors(
+    predicted: Mask, true: Mask, pixels: Pixels = "cells", *, compat: bool = False
+) -> tuple[int, ...]:
+    """Return the global errors, one per dimension.
+
+    Raises:
+        ShapeError: as `dice`.
+        ConfigError: "topology.unknown_pixels".
+    """
+    found, wanted = (
+        betti_numbers(mask, pixels, empty_is_one=compat) for mask in _pair(predicted, true)
+    )
+    return tuple(abs(a - b) for a, b in zip(found, wanted, strict=True))
+
+
+def local_betti_errors(
+    predicted: Mask,
+    true: Mask,
+    tile: int = 128,
+    pixels: Pixels = "cells",
+    *,
+    compat: bool = False,
+) -> tuple[float, ...]:
+    """Return the errors per dimension, averaged over tiles of ``tile`` pixels that do not overlap.
+
+    Tiles at the far end of an axis are smaller where ``tile`` does not divide its length.
+
+    Raises:
+        ShapeError: as `dice`.
+        ConfigError: "topology.bad_tile", "topology.unknown_pixels".
+    """
+    one, two = _pair(predicted, true)
+    if tile < 1:
+        raise ConfigError("topology.bad_tile", f"A tile of {tile} pixels.", "Give 1 or more.")
+    counts = [math.ceil(n / tile) for n in one.shape]
+    errors = []
+    for corner in np.ndindex(*counts):
+        box = tuple(slice(i * tile, (i + 1) * tile) for i in corner)
+        errors.append(betti_errors(one[box], two[box], pixels, compat=compat))
+    return tuple(float(mean) for mean in np.mean(errors, axis=0))
+
+
+def cl_dice(predicted: Mask, true: Mask, *, compat: bool = False) -> float:
+    """Return the centre-line Dice in [0, 1], or NaN with ``compat`` where nothing is covered.
+
+    Raises:
+        ShapeError: as `dice`.
+    """
+    one, two = _pair(predicted, true)
+    if not compat and not (one.any() and two.any()):
+        return float(one.any() == two.any())
+    parts = [_covered(hard_skeleton(two), one), _covered(hard_skeleton(one), two)]
+    if not compat and sum(parts) == 0:
+        return 0.0
+    return float(2 * parts[0] * parts[1] / sum(parts)) if sum(parts) != 0 else math.nan
+
+
+def _covered(skeleton: Bool[np.ndarray, "*space"], mask: Bool[np.ndarray, "*space"]) -> float:
+    total = np.count_nonzero(skeleton)
+    return np.count_nonzero(skeleton & mask) / total if total else math.nan
+
+
+def _hausdorff_of_empty(one: np.ndarray, two: np.ndarray, compat: bool) -> float:
+    if compat:
+        return MISSING
+    if not one.any() and not two.any():
+        return 0.0
+    return math.sqrt(sum((n - 1) ** 2 for n in one.shape))
+
+
+def _pair(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    one, two = as_mask(predicted), as_mask(true)
+    if one.shape != two.shape:
+        raise ShapeError(
+            "topology.unequal_shapes",
+            f"The masks have different shapes, {one.shape} and {two.shape}.",
+            "Compare masks of one picture at one size.",
+        )
+    return one, two

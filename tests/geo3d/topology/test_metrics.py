@@ -1,0 +1,129 @@
+"""Metrics: hand-worked pairs, brute force, symmetry, the rules of empty masks, errors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from geo3d.errors import ConfigError, InputError, ShapeError
+from geo3d.topology.distance import surface
+from geo3d.topology.metrics import (
+    MISSING,
+    betti_errors,
+    check_definition,
+    cl_dice,
+    dice,
+    hausdorff_95,
+    local_betti_errors,
+)
+
+EMPTY = np.zeros((4, 5), dtype=bool)
+
+
+def random_mask(seed: int, shape: tuple[int, ...] = (20, 30)) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape) < 0.4
+
+
+def dots(*columns: int) -> np.ndarray:
+    mask = np.zeros((1, 41), dtype=bool)
+    mask[0, list(columns)] = True
+    return mask
+
+
+def test_dice_by_hand() -> None:
+    assert dice(dots(0, 2, 4), dots(2)) == pytest.approx(0.5)
+    assert dice(random_mask(0), random_mask(0)) == 1
+
+
+def test_the_two_definitions_of_hd95_by_hand() -> None:
+    one, two = dots(0, 10), dots(0)
+    # There: 0 and 10; back: 0.  Pooled 0, 0, 10.
+    assert hausdorff_95(one, two) == pytest.approx(9)
+    assert hausdorff_95(one, two, "monai") == pytest.approx(9.5)
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (6, 7, 8)])
+def test_hd95_from_all_pairs(shape: tuple[int, ...]) -> None:
+    one, two = random_mask(1, shape), random_mask(2, shape)
+    a, b = np.argwhere(surface(one)), np.argwhere(surface(two))
+    distances = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
+    there, back = distances.min(1), distances.min(0)
+    pooled = np.percentile(np.concatenate([there, back]), 95)
+    larger = max(np.percentile(there, 95), np.percentile(back, 95))
+    assert hausdorff_95(one, two) == pytest.approx(pooled)
+    assert hausdorff_95(one, two, "monai") == pytest.approx(larger)
+
+
+def test_betti_errors_by_hand() -> None:
+    ring = np.ones((3, 3), dtype=bool)
+    ring[1, 1] = False
+    one = np.zeros((4, 8), dtype=bool)
+    two = one.copy()
+    one[:3, :3], two[:3, :3] = ring, True
+    two[0, 6] = True
+    assert betti_errors(one, two) == (1, 1)
+    assert local_betti_errors(one, two, 4) == (0.5, 0.5)
+    assert local_betti_errors(one, two, 5) == (0.5, 0.5)
+    assert local_betti_errors(one, two, 100) == (1, 1)
+    volume = np.pad(np.ones((1, 3, 3), dtype=bool), 1)
+    pierced = volume.copy()
+    pierced[1, 2, 2] = False
+    assert betti_errors(volume, pierced) == (0, 1, 0)
+
+
+def test_cl_dice_by_hand() -> None:
+    line = np.zeros((9, 20), dtype=bool)
+    line[4] = True
+    half = line.copy()
+    half[:, 10:] = False
+    # All of the half line lies in the line; half of the line lies in the half line.
+    assert cl_dice(half, line) == pytest.approx(2 * 0.5 / 1.5)
+    assert cl_dice(line, line) == 1
+    assert cl_dice(line, np.roll(line, 3, axis=0)) == 0
+
+
+def test_metrics_are_symmetric_and_follow_mirroring() -> None:
+    one, two = random_mask(3), random_mask(4)
+    for metric in (dice, hausdorff_95, betti_errors, cl_dice):
+        assert metric(one, two) == pytest.approx(metric(two, one))
+    for metric in (dice, hausdorff_95, betti_errors):
+        assert metric(one, two) == pytest.approx(metric(one[:, ::-1], two[:, ::-1]))
+
+
+def test_both_masks_empty() -> None:
+    assert (dice(EMPTY, EMPTY), hausdorff_95(EMPTY, EMPTY), cl_dice(EMPTY, EMPTY)) == (1, 0, 1)
+    assert betti_errors(EMPTY, EMPTY) == (0, 0)
+
+
+def test_one_mask_empty() -> None:
+    for one, two in ((EMPTY, ~EMPTY), (~EMPTY, EMPTY)):
+        assert (dice(one, two), cl_dice(one, two)) == (0, 0)
+        assert hausdorff_95(one, two) == hausdorff_95(one, two, "monai") == 5
+        assert betti_errors(one, two) == (1, 0)
+
+
+def test_the_published_rules_of_empty_masks() -> None:
+    assert hausdorff_95(EMPTY, ~EMPTY, compat=True) == MISSING
+    assert betti_errors(EMPTY, ~EMPTY, compat=True) == (0, 0)
+    assert local_betti_errors(EMPTY, ~EMPTY, 2, compat=True) == (0, 0)
+    assert math.isnan(cl_dice(EMPTY, ~EMPTY, compat=True))
+    with pytest.raises(InputError, match="empty_truth"):
+        hausdorff_95(~EMPTY, EMPTY, compat=True)
+
+
+def test_errors() -> None:
+    with pytest.raises(ShapeError, match="unequal_shapes"):
+        dice(EMPTY, EMPTY.T)
+    with pytest.raises(ShapeError, match="not_a_mask"):
+        cl_dice(EMPTY, np.full((4, 5), 255))
+    with pytest.raises(ShapeError, match="bad_dimensions"):
+        betti_errors(EMPTY[0], EMPTY[0])
+    with pytest.raises(ConfigError, match="bad_tile"):
+        local_betti_errors(EMPTY, EMPTY, 0)
+
+
+def test_unknown_definition() -> None:
+    with pytest.raises(ConfigError, match="unknown_definition"):
+        check_definition("mine")
