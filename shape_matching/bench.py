@@ -108,18 +108,21 @@ def _compare_pair(
 ) -> list[dict[str, Any]]:
     one, two = normalized(source), normalized(target)
     score = scorer(one, truth)
-    # samples in the refinement, as in the compared ZoomOut
-    config = MatchConfig(k_final=K_FINAL, refine_vertices=0, cache=False)
+    like = MatchConfig(k_final=K_FINAL, refinement="zoomout", cache=False)
+    coupled = MatchConfig(k_final=K_FINAL, refine_vertices=0, cache=False)
     return [
         _compare_basis(one, two, repeats),
         *_compare_zoomout(one, two, truth, repeats, score),
-        _row(
-            "meshes to map, end to end",
-            repeats,
-            # new mesh objects, so that nothing is remembered from the run before
-            lambda: match(replace(source), replace(target), config, device="cpu").p2p_21,
-            lambda: _pyfm_match(one, two),
-            score,
+        *(
+            _row(
+                f"meshes to map, ending in {name}",
+                repeats,
+                # new mesh objects, so that nothing is remembered from the run before
+                lambda c=config: match(replace(source), replace(target), c, device="cpu").p2p_21,
+                lambda: _pyfm_match(one, two),
+                score,
+            )
+            for name, config in (("ZoomOut", like), ("coupled refinement", coupled))
         ),
     ]
 
