@@ -306,7 +306,7 @@ def test_a_symmetric_cloud_is_ambiguous_and_a_mesh_is_not() -> None:
 def test_progress_counts_up_within_stages(small: tuple[Mesh, Mesh, np.ndarray]) -> None:
     events: list[Mapping[str, Any]] = []
     match(small[0], small[1], SMALL, progress=events.append)
-    assert {"eigenbasis", "hypotheses", "ZoomOut"} <= {e["stage"] for e in events}
+    assert {"eigenbasis", "hypotheses", "coupled refinement"} <= {e["stage"] for e in events}
     for stage in {e["stage"] for e in events}:
         steps = [(e["step"], e["total"]) for e in events if e["stage"] == stage]
         assert steps == sorted(steps) and steps[-1][0] == steps[-1][1]
