@@ -2,7 +2,7 @@
 
 The method is diffumatch, with the shipped prior.
 
-geo3d demo              one pair of each kind, about a minute
+geo3d demo              one pair of each kind, about two minutes
 geo3d demo --all        all 25 pairs
 """
 
