@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo3d.errors import InputError
-from geo3d.mesh.operators import gradient_operators, tangent_frames
 from geo3d.spectral.descriptors import hks, unit_norm, wks
 from shape_matching.feature_network import Surface
 from shape_matching.prepare import Prepared
@@ -112,12 +111,7 @@ def _functions(shape: Prepared, name: str) -> Tensor:
 
 
 def _gradients(shape: Prepared, k: int) -> tuple[Tensor, Tensor] | None:
-    if shape.mesh.is_point_cloud:
-        return None
-    grad_x, grad_y = gradient_operators(shape.mesh, tangent_frames(shape.mesh))
-    evecs = shape.basis.evecs[:, :k].double().cpu().numpy()
-    x, y = (torch.from_numpy(grad @ evecs).to(shape.rows) for grad in (grad_x, grad_y))
-    return x, y
+    return None if shape.slopes is None else (shape.slopes[0][:, :k], shape.slopes[1][:, :k])
 
 
 def _least_squares(rows: Tensor) -> Tensor:
