@@ -11,7 +11,7 @@ from helpers import bumpy_sphere, icosphere, moved, permuted, rotation
 
 from geo3d.mesh.mesh import Mesh
 from geo3d.spectral.fmap import p2p_to_fmap
-from shape_matching.coupled import points_of, refine_coupled
+from shape_matching.coupled import _signs, points_of, refine_coupled
 from shape_matching.prepare import Prepared, prepare
 
 CPU = torch.device("cpu")
@@ -60,6 +60,21 @@ def test_mirror_images_and_faces_inside_out(pair: tuple[Mesh, Mesh, np.ndarray])
     mirrored = Mesh(target.vertices * [-1.0, 1, 1], inside_out.faces)
     assert recovered(source, inside_out, order) > 0.99
     assert recovered(source, mirrored, order) > 0.99
+
+
+def test_what_is_turned_inside_out_is_noticed(pair: tuple[Mesh, Mesh, np.ndarray]) -> None:
+    source, target, order = pair
+    inverse = torch.from_numpy(np.argsort(order))
+    maps = torch.from_numpy(order), inverse
+    one = points_of(ready(source))
+    flipped = target.faces[:, ::-1].copy()
+    cases = (
+        (target, (1.0, 1.0)),
+        (replace(target, faces=flipped), (-1.0, -1.0)),
+        (Mesh(target.vertices * [-1.0, 1, 1], flipped), (-1.0, 1.0)),
+    )
+    for shape, expected in cases:
+        assert _signs(maps, one, points_of(ready(shape)), 20) == expected
 
 
 def test_point_clouds_are_refined(pair: tuple[Mesh, Mesh, np.ndarray]) -> None:
