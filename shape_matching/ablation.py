@@ -1,6 +1,6 @@
 """What each part of a method is worth: several methods on the same pairs, one table.
 
-The rows follow the ablation of the paper (Pierson et al. 2025, section 5), then the multi-start
+The rows follow the ablation of the paper (Pierson et al. 2025), then the multi-start
 methods: what the search for a start is worth, and what optimisation and prior add to it.
 """
 
