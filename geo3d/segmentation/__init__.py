@@ -1,0 +1,1 @@
+"""Segmentation whose components and holes are right (TopoMortar)."""

@@ -1,0 +1,1 @@
+"""Losses that judge the topology of a segmentation."""
