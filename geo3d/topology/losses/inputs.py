@@ -1,0 +1,139 @@
+"""What every loss takes: raw scores and a target, checked and brought to one form.
+
+Notation: b batch, c classes (0 is the background), space (h, w) or (d, h, w).
+
+* `logits` (b, c, *space): any floating type.  Losses compute in float32 (float64 stays float64);
+  the gradient comes back in the type of the input.
+* `target`: whole-number labels (b, *space) or (b, 1, *space), or a soft target (b, c, *space) of
+  floating numbers that sum to one over the classes.  The type tells them apart: integers and
+  booleans are labels, floating numbers are soft unless their channel axis is 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from geo3d.errors import InputError
+
+SUM_TOLERANCE = 1e-2
+"""How far the classes of a soft target may be from one in sum (half precision is coarse)."""
+
+
+def check_inputs(
+    logits: Float[Tensor, "b c *space"], target: Shaped[Tensor, "..."], min_classes: int = 2
+) -> None:
+    """Refuse scores and targets that no loss can use.
+
+    Raises:
+        InputError: "loss.wrong_shape" for scores that are no batch of pictures or volumes;
+            "loss.not_finite" for NaN or infinite scores or soft targets; "loss.wrong_target" for
+            a target of another size or place, labels out of range, or soft classes not summing
+            to one.
+    """
+    shape = tuple(logits.shape)
+    if logits.ndim not in (4, 5) or shape[1] < min_classes or 0 in shape:
+        raise InputError(
+            "loss.wrong_shape",
+            f"Scores of shape {shape} are not a batch of pictures or volumes with classes.",
+            f"Give (b, c, h, w) or (b, c, d, h, w) with c of at least {min_classes}.",
+        )
+    _check_finite(logits, "scores")
+    if is_soft(target):
+        _check_soft(shape, target)
+    else:
+        _check_labels(shape, target, max(shape[1], 2))
+
+
+def is_soft(target: Shaped[Tensor, "..."]) -> bool:
+    """Say whether a target holds probabilities rather than labels."""
+    return target.is_floating_point() and target.ndim > 3 and target.shape[1] != 1
+
+
+def working(values: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return numbers in the type losses compute in: float64 stays, all else becomes float32."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def probabilities(logits: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+    """Return the softmax over classes."""
+    return torch.softmax(working(logits), dim=1)
+
+
+def one_hot(
+    target: Shaped[Tensor, "..."], logits: Float[Tensor, "b c *space"]
+) -> Float[Tensor, "b c *space"]:
+    """Return the target as one map per class of the scores; a soft target passes through."""
+    dtype = working(logits[:0]).dtype
+    if is_soft(target):
+        return target.to(dtype)
+    labels = hard_labels(target)
+    classes = torch.arange(logits.shape[1], device=labels.device)
+    steps = (-1, *(1 for _ in range(logits.ndim - 2)))
+    return (labels[:, None] == classes.view(steps)).to(dtype)
+
+
+def hard_labels(target: Shaped[Tensor, "..."]) -> Int64[Tensor, "b *space"]:
+    """Return the label of each pixel; of a soft target the most likely, the first if they tie."""
+    if is_soft(target):
+        return target.argmax(dim=1)
+    has_channel = target.ndim > 3 and target.shape[1] == 1
+    return (target[:, 0] if has_channel else target).long()
+
+
+def foreground_classes(logits: Float[Tensor, "b c *space"]) -> range:
+    """Return the numbers of all classes but the background."""
+    return range(1, logits.shape[1])
+
+
+def _check_soft(shape: tuple[int, ...], target: Tensor) -> None:
+    if tuple(target.shape) != shape:
+        raise _wrong_target(shape, target)
+    _check_finite(target, "soft target")
+    worst = (target.sum(dim=1, dtype=torch.float32) - 1).abs().max()
+    if target.min() < -SUM_TOLERANCE or worst > SUM_TOLERANCE:
+        raise InputError(
+            "loss.wrong_target",
+            "The classes of a soft target are not probabilities that sum to one.",
+            "Apply softmax first; give labels as integers.",
+        )
+
+
+def _check_labels(shape: tuple[int, ...], target: Tensor, n_classes: int) -> None:
+    flat = (shape[0], *shape[2:])
+    with_channel = (shape[0], 1, *shape[2:])
+    given = tuple(target.shape)
+    # Four axes, the second of them 1, is a picture with its channel, never a volume.
+    is_flat = given == flat and not (len(given) == 4 and given[1] == 1)
+    if not (is_flat or given == with_channel) or (is_flat and target.is_floating_point()):
+        raise _wrong_target(shape, target)
+    if target.dtype == torch.bool:
+        return
+    low, high = torch.aminmax(target)
+    # Written so that NaN is refused too.
+    fits = bool(low >= 0) and bool(high < n_classes)
+    if not fits or (target.is_floating_point() and not bool((target == target.round()).all())):
+        raise InputError(
+            "loss.wrong_target",
+            f"Labels run from {low.item()} to {high.item()} or are not whole numbers.",
+            f"Use 0 for the background and 1 to {n_classes - 1} for the classes.",
+        )
+
+
+def _wrong_target(shape: tuple[int, ...], target: Tensor) -> InputError:
+    return InputError(
+        "loss.wrong_target",
+        f"A {target.dtype} target of shape {tuple(target.shape)} does not fit scores of {shape}.",
+        "Give integer labels (b, *space) or (b, 1, *space), or floating (b, c, *space).",
+    )
+
+
+def _check_finite(values: Tensor, name: str) -> None:
+    low, high = torch.aminmax(values.detach())
+    if not (torch.isfinite(low) & torch.isfinite(high)):
+        raise InputError(
+            "loss.not_finite",
+            f"The {name} hold NaN or infinite numbers.",
+            "Lower the learning rate or look at what made them.",
+        )
