@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from golden import cases_topology
+from golden import cases_tables, cases_topology
 
 HERE = Path(__file__).parent
 SHARED = Path(os.environ.get("GEO3D_GOLDEN", HERE.parents[2] / "shared" / "golden"))
@@ -24,10 +24,13 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "loss_[!v]*.npz": cases_topology.check_loss_maps,
     "metrics_train_labels.csv": cases_topology.check_metrics_of_labels,
     "metrics_edge_cases.csv": cases_topology.check_edge_cases,
+    "reference_results.csv": cases_tables.check_published,
+    "reference_results_by_group.csv": cases_tables.check_by_group,
+    "reference_results_by_seed.csv": cases_tables.check_by_seed,
 }
 """Which function checks which file."""
 
-READ_WITH_ANOTHER = ("betti_masks.csv",)
+READ_WITH_ANOTHER = ("betti_masks.csv", "results")
 """Expected numbers that the check of another file reads."""
 
 LOSSES = (
@@ -44,7 +47,6 @@ SEGMENTATION = (
     "preprocess.json",
     "lr_schedule.json",
     "cpu_baseline.csv",
-    "reference_results*.csv",
 )
 """Cases of training and of the tables, which the product does not have yet."""
 
