@@ -22,7 +22,7 @@ SUM_TOLERANCE = 1e-2
 
 
 def check_inputs(
-    logits: Float[Tensor, "b c *space"], target: Shaped[Tensor, "..."], min_classes: int = 2
+    logits: Float[Tensor, "b c *space"], target: Shaped[Tensor, "*any"], min_classes: int = 2
 ) -> None:
     """Refuse scores and targets that no loss can use.
 
@@ -46,12 +46,12 @@ def check_inputs(
         _check_labels(shape, target, max(shape[1], 2))
 
 
-def is_soft(target: Shaped[Tensor, "..."]) -> bool:
+def is_soft(target: Shaped[Tensor, "*any"]) -> bool:
     """Say whether a target holds probabilities rather than labels."""
     return target.is_floating_point() and target.ndim > 3 and target.shape[1] != 1
 
 
-def working(values: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+def working(values: Shaped[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """Return numbers in the type losses compute in: float64 stays, all else becomes float32."""
     return values if values.dtype == torch.float64 else values.float()
 
@@ -62,7 +62,7 @@ def probabilities(logits: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *sp
 
 
 def one_hot(
-    target: Shaped[Tensor, "..."], logits: Float[Tensor, "b c *space"]
+    target: Shaped[Tensor, "*any"], logits: Float[Tensor, "b c *space"]
 ) -> Float[Tensor, "b c *space"]:
     """Return the target as one map per class of the scores; a soft target passes through."""
     dtype = working(logits[:0]).dtype
@@ -74,7 +74,7 @@ def one_hot(
     return (labels[:, None] == classes.view(steps)).to(dtype)
 
 
-def hard_labels(target: Shaped[Tensor, "..."]) -> Int64[Tensor, "b *space"]:
+def hard_labels(target: Shaped[Tensor, "*any"]) -> Int64[Tensor, "b *space"]:
     """Return the label of each pixel; of a soft target the most likely, the first if they tie."""
     if is_soft(target):
         return target.argmax(dim=1)

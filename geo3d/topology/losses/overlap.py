@@ -30,7 +30,7 @@ TINY = 1e-15
 
 def cross_entropy(
     logits: Float[Tensor, "b c *space"],
-    target: Shaped[Tensor, "..."],
+    target: Shaped[Tensor, "*any"],
     *,
     weights: Sequence[float] | None = None,
     compat: bool = False,
@@ -56,7 +56,7 @@ def cross_entropy(
 
 def dice_term(
     logits: Float[Tensor, "b c *space"],
-    target: Shaped[Tensor, "..."],
+    target: Shaped[Tensor, "*any"],
     *,
     weights: Sequence[float] | None = None,
     smooth: float = 1e-5,
@@ -77,7 +77,7 @@ def dice_term(
 
 def ce_dice_loss(
     logits: Float[Tensor, "b c *space"],
-    target: Shaped[Tensor, "..."],
+    target: Shaped[Tensor, "*any"],
     *,
     lambda_ce: float = 1.0,
     lambda_dice: float = 1.0,
@@ -95,7 +95,7 @@ def ce_dice_loss(
 
 
 def region_wise_loss(
-    logits: Float[Tensor, "b c *space"], target: Shaped[Tensor, "..."], *, compat: bool = False
+    logits: Float[Tensor, "b c *space"], target: Shaped[Tensor, "*any"], *, compat: bool = False
 ) -> Float[Tensor, ""]:
     """Return the mean of probability times region-wise map: far from the edge weighs more.
 
@@ -113,7 +113,7 @@ def region_wise_loss(
 
 
 def region_maps(
-    target: Shaped[Tensor, "..."], like: Float[Tensor, "b c *space"], *, compat: bool = False
+    target: Shaped[Tensor, "*any"], like: Float[Tensor, "b c *space"], *, compat: bool = False
 ) -> Float[Tensor, "b c *space"]:
     """Return the region-wise maps of every item and class, without gradient."""
     soft = is_soft(target)

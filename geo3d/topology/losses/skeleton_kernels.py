@@ -1,0 +1,163 @@
+"""One round of the soft skeleton and its gradient, compiled by numba.
+
+Notation: x the map of this round, e = erode(x) the map of the next, m = dilate(e), r = relu(x - m),
+s the skeleton so far; s' = s + relu(r - s r).  Arrays are (n, d, h, w) float32, d = 1 for pictures.
+
+Values and gradients are those of torch's pooling, ties included: of tied pixels in a window the
+first takes the gradient, of tied windows each takes half.  Positions beyond the border are clamped
+to it, which changes no minimum or maximum.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def erode_round(x: np.ndarray, e: np.ndarray, volume: bool) -> None:
+    """Write into e the minimum of x over the three-pixel lines along each axis."""
+    n, depth, height, width = x.shape
+    for i in range(n):
+        for z in range(depth):
+            for y in range(height):
+                here = x[i, z, y]
+                out = e[i, z, y]
+                above = x[i, z, max(y - 1, 0)]
+                below = x[i, z, min(y + 1, height - 1)]
+                for j in range(width):
+                    out[j] = min(here[j], min(above[j], below[j]))
+                if volume:
+                    front = x[i, max(z - 1, 0), y]
+                    back = x[i, min(z + 1, depth - 1), y]
+                    for j in range(width):
+                        out[j] = min(out[j], min(front[j], back[j]))
+                for j in range(1, width):
+                    out[j] = min(out[j], here[j - 1])
+                for j in range(width - 1):
+                    out[j] = min(out[j], here[j + 1])
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _dilate_row(e: np.ndarray, i: int, z: int, y: int, tall: np.ndarray, m: np.ndarray) -> None:
+    """Write into m one row of the maximum of e over the full neighbourhood; tall is scratch."""
+    _, depth, height, width = e.shape
+    tall[:] = e[i, z, y]
+    for a in range(max(z - 1, 0), min(z + 2, depth)):
+        for b in range(max(y - 1, 0), min(y + 2, height)):
+            row = e[i, a, b]
+            for j in range(width):
+                tall[j] = max(tall[j], row[j])
+    m[:] = tall
+    for j in range(1, width):
+        m[j] = max(m[j], tall[j - 1])
+    for j in range(width - 1):
+        m[j] = max(m[j], tall[j + 1])
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def grow_round(x: np.ndarray, e: np.ndarray, s: np.ndarray, grown: np.ndarray) -> None:
+    """Write s' into grown, which may be s itself."""
+    n, depth, height, width = x.shape
+    tall = np.empty(width, x.dtype)
+    m = np.empty(width, x.dtype)
+    zero = x.dtype.type(0)
+    for i in range(n):
+        for z in range(depth):
+            for y in range(height):
+                _dilate_row(e, i, z, y, tall, m)
+                here = x[i, z, y]
+                old = s[i, z, y]
+                new = grown[i, z, y]
+                for j in range(width):
+                    r = max(here[j] - m[j], zero)
+                    new[j] = old[j] + max(r - old[j] * r, zero)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def ungrow_round(
+    x: np.ndarray, e: np.ndarray, s: np.ndarray, grad_s: np.ndarray, grad_e: np.ndarray
+) -> np.ndarray:
+    """Return the direct gradient of x; turn that of s' into that of s, and add to that of e."""
+    n, depth, height, width = x.shape
+    tall = np.empty(width, x.dtype)
+    m = np.empty(width, x.dtype)
+    grad_x = np.zeros_like(x)
+    for i in range(n):
+        for z in range(depth):
+            for y in range(height):
+                _dilate_row(e, i, z, y, tall, m)
+                for j in range(width):
+                    r = x[i, z, y, j] - m[j]
+                    old = s[i, z, y, j]
+                    if r <= 0 or r - old * r <= 0:
+                        continue
+                    g = grad_s[i, z, y, j]
+                    grad_s[i, z, y, j] = g - g * r
+                    g -= g * old
+                    grad_x[i, z, y, j] = g
+                    a, b, c = _first_equal(e, i, z, y, j, m[j])
+                    grad_e[i, a, b, c] -= g
+    return grad_x
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _first_equal(
+    e: np.ndarray, i: int, z: int, y: int, j: int, value: float
+) -> tuple[int, int, int]:
+    """Return the first place around a pixel that holds a value."""
+    _, depth, height, width = e.shape
+    for a in range(max(z - 1, 0), min(z + 2, depth)):
+        for b in range(max(y - 1, 0), min(y + 2, height)):
+            for c in range(max(j - 1, 0), min(j + 2, width)):
+                if e[i, a, b, c] == value:
+                    return a, b, c
+    return z, y, j
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def unerode_round(x: np.ndarray, grad_e: np.ndarray, grad_x: np.ndarray, volume: bool) -> None:
+    """Add to the gradient of x what comes through e = erode(x)."""
+    n, depth, height, width = x.shape
+    for i in range(n):
+        for z in range(depth):
+            for y in range(height):
+                for j in range(width):
+                    g = grad_e[i, z, y, j]
+                    if g == 0:
+                        continue
+                    a = b = c = -1
+                    if volume:
+                        for k in range(max(z - 1, 0), min(z + 2, depth)):
+                            if a < 0 or x[i, k, y, j] < x[i, a, y, j]:
+                                a = k
+                    for k in range(max(y - 1, 0), min(y + 2, height)):
+                        if b < 0 or x[i, z, k, j] < x[i, z, b, j]:
+                            b = k
+                    for k in range(max(j - 1, 0), min(j + 2, width)):
+                        if c < 0 or x[i, z, y, k] < x[i, z, y, c]:
+                            c = k
+                    lowest = x[i, z, b, j]
+                    share_a = share_b = x.dtype.type(0)
+                    if volume and x[i, a, y, j] <= lowest:
+                        share_a = g if x[i, a, y, j] < lowest else g / 2
+                        lowest = x[i, a, y, j]
+                    share_b = g - share_a
+                    if x[i, z, y, c] < lowest:
+                        share_a = share_b = x.dtype.type(0)
+                        grad_x[i, z, y, c] += g
+                    elif x[i, z, y, c] == lowest:
+                        share_a /= 2
+                        share_b /= 2
+                        grad_x[i, z, y, c] += g / 2
+                    grad_x[i, z, b, j] += share_b
+                    if volume:
+                        grad_x[i, a, y, j] += share_a
