@@ -1,0 +1,93 @@
+"""The ten random changes of the published training, each with random numbers of its own.
+
+All of them are MONAI's; this module says which, in which order and with which parameters, and how
+they are seeded.  The published code seeds every transform with the same number, so that without
+worker processes all ten draw alike and fire together; here each application of each transform is
+seeded from the item's generator.
+
+Geometry acts on picture and target alike (bilinear and nearest), so a target may be a label map or
+a soft one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo3d.errors import ConfigError
+
+NAMES = ("published", "flips", "none")
+"""Known sets of changes."""
+
+
+def augment(
+    image: Float[Tensor, "3 h w"],
+    target: Float[Tensor, "k h w"],
+    generator: torch.Generator,
+    name: str = "published",
+) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "k h w"]]:
+    """Change a normalised picture and its target at random.
+
+    Args:
+        image: normalised picture.
+        target: labels as numbers, or probabilities.
+        generator: everything that is drawn follows from it.
+        name: one of `NAMES`.
+
+    Raises:
+        ConfigError: ``augment.unknown``.
+    """
+    if name not in NAMES:
+        raise ConfigError(
+            "augment.unknown", f"There is no augmentation {name!r}.", f"Known: {', '.join(NAMES)}."
+        )
+    data: dict[str, Any] = {"image": image, "target": target}
+    transforms = _transforms(name)
+    seeds = torch.randint(2**31, (len(transforms),), generator=generator).tolist()
+    for transform, seed in zip(transforms, seeds, strict=True):
+        transform.set_random_state(seed=seed)
+        data = transform(data)
+    return _plain(data["image"]), _plain(data["target"])
+
+
+def published_transforms() -> tuple[Any, ...]:
+    """Return the ten transforms of the published training, for data with "image" and "target"."""
+    from monai import transforms as t
+
+    both, image = ("image", "target"), "image"
+    contrast = {"gamma": (0.7, 1.5), "retain_stats": True}
+    return (
+        t.RandRotated(both, prob=0.2, range_x=math.pi, mode=("bilinear", "nearest")),
+        t.RandZoomd(
+            both, prob=0.2, min_zoom=0.7, max_zoom=1.4, mode=("bilinear", "nearest-exact")
+        ),
+        t.RandGaussianNoised(image, prob=0.1, mean=0.0, std=0.1),
+        t.RandGaussianSmoothd(image, prob=0.2, sigma_x=(0.5, 1.0), sigma_y=(0.5, 1.0)),
+        t.RandScaleIntensityd(image, factors=0.25, prob=0.15),
+        t.RandScaleIntensityFixedMeand(image, factors=0.25, prob=0.15, preserve_range=True),
+        t.RandSimulateLowResolutiond(
+            image, prob=0.25, downsample_mode="bilinear", upsample_mode="nearest"
+        ),
+        t.RandAdjustContrastd(image, prob=0.1, invert_image=True, **contrast),
+        t.RandAdjustContrastd(image, prob=0.1, invert_image=False, **contrast),
+        t.RandAxisFlipd(both, prob=0.5),
+    )
+
+
+@lru_cache(maxsize=len(NAMES))
+def _transforms(name: str) -> Sequence[Any]:
+    if name == "none":
+        return ()
+    published = published_transforms()
+    return published if name == "published" else published[-1:]
+
+
+def _plain(values: Tensor) -> Tensor:
+    """Return MONAI's tensor with metadata as a plain one."""
+    return values.as_subclass(Tensor).float().contiguous()

@@ -1,0 +1,145 @@
+"""Settings of training a segmenter; the defaults are the published protocol.
+
+Presets: "paper" is that protocol (12,000 iterations on whole pictures; needs a GPU), "cpu" fits two
+cores and a few minutes, "smoke" shows in seconds that everything works, "shipped" made the model
+that comes with the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from geo3d.errors import ConfigError
+from geo3d.segmentation.network import NetworkConfig
+
+Framework = Literal["supervised", "selfdistillation", "randhue"]
+
+
+@dataclass(frozen=True)
+class SegmentationConfig:
+    """Settings of `train_segmenter`."""
+
+    loss: str = "ce_dice"
+    """Key of `geo3d.topology.losses.catalogue.LOSSES`."""
+    framework: Framework = "supervised"
+    """Plain training, three generations of self-distillation, or random hues."""
+    compat: bool = False
+    """Losses and frameworks with the published code's defects."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    iterations: int = 12_000
+    """Optimiser steps, over all generations."""
+    generations: int = 3
+    """Networks trained one after the other in self-distillation."""
+    batch: int = 10
+    """Pictures per step."""
+    crop: int | None = None
+    """Side of the random square cut from each picture; None takes whole pictures of one size."""
+    augmentation: Literal["published", "flips", "none"] = "published"
+    hue_probability: float = 0.5
+    """How often the framework randhue changes a picture."""
+    learning_rate: float = 0.01
+    momentum: float = 0.99
+    weight_decay: float = 3e-5
+    power: float = 0.9
+    """The learning rate falls as (1 - done)^power."""
+    clip: float = 12.0
+    """Largest norm of the gradient."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the network in training, on devices that know bfloat16."""
+    validate_every: int = 1200
+    """Steps between measurements on validation pictures; 0 never measures."""
+    validation_pictures: int = 20
+    """Pictures measured, at most."""
+    log_every: int = 20
+    """Steps per line of metrics."""
+    checkpoint_seconds: float = 300.0
+    """Seconds between checkpoints."""
+    weights: Literal["float32", "float16"] = "float32"
+    """Precision of the segmenter on disk."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "generations", "batch", "log_every"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        for name in ("validate_every", "validation_pictures", "weight_decay", "power"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative")
+        _require(self.learning_rate > 0 and self.clip > 0, "learning_rate and clip are positive")
+        _require(0 <= self.momentum < 1, "momentum lies in [0, 1)")
+        _require(0 <= self.hue_probability <= 1, "hue_probability lies in [0, 1]")
+        if self.framework == "selfdistillation":
+            _require(
+                self.iterations % self.generations == 0,
+                "iterations must be a multiple of generations",
+            )
+        if self.crop is not None:
+            stride, smallest = self.network.stride, self.network.smallest
+            _require(
+                self.crop % stride == 0 and self.crop >= smallest,
+                f"crop must be a multiple of {stride} and at least {smallest}",
+            )
+
+    @property
+    def iterations_per_generation(self) -> int:
+        """Optimiser steps of one network."""
+        is_distilled = self.framework == "selfdistillation"
+        return self.iterations // self.generations if is_distilled else self.iterations
+
+
+_CPU: Mapping[str, Any] = {
+    "network": {"filters": (16, 32, 64, 128, 128)},
+    "iterations": 450,
+    "batch": 2,
+    "crop": 128,
+    # Momentum 0.99 remembers 100 steps: too long for so short a training.
+    "momentum": 0.95,
+    "validate_every": 225,
+    "validation_pictures": 4,
+    "checkpoint_seconds": 60.0,
+}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "cpu": _CPU,
+    "smoke": {
+        "network": {"filters": (8, 16, 32)},
+        "iterations": 30,
+        "batch": 2,
+        "crop": 64,
+        "momentum": 0.9,
+        "validate_every": 15,
+        "validation_pictures": 1,
+        "log_every": 5,
+    },
+    "shipped": {
+        **_CPU,
+        "framework": "randhue",
+        "loss": "cl_dice",
+        "iterations": 4000,
+        "validate_every": 500,
+        "weights": "float16",
+    },
+}
+"""Named settings."""
+
+
+def learning_rate(config: SegmentationConfig, step: int) -> float:
+    """Return the learning rate of the step that comes after ``step`` steps.
+
+    Each generation of self-distillation falls to zero over its own steps.  The published code lets
+    the first one fall as if it were a third of one long training and keeps the later ones at the
+    first value (``compat``).
+    """
+    span = config.iterations_per_generation
+    done = step % span
+    if config.compat and config.framework == "selfdistillation":
+        if step >= span:
+            return config.learning_rate
+        span = config.iterations
+    return config.learning_rate * (1 - done / span) ** config.power
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError("config.bad_value", f"{message[0].upper()}{message[1:]}.", "")
