@@ -12,7 +12,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from geo3d.topology.losses.cb_dice import cb_dice_loss
+from geo3d.topology.losses.cl_dice import cl_dice_loss
 from geo3d.topology.losses.overlap import ce_dice_loss, region_wise_loss
+from geo3d.topology.losses.scnp import scnp_loss
+from geo3d.topology.losses.skeleton_recall import skeleton_recall_loss
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,34 @@ ROWS: tuple[Loss, ...] = (
         "Valverde & Tohka, Region-wise loss (2023)",
         relative_cost=5.0,
         note="distance maps of the label; no topology",
+    ),
+    Loss(
+        "cl_dice",
+        cl_dice_loss,
+        "Shit et al., clDice (2021)",
+        relative_cost=5.0,
+        note="soft centrelines; connects lines",
+    ),
+    Loss(
+        "skeleton_recall",
+        skeleton_recall_loss,
+        "Kirchhoff et al., Skeleton Recall Loss (2024)",
+        relative_cost=2.0,
+        note="cover the label's centreline; cheapest for many classes",
+    ),
+    Loss(
+        "cb_dice",
+        cb_dice_loss,
+        "Shi et al., Centerline Boundary Dice (2024)",
+        relative_cost=10.0,
+        note="centrelines weighted by thickness",
+    ),
+    Loss(
+        "scnp",
+        scnp_loss,
+        "Valverde et al., Same-Class Neighbor Penalization (2026)",
+        relative_cost=2.0,
+        note="wraps any other loss; here CE+Dice",
     ),
 )
 
