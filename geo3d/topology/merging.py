@@ -1,0 +1,222 @@
+"""How components of many pictures at once merge while their pixels appear from bright to dark.
+
+Notation: n pixels in all items of a stack, P nodes with the border of one pixel around each item.
+A superlevel set holds the pixels with f >= t; t falls.  Of equally bright pixels the one with the
+higher index comes first, so that every order here is strict.
+
+* Dimension 0: pixels appear from the brightest on.  Where two components meet, the younger dies.
+* The last dimension, by duality: pixels appear from the darkest on; components of dark pixels are
+  holes (or the outside, the eldest), and the level where two of them meet is where a loop is born.
+
+The same merges can be read with other ages: which component is younger when each is as old as its
+eldest pixel *in another picture's order*.  That is image persistence, what matching needs.
+
+With "vertices" in 2D the nodes of the last dimension are the squares between pixels rather than the
+pixels themselves: the merges are the same, and places agree with the published Betti matching even
+where pixels tie.  One compiled call goes through all items, as they share no neighbours.
+Source: Edelsbrunner & Harer, Computational Topology (2010), VII.1-2; Bauer et al. (2022), Efficient
+two-parameter and image persistence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Bool, Float, Int32, Int64
+from numba import njit
+
+from geo3d.topology.grids import Pixels, neighbourhood
+from geo3d.topology.kernels import find_root
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Items of one size, their pixels sorted item by item.
+
+    Attributes:
+        padded: number of items, then the size of one with its border.
+        ascending: flat index of every present pixel, item by item, from dark to bright.
+        inner: index of every pixel, present or not, in the padded stack.
+    """
+
+    padded: tuple[int, ...]
+    ascending: Int32[np.ndarray, " n"]
+    inner: Int32[np.ndarray, " m"]
+
+
+@dataclass(frozen=True)
+class Merges:
+    """Where components meet, and which of them is younger.
+
+    Attributes:
+        at: flat index of the pixel at which two components meet.
+        age: for the own order and for each other one, the age of the component that dies.
+        orders: for each of them the flat indices of pixels from eldest to youngest.
+        per_pixel: ages per pixel, 1 or (squares) 4.
+    """
+
+    at: Int32[np.ndarray, " m"]
+    age: Int32[np.ndarray, "k m"]
+    orders: tuple[np.ndarray, ...]
+    per_pixel: int
+
+    def began(self, which: int = 0) -> Int32[np.ndarray, " m"]:
+        """Return the flat index of the pixel where the component that dies began."""
+        return self.orders[which][self.age[which] // self.per_pixel]
+
+
+def stack(
+    values: Float[np.ndarray, "n *space"], present: Bool[np.ndarray, "n *space"] | None = None
+) -> Stack:
+    """Sort the pixels of a stack of pictures or volumes; absent ones count as border."""
+    n, *space = values.shape
+    padded = (n, *(side + 2 for side in space))
+    inside = (slice(None), *(slice(1, -1) for _ in space))
+    inner = np.arange(np.prod(padded), dtype=np.int32).reshape(padded)[inside].reshape(-1)
+    order = _ascending(values.reshape(n, -1)).reshape(-1)
+    if present is not None:
+        order = order[present.reshape(-1)[order]]
+    return Stack(padded, order, np.ascontiguousarray(inner))
+
+
+def component_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
+    """Merge components of bright pixels (dimension 0), read with the ages of further pictures."""
+    n_dims = len(own.padded) - 1
+    steps = _strides(own, neighbourhood(n_dims, pixels)[::-1])
+    if pixels == "vertices" and n_dims == 2:
+        # Right, down, left, up: the published order of the edges of one pixel.
+        steps = _strides(own, np.array([[0, 1], [1, 0], [0, -1], [-1, 0]]))
+    orders = tuple(each.ascending[::-1] for each in (own, *others))
+    ages = np.stack([_ranks(own, order, len(order)) for order in orders])
+    parent = np.arange(ages.shape[1], dtype=np.int32)
+    ends = np.stack([np.zeros_like(steps), steps], axis=1)
+    return _merge(own, orders, ages[0], (steps, ends, False, 1), parent, ages)
+
+
+def cavity_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
+    """Merge components of dark pixels (the last dimension); the outside is the eldest."""
+    orders = tuple(each.ascending for each in (own, *others))
+    ranks = np.stack([_ranks(own, order, -1) for order in orders])
+    if pixels == "vertices" and len(own.padded) == 3:
+        width = own.padded[2]
+        steps = np.array([-width, -1, width, 1])
+        ends = np.array([[0, 1], [0, width], [width, width + 1], [1, width + 1]])
+        ages = np.stack([_square_ages(rank.reshape(own.padded)) for rank in ranks])
+        rules = (steps, ends, True, 4)
+    else:
+        steps = _strides(own, neighbourhood(len(own.padded) - 1, pixels, background=True))
+        ends, ages = np.stack([np.zeros_like(steps), steps], axis=1), ranks.copy()
+        rules = (steps, ends, False, 1)
+    # Node 0 is a corner of the border, so it stands for the outside.
+    parent = np.where(ages[0] < 0, 0, np.arange(ages.shape[1])).astype(np.int32)
+    return _merge(own, orders, ranks[0], rules, parent, ages)
+
+
+def _merge(
+    own: Stack,
+    orders: tuple[np.ndarray, ...],
+    rank: np.ndarray,
+    rules: tuple[np.ndarray, np.ndarray, bool, int],
+    parent: np.ndarray,
+    ages: np.ndarray,
+) -> Merges:
+    steps, ends, after, per_pixel = rules
+    at, age = merge_grid(own.inner[orders[0]], rank, steps, ends, after, per_pixel, parent, ages)
+    return Merges(orders[0][at], age, orders, per_pixel)
+
+
+def _ascending(values: Float[np.ndarray, "n m"]) -> Int32[np.ndarray, "n m"]:
+    """Return the flat indices of each row's pixels by value, then by index."""
+    start = np.arange(values.shape[0], dtype=np.int32)[:, None] * values.shape[1]
+    if values.dtype != np.float32:
+        return np.argsort(values, axis=1, kind="stable").astype(np.int32) + start
+    # Sorting value and index as one whole number is several times faster than a stable argsort.
+    # Adding zero turns -0 into +0; the bits of a negative float grow as it falls.
+    bits = (values + np.float32(0)).view(np.int32)
+    bits = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    keys = bits.astype(np.int64) << 32 | np.arange(values.shape[1], dtype=np.int64)
+    keys.sort(axis=1)
+    return keys.astype(np.int32) + start
+
+
+def _ranks(own: Stack, order: Int32[np.ndarray, " n"], absent: int) -> Int32[np.ndarray, " p"]:
+    rank = np.full(int(np.prod(own.padded)), absent, dtype=np.int32)
+    rank[own.inner[order]] = np.arange(order.size, dtype=np.int32)
+    return rank
+
+
+def _strides(own: Stack, steps: Int64[np.ndarray, "s d"]) -> Int64[np.ndarray, " s"]:
+    sizes = own.padded[1:]
+    strides = np.array([int(np.prod(sizes[k + 1 :])) for k in range(len(sizes))], dtype=np.int64)
+    return steps @ strides
+
+
+def _square_ages(rank: Int32[np.ndarray, "n h w"]) -> Int32[np.ndarray, " p"]:
+    """Return the age of each square, named by its last pixel: that of its eldest pixel.
+
+    Of the four squares of one pixel the one before it is the eldest; -1 is the outside.
+    """
+    ages = np.full(rank.shape, -1, dtype=np.int32)
+    before, after = slice(None, -1), slice(1, None)
+    corners = [(after, after), (after, before), (before, after), (before, before)]
+    four = np.stack([4 * rank[:, i, j] + k for k, (i, j) in enumerate(corners)])
+    eldest = four.min(axis=0)
+    ages[:, 1:, 1:] = np.where(eldest < 0, -1, eldest)
+    return ages.reshape(-1)
+
+
+@njit(cache=True)
+@no_type_check
+def merge_grid(
+    order: np.ndarray,
+    rank: np.ndarray,
+    steps: np.ndarray,
+    ends: np.ndarray,
+    after: bool,
+    per_pixel: int,
+    parent: np.ndarray,
+    ages: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Go through pixels in order and join the nodes of each of their edges.
+
+    Components that would die at the pixel of their birth have no row.
+
+    Args:
+        order: padded indices of the pixels.
+        rank: the inverse of `order`; what pixels of the border get decides whether they join.
+        steps: steps to the neighbours.
+        ends: for each step the steps to the two nodes that it joins.
+        after: join along steps to pixels that come later rather than earlier.
+        per_pixel: how many ages of nodes belong to one pixel.
+        parent: the trees of the nodes, changed in place.
+        ages: (k, p) ages of the nodes, the first one decides; changed in place.
+
+    Returns:
+        Positions in `order` where components meet (m,) and the ages (k, m) of those that die.
+    """
+    n_ages = ages.shape[0]
+    at = np.empty(order.size, dtype=np.int32)
+    died = np.empty((n_ages, order.size), dtype=np.int32)
+    count = 0
+    for position in range(order.size):
+        pixel = order[position]
+        for step in range(steps.size):
+            if (rank[pixel + steps[step]] < position) == after:
+                continue
+            one = find_root(parent, pixel + ends[step, 0])
+            two = find_root(parent, pixel + ends[step, 1])
+            if one == two:
+                continue
+            if ages[0, two] < ages[0, one]:
+                one, two = two, one
+            parent[two] = one
+            counts = ages[0, two] < per_pixel * position
+            for k in range(n_ages):
+                died[k, count] = max(ages[k, one], ages[k, two])
+                ages[k, one] = min(ages[k, one], ages[k, two])
+            if counts:
+                at[count] = position
+                count += 1
+    return at[:count].copy(), died[:, :count].copy()
