@@ -23,14 +23,14 @@ from geo3d.topology.losses.skeleton_recall import recall_term, skeleton_recall_l
 PUBLISHED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "CEDice": partial(ce_dice_loss, compat=True),
     "CEDice_w": partial(ce_dice_loss, weights=[0.3, 1.7], compat=True),
-    "CEDice_l": partial(ce_dice_loss, lambda_ce=0.5, lambda_dice=2, compat=True),
+    "CEDice_l": partial(ce_dice_loss, lambda_ce=0.5, lambda_dice=2.0, compat=True),
     "RegionWise": partial(region_wise_loss, compat=True),
     "clDice": partial(cl_dice_loss, compat=True),
     "clDice_it10": partial(cl_dice_loss, rounds=10, alpha=0.3, compat=True),
     "SkeletonRecall": recall_term,
     "CESkeletonRecall": partial(skeleton_recall_loss, compat=True),
     "cbDice": partial(cb_dice_loss, compat=True),
-    "cbDice_a3": partial(cb_dice_loss, alpha=3, compat=True),
+    "cbDice_a3": partial(cb_dice_loss, alpha=3.0, compat=True),
 }
 """The published settings by their names in the files."""
 

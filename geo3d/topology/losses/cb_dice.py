@@ -40,7 +40,7 @@ from geo3d.topology.skeleton import hard_skeleton, rounds_needed, thin
 
 PUBLISHED_ROUNDS = 5
 MOST_ROUNDS = 20
-"""Where the automatic choice stops, so that an all-foreground prediction costs no hundred rounds."""
+"""Where the automatic choice stops: an all-foreground prediction must not cost hundreds."""
 TINY = 1e-7
 
 
@@ -115,7 +115,7 @@ class _Weights:
 
 def _sums(
     q: Float[Tensor, "*space"], truth: Bool[Tensor, "*space"], rounds: int | None
-) -> Float[Tensor, "4"]:
+) -> Float[Tensor, " n"]:
     """Return numerator and denominator of Tp, then of Ts, for one item and class."""
     ours = _weights((q.detach() > 0.5).cpu().numpy(), rounds, q)
     theirs = _weights(truth.cpu().numpy(), rounds, q)

@@ -74,7 +74,7 @@ def one_hot(
     return (labels[:, None] == classes.view(steps)).to(dtype)
 
 
-def hard_labels(target: Shaped[Tensor, "*any"]) -> Int64[Tensor, "b *space"]:
+def hard_labels(target: Shaped[Tensor, "*any"]) -> Int64[Tensor, "b ..."]:
     """Return the label of each pixel; of a soft target the most likely, the first if they tie."""
     if is_soft(target):
         return target.argmax(dim=1)

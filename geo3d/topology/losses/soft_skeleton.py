@@ -53,7 +53,7 @@ def _round(x: Tensor, skeleton: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _CompiledSkeleton(torch.autograd.Function):
-    """All rounds in compiled loops; `maps` are the eroded maps, `grown` the skeletons on the way."""
+    """All rounds in compiled loops; `maps` are the eroded maps, `grown` the skeletons so far."""
 
     @staticmethod
     def forward(ctx: Any, probabilities: Tensor, rounds: int) -> Tensor:
