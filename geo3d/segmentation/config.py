@@ -18,9 +18,28 @@ Framework = Literal["supervised", "selfdistillation", "randhue"]
 
 
 @dataclass(frozen=True)
+class DataConfig:
+    """What `geo3d.segmentation.data.open_dataset` opens."""
+
+    root: str = ""
+    """TopoMortar folder; empty means generated walls only."""
+    labels: Literal["accurate", "noisy", "pseudo"] = "accurate"
+    size: Literal["large", "small"] = "large"
+    walls: int = 0
+    """Generated walls added to the training pictures, of all groups in turn."""
+    wall_side: int = 256
+    """Side of a generated wall in pixels."""
+    wall_seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.walls >= 0 and self.wall_side >= 16, "walls >= 0 and wall_side >= 16")
+
+
+@dataclass(frozen=True)
 class SegmentationConfig:
     """Settings of `train_segmenter`."""
 
+    data: DataConfig = field(default_factory=DataConfig)
     loss: str = "ce_dice"
     """Key of `geo3d.topology.losses.catalogue.LOSSES`."""
     framework: Framework = "supervised"
@@ -103,6 +122,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "cpu": _CPU,
     "smoke": {
+        "data": {"walls": 8, "wall_side": 128},
         "network": {"filters": (8, 16, 32)},
         "iterations": 30,
         "batch": 2,
@@ -114,9 +134,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     "shipped": {
         **_CPU,
+        "data": {"walls": 70, "wall_side": 320},
         "framework": "randhue",
         "loss": "cl_dice",
         "iterations": 4000,
+        "crop": 160,
         "validate_every": 500,
         "weights": "float16",
     },

@@ -17,7 +17,7 @@ import csv
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from jaxtyping import Bool, UInt8
 
 from geo3d.errors import ConfigError, FileFormatError, InputError
 from geo3d.segmentation.bricks import GROUPS, brick_wall
+from geo3d.segmentation.config import DataConfig
 from geo3d.segmentation.pictures import read_label, read_picture
 
 LabelKind = Literal["accurate", "noisy", "pseudo"]
@@ -173,6 +174,20 @@ def generated_dataset(
         generated_items(n_val, size, 3 * seed + 1),
         generated_items(n_test, size, 3 * seed + 2, GROUPS),
     )
+
+
+def open_dataset(config: DataConfig) -> Dataset:
+    """Return the pictures that settings name.
+
+    Without a folder they are generated walls; see `read_topomortar` for errors.
+    """
+    if not config.root:
+        return generated_dataset(max(config.walls, 1), size=config.wall_side, seed=config.wall_seed)
+    dataset = read_topomortar(config.root, config.labels, config.size)
+    # Seeds apart from those of `generated_dataset`.
+    walls = generated_items(config.walls, config.wall_side, 3 * config.wall_seed + 1000, GROUPS)
+    name = f"{dataset.name}+{config.walls}walls" if walls else dataset.name
+    return replace(dataset, name=name, train=(*dataset.train, *walls))
 
 
 def samples_digest(samples: Sequence[Sample]) -> str:

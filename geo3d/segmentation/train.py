@@ -83,6 +83,7 @@ def train_segmenter(
     samples = load_samples(dataset.train)
     check_sizes(samples, config)
     validation = load_samples(dataset.val[: config.validation_pictures])
+    # What the pictures hold counts, not where they lie.
     settings = {**config_to_dict(config), "data": samples_digest(samples)}
     state = _new_state(config, loss.output_channels or 2, pick_device(device))
     if (out / CHECKPOINT).is_file():
