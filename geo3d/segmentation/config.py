@@ -111,8 +111,6 @@ _CPU: Mapping[str, Any] = {
     "iterations": 450,
     "batch": 2,
     "crop": 128,
-    # Momentum 0.99 remembers 100 steps: too long for so short a training.
-    "momentum": 0.95,
     "validate_every": 225,
     "validation_pictures": 4,
     "checkpoint_seconds": 60.0,
@@ -137,7 +135,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "data": {"walls": 70, "wall_side": 320},
         "framework": "randhue",
         "loss": "cl_dice",
-        "iterations": 4000,
+        # A level more than in "cpu", to see further.
+        "network": {"filters": (16, 32, 64, 128, 128, 128)},
+        "iterations": 5000,
         "crop": 160,
         "validate_every": 500,
         "weights": "float16",
