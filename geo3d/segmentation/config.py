@@ -32,7 +32,8 @@ class DataConfig:
     wall_seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.walls >= 0 and self.wall_side >= 16, "walls >= 0 and wall_side >= 16")
+        _require(self.walls >= 0, "walls must not be negative")
+        _require(self.wall_side >= 16, "wall_side must be at least 16")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ are counted in a note.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,22 @@ from geo3d.files import atomic_path
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 """What is read."""
 MORTAR = 255
+_ORIENTATION = 0x0112
+# What Pillow's decoders raise on damaged files.
+_DECODER_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 @dataclass(frozen=True)
@@ -118,30 +135,38 @@ def save_mask(path: str | PathLike[str], mask: Bool[np.ndarray, "h w"]) -> Path:
 def _decode(path: Path, limits: PictureLimits) -> tuple[Image.Image, list[str]]:
     """Return the decoded first frame, upright, and notes."""
     data = _read_bytes(path, limits.max_bytes)
-    notes: list[str] = []
-    try:
-        # Our own limit on pixels, checked below on the header, takes the place of Pillow's warning.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    # Our own limit on pixels, checked on the header, takes the place of Pillow's warning.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-            _check_pixels(path, image.width * image.height, limits.max_pixels)
-            if getattr(image, "n_frames", 1) > 1:
-                notes.append(f"first of {getattr(image, 'n_frames', 1)} frames")
-            if any(";16" in str(tile) for tile in image.tile) and image.mode in ("RGB", "RGBA"):
-                notes.append("16 bits per channel reduced to 8")
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-    except Image.DecompressionBombError as error:
-        raise _too_large(path, "far more pixels than allowed", limits.max_pixels) from error
-    except UnidentifiedImageError as error:
-        raise _unreadable(path, "it is none of " + ", ".join(FORMATS)) from error
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError, TypeError, IndexError) as error:
-        raise _unreadable(path, str(error) or type(error).__name__) from error
-    except (OverflowError, ZeroDivisionError, AttributeError, RuntimeError) as error:
-        raise _unreadable(path, str(error) or type(error).__name__) from error
-    if upright.size != image.size or upright.getexif() != image.getexif():
+        except Image.DecompressionBombError as error:
+            raise _too_large(path, "far more pixels than allowed", limits.max_pixels) from error
+        except UnidentifiedImageError as error:
+            raise _unreadable(path, "it is none of " + ", ".join(FORMATS)) from error
+        except _DECODER_ERRORS as error:
+            raise _unreadable(path, str(error) or type(error).__name__) from error
+        if (count := image.width * image.height) > limits.max_pixels:
+            raise _too_large(path, f"{count} pixels", limits.max_pixels)
+        try:
+            return _load(image)
+        except _DECODER_ERRORS as error:
+            raise _unreadable(path, str(error) or type(error).__name__) from error
+
+
+def _load(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Decode the first frame and turn it upright; say what was done."""
+    notes: list[str] = []
+    if (count := getattr(image, "n_frames", 1)) > 1:
+        notes.append(f"first of {count} frames")
+    is_deep = any(";16" in str(tile) for tile in image.tile)
+    if is_deep and image.mode in ("RGB", "RGBA"):
+        notes.append("16 bits per channel reduced to 8")
+    image.load()
+    if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
         notes.append("turned upright as the camera noted")
-    return upright, notes
+        return ImageOps.exif_transpose(image), notes
+    return image, notes
 
 
 def _read_bytes(path: Path, limit: int) -> bytes:
@@ -157,11 +182,6 @@ def _read_bytes(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise _too_large(path, f"more than {limit} bytes", limit)
     return data
-
-
-def _check_pixels(path: Path, count: int, limit: int) -> None:
-    if count > limit:
-        raise _too_large(path, f"{count} pixels, more than {limit}", limit)
 
 
 def _as_rgb(image: Image.Image, name: str, notes: list[str]) -> UInt8[np.ndarray, "h w 3"]:
