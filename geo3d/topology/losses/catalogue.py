@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
+from geo3d.topology.losses.cavity import cavity_loss
 from geo3d.topology.losses.cb_dice import cb_dice_loss
 from geo3d.topology.losses.cl_dice import cl_dice_loss
 from geo3d.topology.losses.overlap import ce_dice_loss, region_wise_loss
 from geo3d.topology.losses.scnp import scnp_loss
 from geo3d.topology.losses.skeleton_recall import skeleton_recall_loss
+from geo3d.topology.losses.warping import warping_loss
+from geo3d.topology.losses.windows import topo_window_loss
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Loss:
     """Spatial dimensions it can judge."""
     relative_cost: float = 1.0
     """Time relative to CE+Dice."""
-    memory_per_pixel: int = 50
+    memory_per_pixel: int = 72
     """Peak bytes per pixel."""
     note: str = ""
     """What to know before choosing it."""
@@ -50,42 +54,73 @@ ROWS: tuple[Loss, ...] = (
         "ce_dice",
         ce_dice_loss,
         "Milletari et al., V-Net (2016)",
+        relative_cost=1.0,
+        memory_per_pixel=72,
         note="no topology; the base of the others",
     ),
     Loss(
         "region_wise",
         region_wise_loss,
         "Valverde & Tohka, Region-wise loss (2023)",
-        relative_cost=5.0,
+        relative_cost=3.0,
+        memory_per_pixel=33,
         note="distance maps of the label; no topology",
     ),
     Loss(
         "cl_dice",
         cl_dice_loss,
         "Shit et al., clDice (2021)",
-        relative_cost=5.0,
+        relative_cost=7.5,
+        memory_per_pixel=125,
         note="soft centrelines; connects lines",
     ),
     Loss(
         "skeleton_recall",
         skeleton_recall_loss,
         "Kirchhoff et al., Skeleton Recall Loss (2024)",
-        relative_cost=2.0,
+        relative_cost=1.3,
+        memory_per_pixel=70,
         note="cover the label's centreline; cheapest for many classes",
     ),
     Loss(
         "cb_dice",
         cb_dice_loss,
         "Shi et al., Centerline Boundary Dice (2024)",
-        relative_cost=10.0,
+        relative_cost=6.5,
+        memory_per_pixel=104,
         note="centrelines weighted by thickness",
     ),
     Loss(
         "scnp",
         scnp_loss,
         "Valverde et al., Same-Class Neighbor Penalization (2026)",
-        relative_cost=2.0,
+        relative_cost=2.5,
+        memory_per_pixel=123,
         note="wraps any other loss; here CE+Dice",
+    ),
+    Loss(
+        "warping",
+        warping_loss,
+        "Hu, Homotopy warping (2022)",
+        auxiliary=partial(warping_loss, lambd=0.0),
+        active_after=0.7,
+        relative_cost=7.0,
+        note="pixels that block a deformation of prediction into truth",
+    ),
+    Loss(
+        "topo_win",
+        topo_window_loss,
+        "Oner et al., TOPO (2022)",
+        dimensions=(2,),
+        relative_cost=3.5,
+        note="pairs of pixels joined across the line; also for one distance channel",
+    ),
+    Loss(
+        "cavity",
+        cavity_loss,
+        "TopoMortar's unfinished CavityLoss; Vu Ngoc et al. (2021)",
+        relative_cost=4.0,
+        note="judges holes and cavities only, not components",
     ),
 )
 
