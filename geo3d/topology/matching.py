@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from geo3d.topology.grids import Pixels, check_pixels
-from geo3d.topology.merging import Merges, Stack, cavity_merges, component_merges, stack
+from geo3d.topology.merging import Stack, cavity_merges, component_merges, stack
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Matching:
 
 
 def match_features(
-    predicted: Float[np.ndarray, "n *space"],
-    true: Float[np.ndarray, "n *space"],
+    predicted: Float[np.ndarray, "n ..."],
+    true: Float[np.ndarray, "n ..."],
     pixels: Pixels = "cells",
     *,
     loose: bool = False,
@@ -75,7 +75,9 @@ def _match_components(
         rows = np.flatnonzero(values[k][merges.began()] > values[k][merges.at])
         row_of_age = np.full(values[k].size, -1)
         row_of_age[merges.age[0, rows]] = np.arange(rows.size)
-        seen = lasting if loose else lasting & (values[k][common.began(k + 1)] > values[2][common.at])
+        seen = (
+            lasting if loose else lasting & (values[k][common.began(k + 1)] > values[2][common.at])
+        )
         found.append(np.where(seen, row_of_age[common.age[k + 1]], -1))
         pairs.append(np.stack([merges.began()[rows], merges.at[rows]], axis=1))
     both = (found[0] >= 0) & (found[1] >= 0)

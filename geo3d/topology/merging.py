@@ -30,6 +30,12 @@ from numba import njit
 from geo3d.topology.grids import Pixels, neighbourhood
 from geo3d.topology.kernels import find_root
 
+FIRST_MET = {
+    (2, "vertices"): np.array([[0, 1], [1, 0], [0, -1], [-1, 0]]),
+    (2, "cells"): np.array([[-1, -1], [-1, 0], [0, -1], [1, -1], [1, 0], [-1, 1], [0, 1], [1, 1]]),
+}
+"""In which order a pixel meets the components around it, where published code fixes it."""
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -68,7 +74,7 @@ class Merges:
 
 
 def stack(
-    values: Float[np.ndarray, "n *space"], present: Bool[np.ndarray, "n *space"] | None = None
+    values: Float[np.ndarray, "n ..."], present: Bool[np.ndarray, "n ..."] | None = None
 ) -> Stack:
     """Sort the pixels of a stack of pictures or volumes; absent ones count as border."""
     n, *space = values.shape
@@ -84,10 +90,7 @@ def stack(
 def component_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
     """Merge components of bright pixels (dimension 0), read with the ages of further pictures."""
     n_dims = len(own.padded) - 1
-    steps = _strides(own, neighbourhood(n_dims, pixels)[::-1])
-    if pixels == "vertices" and n_dims == 2:
-        # Right, down, left, up: the published order of the edges of one pixel.
-        steps = _strides(own, np.array([[0, 1], [1, 0], [0, -1], [-1, 0]]))
+    steps = _strides(own, FIRST_MET.get((n_dims, pixels), neighbourhood(n_dims, pixels)))
     orders = tuple(each.ascending[::-1] for each in (own, *others))
     ages = np.stack([_ranks(own, order, len(order)) for order in orders])
     parent = np.arange(ages.shape[1], dtype=np.int32)

@@ -13,12 +13,20 @@ from functools import partial
 
 from torch import Tensor
 
+from geo3d.topology.losses.betti_matching import betti_matching_loss
 from geo3d.topology.losses.cavity import cavity_loss
 from geo3d.topology.losses.cb_dice import cb_dice_loss
 from geo3d.topology.losses.cl_dice import cl_dice_loss
-from geo3d.topology.losses.overlap import ce_dice_loss, region_wise_loss
+from geo3d.topology.losses.overlap import (
+    ce_dice_loss,
+    cross_entropy,
+    dice_term,
+    region_wise_loss,
+)
+from geo3d.topology.losses.persistent import topo_loss
 from geo3d.topology.losses.scnp import scnp_loss
 from geo3d.topology.losses.skeleton_recall import skeleton_recall_loss
+from geo3d.topology.losses.topo_grad import topo_grad_loss
 from geo3d.topology.losses.warping import warping_loss
 from geo3d.topology.losses.windows import topo_window_loss
 
@@ -121,6 +129,36 @@ ROWS: tuple[Loss, ...] = (
         "TopoMortar's unfinished CavityLoss; Vu Ngoc et al. (2021)",
         relative_cost=4.0,
         note="judges holes and cavities only, not components",
+    ),
+    Loss(
+        "topo_loss",
+        topo_loss,
+        "Hu et al., TopoLoss (2019)",
+        auxiliary=cross_entropy,
+        active_after=0.7,
+        relative_cost=13.0,
+        memory_per_pixel=400,
+        note="as many components and holes per patch as the truth has; 3D without tunnels",
+    ),
+    Loss(
+        "betti_matching",
+        betti_matching_loss,
+        "Stucki et al., Betti matching (2023)",
+        auxiliary=dice_term,
+        active_after=0.7,
+        relative_cost=33.0,
+        memory_per_pixel=600,
+        note="components and holes matched by place; 3D without tunnels",
+    ),
+    Loss(
+        "topo_grad",
+        topo_grad_loss,
+        "Gabrielsson et al., A topology layer (2020)",
+        auxiliary=ce_dice_loss,
+        active_after=0.7,
+        relative_cost=16.0,
+        memory_per_pixel=400,
+        note="numbers of components and holes, from the truth or given; 3D without tunnels",
     ),
 )
 
