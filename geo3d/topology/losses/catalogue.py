@@ -137,7 +137,7 @@ ROWS: tuple[Loss, ...] = (
         auxiliary=cross_entropy,
         active_after=0.7,
         relative_cost=13.0,
-        memory_per_pixel=400,
+        memory_per_pixel=110,
         note="as many components and holes per patch as the truth has; 3D without tunnels",
     ),
     Loss(
@@ -147,7 +147,7 @@ ROWS: tuple[Loss, ...] = (
         auxiliary=dice_term,
         active_after=0.7,
         relative_cost=33.0,
-        memory_per_pixel=600,
+        memory_per_pixel=155,
         note="components and holes matched by place; 3D without tunnels",
     ),
     Loss(
@@ -157,7 +157,7 @@ ROWS: tuple[Loss, ...] = (
         auxiliary=ce_dice_loss,
         active_after=0.7,
         relative_cost=16.0,
-        memory_per_pixel=400,
+        memory_per_pixel=115,
         note="numbers of components and holes, from the truth or given; 3D without tunnels",
     ),
 )
