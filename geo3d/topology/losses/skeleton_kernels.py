@@ -62,7 +62,7 @@ def _dilate_row(e: np.ndarray, i: int, z: int, y: int, tall: np.ndarray, m: np.n
 @njit(cache=True, nogil=True)
 @no_type_check
 def grow_round(x: np.ndarray, e: np.ndarray, s: np.ndarray, grown: np.ndarray) -> None:
-    """Write s' into grown, which may be s itself."""
+    """Write s' into grown."""
     n, depth, height, width = x.shape
     tall = np.empty(width, x.dtype)
     m = np.empty(width, x.dtype)

@@ -1,8 +1,8 @@
 """The soft skeleton for training: same numbers as `geo3d.topology.skeleton`, less time and memory.
 
-Autograd through the pooling keeps about ten maps per round.  Here a round keeps two (the eroded map
-and the skeleton so far) and its inside is computed again on the way back: in compiled loops on the
-CPU in float32, through torch's own checkpointing elsewhere.
+Autograd through the pooling keeps about ten maps per round.  Here a round is two maps (eroded map
+and skeleton so far), some rounds are kept and the others computed again on the way back: in
+compiled loops on the CPU in float32, through torch's own checkpointing elsewhere.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from geo3d.topology.losses.skeleton_kernels import (
     ungrow_round,
 )
 from geo3d.topology.skeleton import check_rounds, soft_dilate, soft_erode
+
+KEPT = 4
+"""Compiled rounds between two that are kept: of 20 rounds, the memory of 9."""
 
 
 def light_soft_skeleton(
@@ -53,35 +56,45 @@ def _round(x: Tensor, skeleton: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _CompiledSkeleton(torch.autograd.Function):
-    """All rounds in compiled loops; `maps` are the eroded maps, `grown` the skeletons so far."""
+    """All rounds in compiled loops, of which every `KEPT`-th is remembered."""
 
     @staticmethod
     def forward(ctx: Any, probabilities: Tensor, rounds: int) -> Tensor:
         x = _as_volumes(probabilities)
-        volume = probabilities.ndim == 5
-        keep = ctx.needs_input_grad[0]
-        maps, grown = [x], [np.zeros_like(x)]
-        for _ in range(rounds + 1):
-            e = np.empty_like(x)
-            s = np.empty_like(x) if keep else grown[-1]
-            erode_round(maps[-1], e, volume)
-            grow_round(maps[-1], e, grown[-1], s)
-            maps, grown = ([*maps, e], [*grown, s]) if keep else ([e], [s])
-        skeleton = torch.from_numpy(grown[-1].reshape(probabilities.shape))
-        ctx.maps, ctx.grown, ctx.volume = maps, grown[:-1], volume
-        return skeleton
+        s = np.zeros_like(x)
+        ctx.kept, ctx.rounds, ctx.volume = [], rounds, probabilities.ndim == 5
+        for k in range(rounds + 1):
+            if ctx.needs_input_grad[0] and k % KEPT == 0:
+                ctx.kept.append((x, s))
+            x, s = _compiled_round(x, s, ctx.volume)
+        # Autograd notices a change of the input in place, which would spoil the first map.
+        ctx.save_for_backward(probabilities)
+        return torch.from_numpy(s.reshape(probabilities.shape))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        _ = ctx.saved_tensors
         grad_s = _as_volumes(grad).copy()
-        grad_e = np.zeros_like(grad_s)
-        for k in range(len(ctx.grown) - 1, -1, -1):
-            x, e = ctx.maps[k], ctx.maps[k + 1]
-            grad_x = ungrow_round(x, e, ctx.grown[k], grad_s, grad_e)
-            unerode_round(x, grad_e, grad_x, ctx.volume)
-            grad_e = grad_x
-        return torch.from_numpy(grad_e.reshape(grad.shape)), None
+        grad_x = np.zeros_like(grad_s)
+        for first in range(len(ctx.kept) - 1, -1, -1):
+            maps = [ctx.kept[first]]
+            for _ in range(min(KEPT, ctx.rounds + 1 - first * KEPT)):
+                x, s = maps[-1]
+                maps.append(_compiled_round(x, s, ctx.volume))
+            for (x, s), (e, _) in zip(maps[-2::-1], maps[:0:-1], strict=True):
+                grad_e = grad_x
+                grad_x = ungrow_round(x, e, s, grad_s, grad_e)
+                unerode_round(x, grad_e, grad_x, ctx.volume)
+        return torch.from_numpy(grad_x.reshape(grad.shape)), None
+
+
+def _compiled_round(x: np.ndarray, s: np.ndarray, volume: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the eroded map and the skeleton with this round's ridge."""
+    e, grown = np.empty_like(x), np.empty_like(x)
+    erode_round(x, e, volume)
+    grow_round(x, e, s, grown)
+    return e, grown
 
 
 def _as_volumes(values: Tensor) -> np.ndarray:

@@ -1,0 +1,101 @@
+"""Inputs of losses: both kinds of target, types, and each refusal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from geo3d.errors import InputError
+from geo3d.topology.losses.inputs import (
+    check_inputs,
+    foreground_classes,
+    hard_labels,
+    is_soft,
+    one_hot,
+    probabilities,
+)
+
+SCORES = torch.zeros(2, 3, 4, 5)
+LABELS = torch.arange(40).reshape(2, 4, 5) % 3
+VOLUMES = torch.zeros(2, 3, 4, 5, 6)
+
+
+@pytest.mark.parametrize("target", [LABELS, LABELS[:, None], LABELS[:, None].float()])
+def test_labels_in_all_their_forms_mean_the_same(target: Tensor) -> None:
+    check_inputs(SCORES, target)
+    assert not is_soft(target)
+    assert torch.equal(hard_labels(target), LABELS)
+    maps = one_hot(target, SCORES)
+    assert maps.dtype == torch.float32
+    assert torch.equal(maps.argmax(dim=1), LABELS) and (maps.sum(dim=1) == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_soft_targets_pass_through(dtype: torch.dtype) -> None:
+    soft = torch.softmax(torch.randn(2, 3, 4, 5), dim=1).to(dtype)
+    check_inputs(SCORES.to(dtype), soft)
+    assert is_soft(soft)
+    torch.testing.assert_close(one_hot(soft, SCORES), soft.float())
+    assert torch.equal(hard_labels(soft), soft.argmax(dim=1))
+
+
+def test_types_of_computation() -> None:
+    assert probabilities(SCORES.half()).dtype == torch.float32
+    assert probabilities(SCORES.double()).dtype == torch.float64
+    assert one_hot(LABELS, SCORES.double()).dtype == torch.float64
+    assert list(foreground_classes(SCORES)) == [1, 2]
+
+
+def test_volumes_and_booleans() -> None:
+    labels = torch.randint(0, 3, (2, 4, 5, 6))
+    for target in (labels, labels[:, None], labels[:, None].double(), labels > 0):
+        check_inputs(VOLUMES, target)
+        assert one_hot(target, VOLUMES).shape == VOLUMES.shape
+        assert torch.equal(hard_labels(target), labels.to(target.dtype).long().reshape(2, 4, 5, 6))
+
+
+@pytest.mark.parametrize("scores", [torch.zeros(2, 3, 4), torch.zeros(2, 1, 4, 5)])
+def test_scores_of_other_shapes_are_refused(scores: Tensor) -> None:
+    with pytest.raises(InputError) as caught:
+        check_inputs(scores, LABELS)
+    assert caught.value.code == "loss.wrong_shape"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        LABELS[:1],
+        LABELS[:, :3],
+        LABELS.float(),
+        LABELS + 1,
+        LABELS - 1,
+        LABELS[:, None] + 0.5,
+        LABELS[:, None] * torch.nan,
+        torch.full((2, 3, 4, 5), 0.5),
+        torch.full((2, 2, 4, 5), 0.5),
+        torch.tensor([2.0, -1.0, 0.0]).view(1, 3, 1, 1).expand(2, 3, 4, 5),
+        torch.nn.functional.one_hot(LABELS, 3).movedim(-1, 1),
+    ],
+)
+def test_targets_that_do_not_fit_are_refused(target: Tensor) -> None:
+    with pytest.raises(InputError) as caught:
+        check_inputs(SCORES, target)
+    assert caught.value.code == "loss.wrong_target"
+
+
+def test_a_flat_volume_needs_its_channel() -> None:
+    flat = torch.zeros(2, 3, 1, 5, 6)
+    check_inputs(flat, torch.zeros(2, 1, 1, 5, 6, dtype=torch.long))
+    with pytest.raises(InputError):
+        check_inputs(flat, torch.zeros(2, 1, 5, 6, dtype=torch.long))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_numbers_that_are_none_are_refused(value: float) -> None:
+    broken = SCORES.clone()
+    broken[1, 2, 3, 4] = value
+    for scores, target in ((broken, LABELS), (SCORES, broken)):
+        with pytest.raises(InputError) as caught:
+            check_inputs(scores, target)
+        assert caught.value.code == "loss.not_finite"

@@ -1,0 +1,172 @@
+"""Skeleton losses: light skeleton against the plain one, hand-worked cases, repair of a gap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from geo3d.errors import ConfigError, InputError
+from geo3d.topology.betti import betti_numbers
+from geo3d.topology.losses.catalogue import LOSSES
+from geo3d.topology.losses.cb_dice import cb_dice_loss
+from geo3d.topology.losses.cl_dice import MOST_ROUNDS, cl_dice_loss, label_rounds
+from geo3d.topology.losses.skeleton_recall import label_tubes, recall_term, skeleton_recall_loss
+from geo3d.topology.losses.soft_skeleton import light_soft_skeleton
+from geo3d.topology.skeleton import soft_skeleton
+
+
+def maps(shape: tuple[int, ...], levels: int, seed: int = 0) -> Tensor:
+    """Return random maps; with few levels most windows hold ties."""
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    return (noise * levels).round() / levels
+
+
+def scores_of(probability: Tensor) -> Tensor:
+    """Return scores of two classes with a given foreground probability."""
+    p = probability.clamp(1e-4, 1 - 1e-4)
+    return torch.stack([torch.log1p(-p), torch.log(p)], dim=1)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 20, 17), (1, 2, 6, 7, 8), (1, 1, 1, 7), (1, 1, 5, 1)])
+@pytest.mark.parametrize("levels", [3, 8, 10**6])
+@pytest.mark.parametrize("rounds", [0, 4, 9])
+def test_the_light_skeleton_is_the_plain_one(
+    shape: tuple[int, ...], levels: int, rounds: int
+) -> None:
+    one, two = (maps(shape, levels).requires_grad_() for _ in range(2))
+    light, plain = light_soft_skeleton(one, rounds), soft_skeleton(two, rounds)
+    assert torch.equal(light, plain)
+    weights = maps(shape, 10**6, seed=1)
+    (light * weights).sum().backward()
+    (plain * weights).sum().backward()
+    assert one.grad is not None and two.grad is not None
+    torch.testing.assert_close(one.grad, two.grad, rtol=1e-5, atol=1e-5)
+    assert torch.equal(light_soft_skeleton(one.detach(), rounds), plain.detach())
+
+
+def test_the_light_skeleton_in_float64_and_its_errors() -> None:
+    x = maps((1, 2, 7, 8), 10**6).double()
+    assert torch.equal(light_soft_skeleton(x, 3), soft_skeleton(x, 3))
+    assert torch.autograd.gradcheck(
+        lambda v: light_soft_skeleton(v, 2), x.requires_grad_(), fast_mode=True
+    )
+    with pytest.raises(ConfigError) as caught:
+        light_soft_skeleton(x, -1)
+    assert caught.value.code == "topology.bad_rounds"
+
+
+def test_a_map_changed_behind_the_skeleton_is_noticed() -> None:
+    x = maps((1, 1, 6, 6), 9).requires_grad_()
+    doubled = x * 2
+    skeleton = light_soft_skeleton(doubled, 3)
+    doubled.mul_(3)
+    with pytest.raises(RuntimeError, match="inplace"):
+        skeleton.sum().backward()
+
+
+def line(width: int = 5, gap: bool = False) -> Tensor:
+    mask = torch.zeros(21, 30)
+    mask[8 : 8 + width, 2:28] = 1
+    if gap:
+        mask[:, 14:17] = 0
+    return mask
+
+
+def test_cl_dice_of_hand_worked_lines() -> None:
+    label = line(1).long()[None]
+    value = cl_dice_loss(1e4 * (scores_of(line(1)[None])), label, alpha=1.0)
+    assert float(value) == pytest.approx(0, abs=1e-6)
+    # A line without 3 of its 26 pixels: precision 24 / 24, recall 24 / 27.
+    value = cl_dice_loss(1e4 * scores_of(line(1, gap=True)[None]), label, alpha=1.0)
+    assert float(value) == pytest.approx(1 - 2 * (24 / 27) / (1 + 24 / 27), abs=1e-6)
+
+
+def test_cl_dice_takes_the_rounds_that_labels_need() -> None:
+    labels = torch.stack([line(3), line(9)]).long()
+    assert label_rounds(labels, 2) == 4
+    assert label_rounds(torch.ones_like(labels), 2) == label_rounds(0 * labels, 2) == 0
+    huge = torch.zeros(1, 99, 99, dtype=torch.long)
+    huge[:, 1:-1, 1:-1] = 1
+    assert label_rounds(huge, 2) == MOST_ROUNDS
+    scores = torch.randn(2, 2, 21, 30, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cl_dice_loss(scores, labels), cl_dice_loss(scores, labels, rounds=4))
+    torch.testing.assert_close(
+        cl_dice_loss(scores, labels, compat=True),
+        cl_dice_loss(scores, labels, rounds=3, compat=True),
+    )
+
+
+def test_skeleton_recall_of_a_hand_worked_line() -> None:
+    label = line(1).long()[None]
+    tubes = label_tubes(label, 2)
+    assert torch.equal(tubes[0, 0], label[0] == 1)
+    p = torch.full((1, 21, 30), 0.25)
+    assert float(recall_term(scores_of(p), label, tubes=tubes)) == pytest.approx(-0.25, abs=1e-5)
+    scores = scores_of(p)
+    torch.testing.assert_close(
+        skeleton_recall_loss(scores, label), skeleton_recall_loss(scores, label, tubes=tubes)
+    )
+    with pytest.raises(InputError) as caught:
+        skeleton_recall_loss(scores, label, tubes=tubes.expand(1, 2, -1, -1))
+    assert caught.value.code == "loss.wrong_tubes"
+
+
+def test_skeleton_recall_needs_no_thickness() -> None:
+    label = line(7).long()[None]
+    tube = label_tubes(label, 2)[0, 0]
+    assert 5 * 15 < int(tube.sum()) < int(label.sum())
+    assert float(recall_term(100 * scores_of(tube[None].float()), label)) == pytest.approx(-1)
+
+
+def cb_sums(p: np.ndarray, width: int) -> float:
+    """Return cbDice's own term of a predicted line of a width, by its only remaining pixels."""
+    label = line(width).long()[None]
+    scores = 1e4 * scores_of(torch.from_numpy(p)[None])
+    return float(2 * cb_dice_loss(scores, label, alpha=0.0) - cross(scores, label))
+
+
+def cross(scores: Tensor, label: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(scores, label)
+
+
+def test_cb_dice_of_equal_and_thinner_lines() -> None:
+    same = cb_sums(line(5).numpy(), 5)
+    assert same == pytest.approx(-1, abs=1e-4)
+    # One pixel wide in a label 5 wide (26 pixels, the thinned label has 22 or more): precision
+    # weighs each with distance 1, recall counts only the pixels that the label's own line crosses.
+    thin_line = torch.zeros(21, 30)
+    thin_line[10, 2:28] = 1
+    assert -1.5 < cb_sums(thin_line.numpy(), 5) < -0.5
+    broken = thin_line.clone()
+    broken[:, 10:20] = 0
+    assert cb_sums(broken.numpy(), 5) > cb_sums(thin_line.numpy(), 5) + 0.1
+
+
+@pytest.mark.parametrize("alpha, beta", [(-1.0, 1.0), (0.0, 0.0), (1.0, -2.0)])
+def test_cb_dice_refuses_weights(alpha: float, beta: float) -> None:
+    with pytest.raises(ConfigError) as caught:
+        cb_dice_loss(torch.zeros(1, 2, 5, 5), torch.zeros(1, 5, 5).long(), alpha=alpha, beta=beta)
+    assert caught.value.code == "loss.bad_weights"
+
+
+def test_cb_dice_lumps_classes_only_as_published() -> None:
+    labels = (line(5).long() * 2)[None]
+    labels[0, 12] = 1 * (labels[0, 12] > 0)
+    scores = torch.randn(1, 3, 21, 30, generator=torch.Generator().manual_seed(1))
+    published, own = (cb_dice_loss(scores, labels, compat=c) for c in (True, False))
+    assert published.isfinite() and own.isfinite() and published != own
+
+
+@pytest.mark.parametrize("name", ["cl_dice", "skeleton_recall", "cb_dice"])
+def test_descending_closes_a_gap(name: str) -> None:
+    label = line(5).long()[None]
+    scores = (4 * (2 * line(5, gap=True) - 1)).requires_grad_()
+    optimiser = torch.optim.Adam([scores], lr=0.3)
+    assert betti_numbers((scores > 0).detach().numpy()) == (2, 0)
+    for _ in range(60):
+        optimiser.zero_grad()
+        LOSSES[name].function(torch.stack([-scores, scores])[None] / 2, label).backward()
+        optimiser.step()
+    assert betti_numbers((scores > 0).detach().numpy()) == (1, 0)
