@@ -9,8 +9,8 @@ Notation: p probability and t target of one foreground class, S the soft skeleto
 Source: Shit et al., clDice (2021).  The default differs from the published use in two points: the
 rounds of the skeleton are those that the label's thickest part needs (3 rounds only thin lines of 7
 pixels), and the sums run per item and class, then are averaged, so that one image's score does not
-depend on what it is batched with.  Keep some of D: the soft skeleton of a line riddled with pinholes
-scores as well as that of the whole line, so a = 1 alone drills holes (measured on a 5-pixel line).
+depend on what it is batched with.  Keep some of D: the soft skeleton of a line with many pinholes
+scores as well as that of the whole line, so a = 1 alone drills holes (seen on a 5-pixel line).
 """
 
 from __future__ import annotations
