@@ -64,9 +64,7 @@ def published_transforms() -> tuple[Any, ...]:
     contrast = {"gamma": (0.7, 1.5), "retain_stats": True}
     return (
         t.RandRotated(both, prob=0.2, range_x=math.pi, mode=("bilinear", "nearest")),
-        t.RandZoomd(
-            both, prob=0.2, min_zoom=0.7, max_zoom=1.4, mode=("bilinear", "nearest-exact")
-        ),
+        t.RandZoomd(both, prob=0.2, min_zoom=0.7, max_zoom=1.4, mode=("bilinear", "nearest-exact")),
         t.RandGaussianNoised(image, prob=0.1, mean=0.0, std=0.1),
         t.RandGaussianSmoothd(image, prob=0.2, sigma_x=(0.5, 1.0), sigma_y=(0.5, 1.0)),
         t.RandScaleIntensityd(image, factors=0.25, prob=0.15),

@@ -250,9 +250,7 @@ def _stroke(
     """Return how much a curved stroke covers each pixel."""
     ends = rng.uniform(-0.1, 1.1, (4, 2)) * [height, width]
     t = np.linspace(0, 1, 4 * max(height, width))[:, None]
-    curve = sum(
-        math.comb(3, i) * t**i * (1 - t) ** (3 - i) * point for i, point in enumerate(ends)
-    )
+    curve = sum(math.comb(3, i) * t**i * (1 - t) ** (3 - i) * point for i, point in enumerate(ends))
     dots = np.ones((height, width), dtype=bool)
     rows, columns = np.asarray(curve).round().astype(int).T
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)

@@ -11,7 +11,9 @@ on from exactly what it had.  (The other framework, RandHue, is a change of sing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,12 +87,22 @@ def training_loss(
         compat: the published formulas and weights of heads.
     """
 
-    def full(logits: Tensor, wanted: Tensor) -> Tensor:
-        return loss.function(logits, wanted, compat=compat)
-
-    def cheap(logits: Tensor, wanted: Tensor) -> Tensor:
-        return (loss.auxiliary or loss.function)(logits, wanted, compat=compat)
-
+    full, cheap = (_bound(f, compat) for f in (loss.function, loss.auxiliary or loss.function))
     heads = outputs if outputs.ndim == 5 else outputs[:, None]
     on_output = full if is_active else cheap
     return deep_supervision(on_output, heads, target, auxiliary=cheap, compat=compat)
+
+
+def channels_of(loss: Loss, *, compat: bool = False) -> int:
+    """Return how many channels a network for this loss gives.
+
+    The published TOPO trains a distance, which is one channel; ours judges classes.
+    """
+    published = 1 if compat and loss.name == "topo_win" else 2
+    return loss.output_channels or published
+
+
+def _bound(function: Callable[..., Tensor], compat: bool) -> Callable[..., Tensor]:
+    # Plain parts such as a Dice term are the same either way and have no such setting.
+    is_known = "compat" in inspect.signature(function).parameters
+    return partial(function, compat=compat) if is_known else function

@@ -150,7 +150,7 @@ def normalise(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "3 h w"]:
 
 def channel_statistics(
     image: UInt8[np.ndarray, "h w 3"],
-) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+) -> tuple[Float[np.ndarray, 3], Float[np.ndarray, 3]]:
     """Return mean and population deviation of each channel, float32; a deviation of 0 becomes 1."""
     flat = image.reshape(-1, 3)
     mean = flat.mean(axis=0, dtype=np.float64)
@@ -225,7 +225,7 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
     return [round(i * (side - tile) / (count - 1)) for i in range(count)]
 
 
-def _fade(side: int, overlap: int) -> Float[np.ndarray, "{side}"]:
+def _fade(side: int, overlap: int) -> Float[np.ndarray, {side}]:
     """Return weights that rise from almost 0 at both ends to 1 over the overlap."""
     place = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
     rise = np.clip(place / max(overlap, 1), 0, 1)

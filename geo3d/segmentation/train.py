@@ -30,6 +30,7 @@ from geo3d.segmentation.batches import TrainingPictures, batches, check_sizes
 from geo3d.segmentation.config import SegmentationConfig, learning_rate
 from geo3d.segmentation.data import Dataset, Item, Sample, samples_digest
 from geo3d.segmentation.frameworks import (
+    channels_of,
     load_targets,
     save_targets,
     soft_targets,
@@ -85,7 +86,7 @@ def train_segmenter(
     validation = load_samples(dataset.val[: config.validation_pictures])
     # What the pictures hold counts, not where they lie.
     settings = {**config_to_dict(config), "data": samples_digest(samples)}
-    state = _new_state(config, loss.output_channels or 2, pick_device(device))
+    state = _new_state(config, channels_of(loss, compat=config.compat), pick_device(device))
     if (out / CHECKPOINT).is_file():
         load_state(out / CHECKPOINT, state, settings)
         log.info("resumed at step %d", state.step)
@@ -144,6 +145,7 @@ class _Training:
         self.config, self.loss, self.state = config, loss, state
         self.samples, self.validation = samples
         self.settings, self.out = settings, out
+        self.channels = channels_of(loss, compat=config.compat)
         self.device = next(state.network.parameters()).device
         self.info: dict[str, Any] = {
             "data": settings["data"],
@@ -199,7 +201,7 @@ class _Training:
         config, network, optimizer = self.config, self.state.network, self.state.optimizer
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, self.state.step)
-        if self.loss.output_channels == 1 and target.is_floating_point():
+        if self.channels == 1 and target.is_floating_point():
             target = (target[:, 1] > 0.5).long()
         span = config.iterations_per_generation
         is_active = self.state.step % span + 1 > span * self.loss.active_after
@@ -251,7 +253,7 @@ class _Training:
     def segmenter(self) -> Segmenter:
         """Return the network as it is."""
         info = {**self.info, "steps": self.state.step}
-        return Segmenter(self.state.network, self.config, self.loss.output_channels or 2, info)
+        return Segmenter(self.state.network, self.config, self.channels, info)
 
     def save(self) -> None:
         """Write the checkpoint."""
