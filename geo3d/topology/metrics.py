@@ -160,7 +160,7 @@ def betti_matching_errors(predicted: Mask, true: Mask, pixels: Pixels = "cells")
         shape=(n_first + 1, n_second + 1),
     )
     matched = np.count_nonzero(maximum_bipartite_matching(pairs.tocsr()) >= 0)
-    return components, n_first + n_second - 2 - 2 * matched
+    return int(components), int(n_first + n_second - 2 - 2 * matched)
 
 
 def _label(mask: Bool[np.ndarray, "*space"], corners: bool) -> tuple[np.ndarray, int]:

@@ -13,7 +13,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from golden import cases_discrete, cases_overlap, cases_segmentation, cases_tables, cases_topology
+from golden import (
+    cases_discrete,
+    cases_overlap,
+    cases_persistence,
+    cases_segmentation,
+    cases_tables,
+    cases_topology,
+)
 
 HERE = Path(__file__).parent
 SHARED = Path(os.environ.get("GEO3D_GOLDEN", HERE.parents[2] / "shared" / "golden"))
@@ -36,9 +43,19 @@ KINDS: dict[str, Callable[[Path], None]] = {
         cases_topology.check_loss_maps,
         cases_overlap.check_gradients,
         cases_discrete.check_gradients,
+        cases_persistence.check_gradients,
     ),
-    "loss_values.json": each(cases_overlap.check_values, cases_discrete.check_values),
-    "soft_targets.npz": each(cases_overlap.check_soft_targets, cases_discrete.check_soft_targets),
+    "loss_values.json": each(
+        cases_overlap.check_values,
+        cases_discrete.check_values,
+        cases_persistence.check_values,
+    ),
+    "soft_targets.npz": each(
+        cases_overlap.check_soft_targets,
+        cases_discrete.check_soft_targets,
+        cases_persistence.check_soft_targets,
+    ),
+    "betti_matching.npz": cases_persistence.check_matching,
     "deep_supervision.npz": each(cases_overlap.check_deep_supervision),
     "extras.npz": each(cases_overlap.check_worst_neighbours, cases_discrete.check_critical_maps),
     "metrics_train_labels.csv": cases_topology.check_metrics_of_labels,
@@ -54,6 +71,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 READ_WITH_ANOTHER = (
     "betti_masks.csv",
+    "betti_matching.json",
     "soft_targets.json",
     "deep_supervision.json",
     "extras.json",
@@ -61,9 +79,6 @@ READ_WITH_ANOTHER = (
     "results",
 )
 """Expected numbers that the check of another file reads."""
-
-LOSSES = ("betti_matching.*",)
-"""Cases of losses that the product does not have yet; others share files with those it has."""
 
 LEVELS = ("cpu_baseline.csv",)
 """What one small training reached, for comparison: no result to reproduce."""
@@ -73,7 +88,7 @@ def golden_files() -> list[Path]:
     """List the cases of topology that can be checked."""
     folder = SHARED / "topomortar"
     found = [p for p in sorted(folder.glob("*")) if p.suffix != ".md"]
-    others = (*READ_WITH_ANOTHER, *LOSSES, *LEVELS)
+    others = (*READ_WITH_ANOTHER, *LEVELS)
     return [p for p in found if not any(fnmatch(p.name, pattern) for pattern in others)]
 
 

@@ -88,17 +88,14 @@ def betti_matching_cost(
     Raises:
         ConfigError: "topology.unknown_pixels".
     """
-    levels = [_levels(each, relative) for each in (predicted, true)]
-    (values_u, source_u), (values_g, source_g) = levels
+    (values_u, source_u), (values_g, source_g) = (_levels(e, relative) for e in (predicted, true))
     u, g = predicted.reshape(-1), true.detach().reshape(-1)
     total = u.sum() * 0
     for found in match_features(values_u, values_g, pixels, loose=loose):
-        matched = _lift(found, source_u, source_g)
-        total = (
-            total
-            + 2 * ((take(u, matched.matched[:, :2]) - take(g, matched.matched[:, 2:])) ** 2).sum()
-        )
-        for flat, alone in ((u, matched.predicted), (g, matched.true)):
+        places = _lift(found, source_u, source_g)
+        apart = take(u, places.matched[:, :2]) - take(g, places.matched[:, 2:])
+        total = total + 2 * (apart**2).sum()
+        for flat, alone in ((u, places.predicted), (g, places.true)):
             total = total + ((take(flat, alone[:, 0]) - take(flat, alone[:, 1])) ** 2).sum()
     return total
 

@@ -204,7 +204,7 @@ def default_dimensions(n_dims: int) -> tuple[int, ...]:
     return 0, n_dims - 1
 
 
-def take(flat: Float[Tensor, " n"], places: np.ndarray) -> Float[Tensor, " f"]:
+def take(flat: Float[Tensor, " n"], places: Int[np.ndarray, "*f"]) -> Float[Tensor, "*f"]:
     """Return entries by index; index -1 gives 0."""
     index = torch.from_numpy(places.astype(np.int64)).to(flat.device)
     return torch.where(index < 0, 0.0, flat[index.clamp(min=0)])

@@ -4,8 +4,9 @@ Notation: u the probability of one class, g its true mask, both cut into patches
 n features of a dimension (components; holes) wants the n most persistent ones of u:
 
 * wanted: (1 - u(birth))^2 + u(death)^2, so the feature is born at 1 and dies at 0;
-* all others with persistence above ``minimum``: towards the diagonal, birth to the level of death
-  and death to that of birth; the component that never dies counts as dying at 0, without a pixel.
+  a wanted feature that is missing has nothing to pull at and costs nothing;
+* all others with persistence above ``minimum``: (u(birth) - u(death))^2, so both move together; the
+  component that never dies counts as dying at 0, without a pixel.
 
     loss = cross-entropy + lambd x (sum over features) / (number of pixels of all foreground maps)
 
@@ -107,10 +108,7 @@ def _pull(flat: Float[Tensor, " n"], features: Features) -> Float[Tensor, ""]:
 
 
 def _push(flat: Float[Tensor, " n"], features: Features) -> Float[Tensor, ""]:
-    born, died = take(flat, features.birth_at), take(flat, features.death_at)
-    stays = torch.from_numpy(features.death_at < 0).to(flat.device)
-    from_death = torch.where(stays, 0.0, died - born.detach())
-    return ((born - died.detach()) ** 2).sum() + (from_death**2).sum()
+    return ((take(flat, features.birth_at) - take(flat, features.death_at)) ** 2).sum()
 
 
 def published_term(

@@ -5,6 +5,9 @@ d < b of death (0 for the component that never dies), sorted by persistence b - 
 number of features of a dimension.
 
     cost = sum over the beta most persistent of 1 - (b - d)  +  sum over the others of b - d
+
+(a feature that is missing has persistence 0, and nothing to pull at)
+
     loss = CE + Dice term + weight x mean over images and foreground classes of cost per 48^2 pixels
 
 It knows how many components and holes there should be, not where: the overlap terms say that.
@@ -96,8 +99,9 @@ def topo_grad_term(
     total = flat.sum() * 0
     for features, n in zip(found, _wanted(masks, patches, dims, pixels, betti), strict=True):
         lives = take(flat, features.birth_at) - take(flat, features.death_at)
-        wanted = torch.from_numpy(most_persistent(features, n)).to(flat.device)
-        total = total + torch.where(wanted, 1 - lives, lives).sum()
+        wanted = most_persistent(features, n)
+        signs = torch.from_numpy(np.where(wanted, -1, 1)).to(flat)
+        total = total + (signs * lives).sum() + int(n.sum())
     return total * (AREA / flat.numel())
 
 

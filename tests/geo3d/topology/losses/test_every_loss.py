@@ -11,7 +11,17 @@ from torch import Tensor
 from geo3d.errors import InputError
 from geo3d.topology.losses.catalogue import LOSSES, Loss
 
-MINE = ("ce_dice", "region_wise", "cl_dice", "skeleton_recall", "cb_dice", "scnp")
+MINE = (
+    "ce_dice",
+    "region_wise",
+    "cl_dice",
+    "skeleton_recall",
+    "cb_dice",
+    "scnp",
+    "topo_loss",
+    "betti_matching",
+    "topo_grad",
+)
 ROWS = [LOSSES[name] for name in MINE]
 
 
@@ -76,6 +86,8 @@ def test_float64_stays_and_agrees(row: Loss) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=MINE)
 @pytest.mark.parametrize("compat", [False, True])
 def test_gradients_are_those_of_finite_differences(row: Loss, compat: bool) -> None:
+    if row.name == "topo_loss" and compat:
+        pytest.skip("levels that features are pushed to are constants there")
     logits, labels = batch(4, space=(5, 6))
     noise = torch.rand(logits.shape, generator=torch.Generator().manual_seed(5)).double()
     scores = (logits.double() + noise).requires_grad_()
