@@ -1,9 +1,9 @@
 """Train a segmenter of mortar on TopoMortar's pictures, or on generated walls.
 
-  geo3d train-segmenter --preset smoke                      generated walls, seconds
-  geo3d train-segmenter --data topomortar --loss cl_dice    two cores, minutes (preset cpu)
-  geo3d train-segmenter --data topomortar --preset paper    the published protocol (needs a GPU)
-  geo3d train-segmenter --resume runs/train-segmenter/RUN   go on after an interruption
+geo3d train-segmenter --preset smoke                      generated walls, seconds
+geo3d train-segmenter --data topomortar --loss cl_dice    two cores, minutes (preset cpu)
+geo3d train-segmenter --data topomortar --preset paper    the published protocol (needs a GPU)
+geo3d train-segmenter --resume runs/train-segmenter/RUN   go on after an interruption
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from geo3d.errors import ConfigError
 
@@ -161,7 +161,7 @@ def _stones(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> _Joints:
     sites = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     sites = sites + rng.uniform(-0.42, 0.42, sites.shape) * spacing
     points = np.stack([u / stretch, v], -1).reshape(-1, 2)
-    near, index = cKDTree(sites).query(points, k=2)
+    near, index = KDTree(sites).query(points, k=2)
     apart = np.linalg.norm(sites[index[:, 0]] - sites[index[:, 1]], axis=1)
     # Distance to the line half way between the two nearest sites.
     edge = (near[:, 1] ** 2 - near[:, 0] ** 2) / (2 * apart)
@@ -257,7 +257,8 @@ def _stroke(
     if not inside.any():
         return np.zeros((height, width))
     dots[rows[inside], columns[inside]] = False
-    return np.clip(radius - ndimage.distance_transform_edt(dots) + 0.5, 0, 1)
+    away = np.asarray(ndimage.distance_transform_edt(dots))
+    return np.clip(radius - away + 0.5, 0, 1)
 
 
 _COVERS = {

@@ -159,7 +159,7 @@ def _load(image: Image.Image) -> tuple[Image.Image, list[str]]:
     notes: list[str] = []
     if (count := getattr(image, "n_frames", 1)) > 1:
         notes.append(f"first of {count} frames")
-    is_deep = any(";16" in str(tile) for tile in image.tile)
+    is_deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
     if is_deep and image.mode in ("RGB", "RGBA"):
         notes.append("16 bits per channel reduced to 8")
     image.load()
