@@ -134,7 +134,7 @@ def _sum_mod_2(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return merged[:count].copy()
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def thin_in_place(mask: np.ndarray, iterations: int) -> None:
     """Thin a (h, w) mask with a border of zeros; see `geo3d.topology.skeleton.thin`."""

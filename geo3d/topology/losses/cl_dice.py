@@ -20,6 +20,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from geo3d.topology.losses.inputs import check_inputs, hard_labels, one_hot, probabilities
+from geo3d.topology.losses.label_work import in_threads, once_per_target
 from geo3d.topology.losses.overlap import dice_term
 from geo3d.topology.losses.soft_skeleton import light_soft_skeleton
 from geo3d.topology.skeleton import rounds_needed
@@ -55,7 +56,7 @@ def cl_dice_loss(
     """
     check_inputs(logits, target)
     if rounds is None:
-        rounds = PUBLISHED_ROUNDS if compat else label_rounds(target, logits.shape[1])
+        rounds = PUBLISHED_ROUNDS if compat else _known_rounds(target, logits.shape[1])
     p = probabilities(logits)[:, 1:]
     truth = one_hot(target, logits)[:, 1:].detach()
     ours = light_soft_skeleton(p.contiguous(), rounds)
@@ -71,4 +72,7 @@ def label_rounds(target: Shaped[Tensor, "*any"], n_classes: int) -> int:
     """Return the rounds that the thickest foreground part of a batch needs, with an upper end."""
     labels = hard_labels(target).cpu()
     masks = torch.stack([labels == c for c in range(1, n_classes)], dim=1).flatten(0, 1).numpy()
-    return min(max(rounds_needed(mask) for mask in masks), MOST_ROUNDS)
+    return min(max(in_threads(rounds_needed, masks)), MOST_ROUNDS)
+
+
+_known_rounds = once_per_target(label_rounds)

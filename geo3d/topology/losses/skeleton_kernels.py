@@ -161,3 +161,39 @@ def unerode_round(x: np.ndarray, grad_e: np.ndarray, grad_x: np.ndarray, volume:
                     grad_x[i, z, b, j] += share_b
                     if volume:
                         grad_x[i, a, y, j] += share_a
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def depths_at(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the distance of pixels of a (h, w) mask to its background; 0 on the background.
+
+    Args:
+        mask: booleans with at least one false.
+        points: row-major indices of the pixels.
+    """
+    height, width = mask.shape
+    far = height + width
+    steps = np.empty(mask.shape, np.int32)
+    for j in range(width):
+        steps[0, j] = far if mask[0, j] else 0
+    for i in range(1, height):
+        for j in range(width):
+            steps[i, j] = steps[i - 1, j] + 1 if mask[i, j] else 0
+    for i in range(height - 2, -1, -1):
+        for j in range(width):
+            steps[i, j] = min(steps[i, j], steps[i + 1, j] + 1)
+    depths = np.empty(points.size, np.float64)
+    for k in range(points.size):
+        i = points[k] // width
+        j = points[k] % width
+        best = steps[i, j] ** 2
+        reach = 1
+        while reach * reach < best and (j >= reach or j + reach < width):
+            if j >= reach:
+                best = min(best, reach**2 + steps[i, j - reach] ** 2)
+            if j + reach < width:
+                best = min(best, reach**2 + steps[i, j + reach] ** 2)
+            reach += 1
+        depths[k] = np.sqrt(best)
+    return depths

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from geo3d.errors import InputError
 from geo3d.topology.losses.inputs import check_inputs, hard_labels, probabilities
+from geo3d.topology.losses.label_work import in_threads, once_per_target
 from geo3d.topology.losses.overlap import ce_dice_loss, cross_entropy
 from geo3d.topology.skeleton import tube
 
@@ -63,7 +64,7 @@ def recall_term(
     check_inputs(logits, target)
     p = probabilities(logits)[:, 1:]
     if tubes is None:
-        tubes = label_tubes(target, logits.shape[1])
+        tubes = _known_tubes(target, logits.shape[1])
     if tubes.shape != p.shape:
         raise InputError(
             "loss.wrong_tubes",
@@ -80,5 +81,9 @@ def label_tubes(
 ) -> Bool[Tensor, "b k *space"]:
     """Return the tubes of each item and foreground class, on the CPU; k = n_classes - 1."""
     labels = hard_labels(target).cpu().numpy()
-    tubes = [[tube(item == c, radius) for c in range(1, n_classes)] for item in labels]
-    return torch.from_numpy(np.array(tubes))
+    masks = [item == c for item in labels for c in range(1, n_classes)]
+    tubes = np.stack(in_threads(lambda mask: tube(mask, radius), masks))
+    return torch.from_numpy(tubes.reshape(len(labels), n_classes - 1, *labels.shape[1:]))
+
+
+_known_tubes = once_per_target(label_tubes)
