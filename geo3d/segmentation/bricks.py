@@ -161,7 +161,7 @@ def _stones(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> _Joints:
     sites = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     sites = sites + rng.uniform(-0.42, 0.42, sites.shape) * spacing
     points = np.stack([u / stretch, v], -1).reshape(-1, 2)
-    near, index = KDTree(sites).query(points, k=2)
+    near, index = map(np.asarray, KDTree(sites).query(points, k=2))
     apart = np.linalg.norm(sites[index[:, 0]] - sites[index[:, 1]], axis=1)
     # Distance to the line half way between the two nearest sites.
     edge = (near[:, 1] ** 2 - near[:, 0] ** 2) / (2 * apart)

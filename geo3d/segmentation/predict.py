@@ -225,7 +225,7 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
     return [round(i * (side - tile) / (count - 1)) for i in range(count)]
 
 
-def _fade(side: int, overlap: int) -> Float[np.ndarray, {side}]:
+def _fade(side: int, overlap: int) -> Float[np.ndarray, "..."]:
     """Return weights that rise from almost 0 at both ends to 1 over the overlap."""
     place = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
     rise = np.clip(place / max(overlap, 1), 0, 1)
