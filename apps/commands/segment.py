@@ -2,19 +2,20 @@
 
   geo3d segment wall.jpg
   geo3d segment *.png --model my.safetensors --tile 1024
+  geo3d segment wall.jpg --compare other.safetensors --complaints cl_dice topo_loss
   geo3d segment --resume runs/segment/RUN
 
 The run folder holds, for each picture: outputs/NAME-mask.png (0 and 255), NAME-probability.png (of
 mortar, 16 bits), NAME-regions.csv (every component and hole: number, pixels, place), and
 previews/NAME-overlay.png, where they are outlined and numbered, the largest of each kind first.
+With --complaints, previews/NAME-complaints-LOSS.png shows where a loss wants more mortar (blue) or
+less (red), compared with --label or, without one, with the prediction freed of small pieces.
 Pictures that cannot be read are named; the others are segmented all the same.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -31,11 +32,19 @@ if TYPE_CHECKING:
 BAD_INPUT = 3
 """Exit code when some of several pictures could not be segmented."""
 
+COMPARED = "-compared"
+"""Ending of the names of what the second segmenter makes."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``geo3d segment``."""
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="pictures of any size")
     parser.add_argument("--model", metavar="FILE", help="segmenter (default: the shipped one)")
+    parser.add_argument("--compare", metavar="FILE", help="second segmenter, to be compared")
+    parser.add_argument(
+        "--complaints", metavar="LOSS", nargs="+", default=[], help="losses to draw complaints of"
+    )
+    parser.add_argument("--label", metavar="FILE", help="label of the picture, for complaints")
     parser.add_argument("--tile", metavar="N", type=int, help="side of a tile in pixels")
     parser.add_argument("--overlap", metavar="N", type=int, help="pixels that tiles share")
     add_common(parser, "device", "out", "resume", "json", "quiet")
@@ -43,50 +52,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segment the pictures, write the run folder, print the numbers."""
-    run_folder, segmenter = _open(args) if args.resume else _start(args)
+    run_folder, segmenters = _open(args) if args.resume else _start(args)
     if not run_folder.is_done:
         with run_folder:
-            _segment_all(run_folder, segmenter, args.quiet or args.json)
+            _segment_all(run_folder, segmenters, args.quiet or args.json)
     metrics = json.loads((run_folder.path / "metrics.json").read_text(encoding="utf-8"))
     emit(args, {**metrics, "run": str(run_folder.path)}, _text(metrics, run_folder))
     return BAD_INPUT if metrics["failed"] else 0
 
 
-def _start(args: argparse.Namespace) -> tuple[Run, Segmenter | None]:
-    from geo3d.errors import ConfigError, InputError
+def _start(args: argparse.Namespace) -> tuple[Run, list[Segmenter]]:
     from geo3d.files import atomic_write_json
     from geo3d.runs import start_run
-    from geo3d.segmentation.predict import OVERLAP, SHIPPED, TILE, load_segmenter
+    from geo3d.segmentation.predict import OVERLAP, SHIPPED, TILE
 
-    if not args.images:
-        raise ConfigError("segment.no_picture", "No picture is given.", "geo3d segment IMAGE")
+    _check_request(args)
     tile = TILE if args.tile is None else args.tile
+    models = [args.model, *([args.compare] if args.compare else [])]
     request = {
         "images": [str(Path(image).resolve()) for image in args.images],
-        "model": str(Path(args.model).resolve()) if args.model else None,
+        "models": [str(Path(model).resolve()) if model else None for model in models],
+        "label": str(Path(args.label).resolve()) if args.label else None,
+        "complaints": args.complaints,
         "tile": tile,
         "overlap": min(OVERLAP, tile // 4) if args.overlap is None else args.overlap,
         "device": args.device,
     }
-    if args.model and not Path(args.model).is_file():
-        raise InputError("segment.no_model", f"There is no model {args.model}.", "Check the path.")
     # Before the run folder is made, so that a slip leaves nothing behind.
-    segmenter = load_segmenter(request["model"], args.device)
-    inputs = [p for p in (*request["images"], request["model"]) if p and Path(p).is_file()]
+    segmenters = _segmenters(request)
+    files = [*request["images"], *request["models"], request["label"]]
+    inputs = [p for p in files if p and Path(p).is_file()]
     name = Path(args.images[0]).stem
     run_folder = start_run("segment", name, None, args.out, 0, args.device, inputs)
-    shown = {**request, "model": request["model"] or SHIPPED}
-    run_folder.record["config"] = shown
+    run_folder.record["config"] = {**request, "models": [m or SHIPPED for m in request["models"]]}
     atomic_write_json(run_folder.path / "request.json", request)
-    return run_folder, segmenter
+    return run_folder, segmenters
 
 
-def _open(args: argparse.Namespace) -> tuple[Run, Segmenter | None]:
+def _check_request(args: argparse.Namespace) -> None:
     from geo3d.errors import ConfigError, InputError
-    from geo3d.runs import open_run, run_state
+
+    if not args.images:
+        raise ConfigError("segment.no_picture", "No picture is given.", "geo3d segment IMAGE")
+    for model in (args.model, args.compare):
+        if model and not Path(model).is_file():
+            raise InputError("segment.no_model", f"There is no model {model}.", "Check the path.")
+    if args.label and (len(args.images) > 1 or not args.complaints):
+        raise ConfigError(
+            "segment.label_not_used",
+            "A label is for the complaints about one picture.",
+            "geo3d segment IMAGE --label FILE --complaints LOSS",
+        )
+    if args.complaints:
+        from geo3d.segmentation.complaints import check_loss
+        from geo3d.segmentation.pictures import read_label
+
+        for loss in args.complaints:
+            check_loss(loss)
+        if args.label:
+            read_label(args.label)
+
+
+def _segmenters(request: Mapping[str, Any]) -> list[Segmenter]:
     from geo3d.segmentation.predict import load_segmenter
 
-    if args.images or args.model or args.tile or args.overlap:
+    return [load_segmenter(model, request["device"]) for model in request["models"]]
+
+
+def _open(args: argparse.Namespace) -> tuple[Run, list[Segmenter]]:
+    from geo3d.errors import ConfigError, InputError
+    from geo3d.runs import open_run, run_state
+
+    given = (args.images, args.model, args.compare, args.tile, args.overlap, args.complaints)
+    if any(given) or args.label:
         raise ConfigError(
             "segment.resume_is_complete", "A resumed run has its pictures.", "Give --resume alone."
         )
@@ -99,12 +137,11 @@ def _open(args: argparse.Namespace) -> tuple[Run, Segmenter | None]:
         )
     run_folder = open_run(args.resume)
     if run_folder.is_done:
-        return run_folder, None
-    wanted = json.loads(request.read_text(encoding="utf-8"))
-    return run_folder, load_segmenter(wanted["model"], wanted["device"])
+        return run_folder, []
+    return run_folder, _segmenters(json.loads(request.read_text(encoding="utf-8")))
 
 
-def _segment_all(run_folder: Run, segmenter: Segmenter | None, quiet: bool) -> None:
+def _segment_all(run_folder: Run, segmenters: Sequence[Segmenter], quiet: bool) -> None:
     from geo3d.errors import InputError
     from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
     from geo3d.progress import report
@@ -115,36 +152,40 @@ def _segment_all(run_folder: Run, segmenter: Segmenter | None, quiet: bool) -> N
         jsonl_listener(run_folder.path / "progress.jsonl"),
         tqdm_listener(disable=quiet),
     )
-    done, failed = [], []
+    done: list[list[dict[str, Any]]] = [[] for _ in segmenters]
+    failed = []
     images = [Path(image) for image in request["images"]]
     for number, (image, name) in enumerate(zip(images, _names(images), strict=True)):
         report(progress, "pictures", number, len(images))
-        summary = run_folder.outputs / f"{name}.json"
         try:
-            if segmenter is not None and not summary.is_file():
-                _segment(image, name, segmenter, run_folder, (request, progress))
-            done.append(json.loads(summary.read_text(encoding="utf-8")))
+            for segmenter, rows, ending in zip(segmenters, done, ("", COMPARED), strict=False):
+                summary = run_folder.outputs / f"{name}{ending}.json"
+                if not summary.is_file():
+                    _segment(image, segmenter, summary, run_folder, (request, progress))
+                rows.append(json.loads(summary.read_text(encoding="utf-8")))
         except InputError as error:
             if len(images) == 1:
                 raise
             failed.append({"image": str(image), **error.to_dict()})
     report(progress, "pictures", len(images), len(images))
-    run_folder.finish({"pictures": done, "failed": failed}, model=_about(segmenter))
+    compared = done[1] if len(done) > 1 else []
+    run_folder.finish(
+        {"pictures": done[0], "compared": compared, "failed": failed},
+        models=[_about(segmenter) for segmenter in segmenters],
+    )
 
 
 def _segment(
     image: Path,
-    name: str,
     segmenter: Segmenter,
+    summary: Path,
     run_folder: Run,
     how: tuple[Mapping[str, Any], ProgressCallback],
 ) -> None:
     """Segment one picture; its summary is written last and marks it as done."""
-    from PIL import Image
-
-    from geo3d.files import atomic_path, atomic_write_json, atomic_write_text
-    from geo3d.segmentation.overlay import draw_overlay, find_topology
-    from geo3d.segmentation.pictures import read_picture, save_mask
+    from geo3d.files import atomic_write_json
+    from geo3d.segmentation.outputs import Places, write_complaints, write_prediction
+    from geo3d.segmentation.pictures import read_label, read_picture
 
     request, progress = how
     begun = time.perf_counter()
@@ -152,38 +193,14 @@ def _segment(
     prediction = segmenter.predict(
         picture.pixels, tile=request["tile"], overlap=request["overlap"], progress=progress
     )
-    mask, mortar = prediction.mask, prediction.probabilities[1]
-    topology = find_topology(mask)
-    save_mask(run_folder.outputs / f"{name}-mask.png", mask)
-    pictures = {
-        run_folder.outputs / f"{name}-probability.png": (mortar * 65535).round().astype("uint16"),
-        run_folder.previews / f"{name}-overlay.png": draw_overlay(picture.pixels, topology),
-    }
-    for path, pixels in pictures.items():
-        with atomic_path(path) as beside:
-            Image.fromarray(pixels).save(beside, format="PNG")
-    atomic_write_text(run_folder.outputs / f"{name}-regions.csv", _regions_csv(topology.regions))
-    components, holes = topology.betti
-    summary = {
-        "image": str(image),
-        "name": name,
-        "width": mask.shape[1],
-        "height": mask.shape[0],
-        "betti0": components,
-        "betti1": holes,
-        "mortar_fraction": float(mask.mean()),
-        "notes": [*picture.notes, *prediction.notes],
-        "seconds": round(time.perf_counter() - begun, 3),
-    }
-    atomic_write_json(run_folder.outputs / f"{name}.json", summary)
-
-
-def _regions_csv(regions: Sequence[Any]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["kind", "number", "pixels", "row", "column"])
-    writer.writerows([r.kind, r.number, r.pixels, r.row, r.column] for r in regions)
-    return stream.getvalue()
+    places = Places(run_folder.outputs, run_folder.previews)
+    row = write_prediction(picture.pixels, prediction, summary.stem, places)
+    label = read_label(request["label"]).mask if request["label"] else None
+    losses = request["complaints"]
+    notes = write_complaints(picture.pixels, prediction, label, losses, summary.stem, places)
+    row["notes"] = [*picture.notes, *row["notes"], *notes]
+    row["seconds"] = round(time.perf_counter() - begun, 3)
+    atomic_write_json(summary, {"image": str(image), **row})
 
 
 def _names(images: Sequence[Path]) -> list[str]:
@@ -199,18 +216,17 @@ def _names(images: Sequence[Path]) -> list[str]:
     return names
 
 
-def _about(segmenter: Segmenter | None) -> dict[str, Any]:
-    if segmenter is None:
-        return {}
+def _about(segmenter: Segmenter) -> dict[str, Any]:
     config = segmenter.config
     return {"loss": config.loss, "framework": config.framework, **segmenter.info}
 
 
 def _text(metrics: Mapping[str, Any], run_folder: Run) -> str:
     lines = []
-    for row in metrics["pictures"]:
+    for row in (*metrics["pictures"], *metrics["compared"]):
+        second = " (second model)" if row["name"].endswith(COMPARED) else ""
         lines.append(
-            f"{row['image']}: {row['betti0']} component{'s' * (row['betti0'] != 1)}, "
+            f"{row['image']}{second}: {row['betti0']} component{'s' * (row['betti0'] != 1)}, "
             f"{row['betti1']} hole{'s' * (row['betti1'] != 1)}, "
             f"{100 * row['mortar_fraction']:.1f} % mortar"
         )

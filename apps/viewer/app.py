@@ -23,6 +23,7 @@ import gradio as gr
 from apps.jobs import Jobs
 from apps.viewer.jobs_tab import JobsTab
 from apps.viewer.match_tab import MatchTab
+from apps.viewer.segment_tab import SegmentTab
 
 HERE = Path(__file__).resolve().parent
 WORKER = "apps.viewer.worker"
@@ -43,9 +44,11 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
     )
     with page:
         gr.HTML(HEADER)
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             with gr.Tab("Match", id="match"):
                 match = MatchTab(jobs, scratch)
+            with gr.Tab("Segment", id="segment"):
+                segment = SegmentTab(jobs, scratch)
             with gr.Tab("Jobs", id="jobs") as jobs_page:
                 listing = JobsTab(jobs)
         jobs_page.select(
@@ -59,6 +62,20 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
             match.attach,
             None,
             match.attach_outputs,
+            api_visibility="private",
+            show_progress="hidden",
+        )
+        page.load(
+            segment.attach,
+            None,
+            segment.attach_outputs,
+            api_visibility="private",
+            show_progress="hidden",
+        )
+        page.load(
+            segment.select_tab,
+            None,
+            tabs,
             api_visibility="private",
             show_progress="hidden",
         )

@@ -176,6 +176,9 @@ class MatchTab:
             return self._first_example()
         try:
             job = self._jobs.get(job_id)
+            if job.settings.get("kind") != "match":
+                # Another tab shows it.
+                return self._first_example()
             shapes = match_job.shapes_of(job, self._scratch)
         except Geo3dError as error:
             return {self.status: fragments.error_card(error)}

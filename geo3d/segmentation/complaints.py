@@ -30,6 +30,16 @@ def losses_with_complaints() -> tuple[str, ...]:
     return tuple(n for n, x in LOSSES.items() if x.output_channels is None and 2 in x.dimensions)
 
 
+def check_loss(loss: str) -> None:
+    """Refuse a loss that cannot be asked (code "complaints.unknown_loss")."""
+    if loss not in losses_with_complaints():
+        raise ConfigError(
+            "complaints.unknown_loss",
+            f"No map of complaints for the loss {loss!r}.",
+            f"Known: {', '.join(losses_with_complaints())}.",
+        )
+
+
 def complaint_map(
     probability: Float[np.ndarray, "h w"], label: Bool[np.ndarray, "y x"], loss: str
 ) -> Float32[np.ndarray, "h w"]:
@@ -45,12 +55,7 @@ def complaint_map(
         ShapeError: "complaints.unequal_sizes".
         NumericalError: "complaints.not_finite".
     """
-    if loss not in losses_with_complaints():
-        raise ConfigError(
-            "complaints.unknown_loss",
-            f"No map of complaints for the loss {loss!r}.",
-            f"Known: {', '.join(losses_with_complaints())}.",
-        )
+    check_loss(loss)
     if probability.shape != label.shape:
         raise ShapeError(
             "complaints.unequal_sizes",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from segmentation_helpers import tiny_segmenter, wall_picture
+from segmentation_helpers import tiny_segmenter, wall_label, wall_picture
 
 from apps.cli import main
 from geo3d.segmentation.predict import load_segmenter
@@ -45,7 +45,7 @@ def test_a_picture_becomes_mask_overlay_and_numbers(
     np.testing.assert_allclose(probability / 65535, expected, atol=1e-5)
     with Image.open(run / "previews" / "my-wall-overlay.png") as overlay:
         assert len(set(overlay.convert("RGB").tobytes())) > 20
-    assert json.loads((run / "manifest.json").read_text())["model"]["data"] == "none"
+    assert json.loads((run / "manifest.json").read_text())["models"][0]["data"] == "none"
 
 
 def test_a_bad_picture_does_not_stop_the_others(
@@ -63,6 +63,41 @@ def test_a_bad_picture_does_not_stop_the_others(
     assert [row["code"] for row in found["failed"]] == ["picture.unreadable", "picture.missing"]
     assert main(["segment", str(bad), "--model", str(model), "--out", str(out)]) == 3
     assert "picture.unreadable" in capsys.readouterr().err
+
+
+def test_two_models_and_two_losses_are_compared(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tiny_segmenter(tmp_path / "other.safetensors", seed=5)
+    image, label = wall_picture(tmp_path / "wall.png"), wall_label(tmp_path / "label.png")
+    models = ("--model", model, "--compare", other, "--out", tmp_path)
+    code, found = segment(
+        capsys, image, *models, "--label", label, "--complaints", "ce_dice", "cl_dice"
+    )
+    assert code == 0
+    assert found["compared"][0]["mortar_fraction"] != found["pictures"][0]["mortar_fraction"]
+    previews = Path(found["run"]) / "previews"
+    pictures = {path.name: path.read_bytes() for path in previews.iterdir()}
+    assert set(pictures) == {
+        f"wall{ending}-{what}.png"
+        for ending in ("", "-compared")
+        for what in ("overlay", "complaints-ce_dice", "complaints-cl_dice")
+    }
+    assert len(set(pictures.values())) == 6
+    small = wall_label(tmp_path / "small.png", size=64)
+    code, found = segment(
+        capsys,
+        image,
+        "--model",
+        model,
+        "--out",
+        tmp_path,
+        "--complaints",
+        "ce_dice",
+        "--label",
+        small,
+    )
+    assert "no complaints of ce_dice" in found["pictures"][0]["notes"][-1]
 
 
 def test_a_run_goes_on_where_it_stopped(
@@ -89,6 +124,8 @@ def test_a_run_goes_on_where_it_stopped(
     [
         ([], "segment.no_picture", 2),
         (["x.png", "--model", "none.safetensors"], "segment.no_model", 3),
+        (["x.png", "--complaints", "none"], "complaints.unknown_loss", 2),
+        (["x.png", "--label", "y.png"], "segment.label_not_used", 2),
         (["x.png", "--resume", "."], "segment.resume_is_complete", 2),
         (["--resume", "."], "run.not_a_run", 3),
     ],

@@ -14,6 +14,7 @@ from geo3d.segmentation.complaints import (
     draw_complaints,
     losses_with_complaints,
 )
+from geo3d.segmentation.loss_names import COMPLAINT_HINTS
 from geo3d.topology.betti import betti_numbers
 
 
@@ -84,3 +85,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ShapeError) as caught:
         complaint_map(probability[1:], label, "ce_dice")
     assert caught.value.code == "complaints.unequal_sizes"
+
+
+def test_the_list_without_torch_is_complete() -> None:
+    assert set(COMPLAINT_HINTS) == set(losses_with_complaints())

@@ -1,0 +1,249 @@
+"""A segmentation job from the viewer's side: what is submitted, and how its result is shown."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from apps.commands.segment import COMPARED
+from apps.job_files import Job, read_json
+from apps.jobs import Jobs
+from apps.viewer import fragments
+from geo3d.errors import InputError
+from geo3d.files import asset, new_id, slug
+from geo3d.segmentation.bricks import brick_wall
+from geo3d.segmentation.loss_names import COMPLAINT_HINTS
+from geo3d.segmentation.pictures import PictureLimits, read_label, read_picture, save_mask
+
+KIND = "segment"
+SHIPPED = "shipped"
+NOTHING = "nothing"
+MODEL = "segmentation/mortar.safetensors"
+"""The shipped model, among the assets."""
+EXAMPLES = {
+    "Drawn wall": (1, "indistr"),
+    "Drawn wall, odd colours": (2, "colors"),
+    "Drawn wall, shadows": (3, "shadows"),
+}
+"""Seed and group of walls that `geo3d.segmentation.bricks` draws."""
+EXAMPLE_SIDE = 384
+LIMITS = PictureLimits(max_bytes=64 << 20, max_pixels=16_000_000)
+"""Of pictures for the page; the command line takes larger ones."""
+MAX_LOSSES = 4
+_TRAINED = (
+    "train-segmenter/*/outputs/segmenter.safetensors",
+    "segment-bench/*/outputs/cells/*/*/*/*/*/segmenter.safetensors",
+)
+"""Where models that were trained here lie, below the folder of runs."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user chose beside the picture."""
+
+    model: str
+    compared: str
+    losses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture that was read; our copy of it."""
+
+    name: str
+    """For people; untrusted text."""
+    path: str
+    width: int
+    height: int
+    notes: tuple[str, ...] = ()
+
+
+def models(jobs: Jobs) -> dict[str, Path | None]:
+    """Return the models to choose from: the shipped one, then those trained here, newest first."""
+    root = jobs.root.parent
+    found = [path for pattern in _TRAINED for path in root.glob(pattern)]
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return {SHIPPED: None, **{_model_name(path, root): path for path in found}}
+
+
+def keep_picture(file: Path, scratch: Path) -> Upload:
+    """Read an uploaded picture and keep our own copy of its pixels.
+
+    Raises:
+        InputError, LimitError, FileFormatError: what is wrong with it, see `read_picture`.
+    """
+    picture = read_picture(file, LIMITS)
+    path = _fresh(scratch, "picture.png")
+    Image.fromarray(picture.pixels).save(path)
+    height, width = picture.pixels.shape[:2]
+    return Upload(file.stem, str(path), width, height, picture.notes)
+
+
+def keep_label(file: Path, scratch: Path) -> Upload:
+    """Read an uploaded label and keep our own copy of its mask.
+
+    Raises:
+        InputError, LimitError, FileFormatError: what is wrong with it, see `read_label`.
+    """
+    label = read_label(file, LIMITS)
+    path = save_mask(_fresh(scratch, "label.png"), label.mask)
+    height, width = label.mask.shape
+    return Upload(file.stem, str(path), width, height, label.notes)
+
+
+def example(title: str, scratch: Path) -> tuple[Upload, Upload]:
+    """Return a drawn wall and its label."""
+    seed, group = EXAMPLES[title]
+    wall = brick_wall(seed, EXAMPLE_SIDE, EXAMPLE_SIDE, group=group)
+    path = _fresh(scratch, "picture.png")
+    Image.fromarray(wall.image).save(path)
+    label = save_mask(path.with_name("label.png"), wall.mask)
+    sides = (EXAMPLE_SIDE, EXAMPLE_SIDE)
+    return Upload(title, str(path), *sides), Upload(f"{title}, label", str(label), *sides)
+
+
+def submit(jobs: Jobs, picture: Upload, label: Upload | None, request: Request) -> Job:
+    """Copy the picture into a new job and queue ``geo3d segment`` on it.
+
+    Raises:
+        InputError: ``viewer.unknown_choice``, ``viewer.too_many_losses``, ``viewer.label_size``.
+        LimitError: see `apps.jobs.Jobs.submit`.
+    """
+    known = models(jobs)
+    _check(picture, label, request, known)
+    folder = jobs.new_folder()
+    inputs = folder / "inputs"
+    shutil.copyfile(picture.path, inputs / "picture.png")
+    argv = ["segment", str(inputs / "picture.png"), "--out", str(folder / "run"), "--json"]
+    for flag, name in (("--model", request.model), ("--compare", request.compared)):
+        if name == NOTHING:
+            continue
+        path = known[name]
+        if path is None and flag == "--compare":
+            path = asset(MODEL)
+        argv += [flag, str(path)] if path is not None else []
+    if request.losses:
+        argv += ["--complaints", *request.losses]
+        if label is not None:
+            shutil.copyfile(label.path, inputs / "label.png")
+            argv += ["--label", str(inputs / "label.png")]
+    record = {
+        "kind": KIND,
+        "picture": picture.name,
+        "label": label.name if label else "",
+        "model": request.model,
+        "compared": request.compared,
+        "losses": list(request.losses),
+    }
+    return jobs.submit(folder, f"Mortar of {picture.name}", argv, record)
+
+
+def views(job: Job) -> dict[str, Path]:
+    """Return the pictures of a finished job by title, overlays first.
+
+    Raises:
+        InputError: ``job.no_result``.
+    """
+    run = job.run_folder
+    if job.state != "done" or run is None:
+        raise InputError("job.no_result", "The job has no result.", "Run it again.")
+    named = [(str(job.settings["model"]), "")]
+    if job.settings["compared"] != NOTHING:
+        named.append((str(job.settings["compared"]), COMPARED))
+    folders = run / "previews", run / "outputs"
+    found = {f"Overlay: {m}": folders[0] / f"picture{e}-overlay.png" for m, e in named}
+    for loss in job.settings["losses"]:
+        for model, ending in named:
+            path = folders[0] / f"picture{ending}-complaints-{loss}.png"
+            found[f"Complaints of {loss}: {model}"] = path
+    found |= {f"Mask: {m}": folders[1] / f"picture{e}-mask.png" for m, e in named}
+    found["Picture"] = job.folder / "inputs" / "picture.png"
+    # A loss that could not be asked has left a note in place of a picture.
+    return {title: path for title, path in found.items() if path.is_file()}
+
+
+def first_views(titles: Sequence[str]) -> tuple[str, str]:
+    """Return what the two panes show first: both overlays, else the overlay and a complaint."""
+    overlays = [title for title in titles if title.startswith("Overlay")]
+    others = [title for title in titles if title.startswith("Complaints")]
+    if len(overlays) > 1:
+        return overlays[0], overlays[1]
+    return overlays[0], others[0] if others else "Picture"
+
+
+def result_card(job: Job) -> str:
+    """Return the numbers of each model of a finished job, as HTML."""
+    run = job.run_folder
+    metrics = (read_json(run / "metrics.json") if run else None) or {}
+    cards = []
+    for name, rows in (
+        ("model", metrics.get("pictures", ())),
+        ("compared", metrics.get("compared", ())),
+    ):
+        cards += [_card(str(job.settings[name]), row) for row in rows]
+    return "".join(cards)
+
+
+def downloads(job: Job, scratch: Path) -> list[Path]:
+    """Return copies of masks, probabilities and regions under names that say what they are."""
+    if job.run_folder is None:
+        return []
+    folder = scratch / "downloads" / job.id
+    folder.mkdir(parents=True, exist_ok=True)
+    name = slug(str(job.settings["picture"]))
+    copies = []
+    for path in sorted((job.run_folder / "outputs").iterdir()):
+        if path.suffix in (".png", ".csv"):
+            copies.append(folder / path.name.replace("picture", name, 1))
+            shutil.copyfile(path, copies[-1])
+    return copies
+
+
+def _card(model: str, row: Mapping[str, Any]) -> str:
+    facts = [
+        ("Components", str(row["betti0"]), "Betti number 0: pieces of mortar; 1 is a whole wall"),
+        ("Holes", str(row["betti1"]), "Betti number 1: bricks that mortar goes all around"),
+        ("Mortar", f"{100 * row['mortar_fraction']:.1f} %", "Share of the pixels"),
+        ("Seconds", f"{row['seconds']:.1f}", "Prediction, regions, pictures"),
+    ]
+    return fragments.facts_card(facts, row["notes"], fragments.badge("info", model))
+
+
+def _check(
+    picture: Upload, label: Upload | None, request: Request, known: Mapping[str, Path | None]
+) -> None:
+    """Check again what the page offers: a request need not come from our page."""
+    choices = request.model in known and request.compared in (*known, NOTHING)
+    if not choices or not set(request.losses) <= set(COMPLAINT_HINTS):
+        raise InputError(
+            "viewer.unknown_choice", "There is no such model or loss.", "Reload the page."
+        )
+    if len(request.losses) > MAX_LOSSES:
+        raise InputError(
+            "viewer.too_many_losses",
+            f"{len(request.losses)} losses are too many at once.",
+            f"Choose {MAX_LOSSES} or fewer.",
+        )
+    if label and (label.width, label.height) != (picture.width, picture.height):
+        raise InputError(
+            "viewer.label_size",
+            f"The label has {label.width} x {label.height} pixels, the picture "
+            f"{picture.width} x {picture.height}.",
+            "Take the label of this picture.",
+        )
+
+
+def _model_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).parts
+    return f"{parts[1]}/{'/'.join(parts[4:-1])}" if len(parts) > 4 else parts[1]
+
+
+def _fresh(scratch: Path, name: str) -> Path:
+    folder = scratch / "pictures" / new_id()
+    folder.mkdir(parents=True)
+    return folder / name

@@ -1,0 +1,322 @@
+"""The tab "Segment": a picture in, the mask of its mortar out, with its topology counted.
+
+Like the tab "Match" it remembers a job by its id only; the rest is read from the job's folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from apps.job_files import Job
+from apps.jobs import Jobs
+from apps.viewer import fragments, segment_job
+from apps.viewer.match_tab import POLL_S, QUIET, SHOW_ADDRESS
+from apps.viewer.segment_job import NOTHING, SHIPPED, Request, Upload
+from geo3d.errors import Geo3dError, InputError
+from geo3d.segmentation.loss_names import COMPLAINT_HINTS
+
+PICTURE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+LEGEND = (
+    "Overlays: every component of mortar is outlined and numbered, the largest first (green); "
+    "other components are broken-off pieces. Holes, bricks that mortar goes all around, are "
+    "outlined and numbered in blue. Complaints: blue where a loss wants more mortar, red where it "
+    "wants less."
+)
+
+Updates = dict[Any, Any]
+
+
+class SegmentTab:
+    """Components of the tab and what happens when they are used."""
+
+    def __init__(self, jobs: Jobs, scratch: Path) -> None:
+        self._jobs = jobs
+        self._scratch = scratch
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=340, elem_classes="g3-controls"):
+                self._build_controls()
+            with gr.Column(scale=5, min_width=480):
+                self._build_panes()
+        self._wire()
+
+    def _build_controls(self) -> None:
+        self.example = gr.Dropdown(
+            ["", *segment_job.EXAMPLES], label="Example picture", elem_id="segment-example"
+        )
+        self.file = gr.File(
+            label="Picture (png, jpg, bmp, tif, webp)",
+            file_types=list(PICTURE_TYPES),
+            height=92,
+            elem_id="segment-file",
+        )
+        self.card = gr.HTML(elem_id="segment-card")
+        self.picture = gr.State(None)
+        names = list(segment_job.models(self._jobs))
+        self.model = gr.Dropdown(names, value=SHIPPED, label="Model", elem_id="segment-model")
+        self.compared = gr.Dropdown(
+            [NOTHING, *names], value=NOTHING, label="Compare with", elem_id="segment-compared"
+        )
+        self.losses = gr.Dropdown(
+            [(f"{name}: {hint}", name) for name, hint in COMPLAINT_HINTS.items()],
+            value=[],
+            multiselect=True,
+            max_choices=segment_job.MAX_LOSSES,
+            label="Show what these losses complain about",
+            elem_id="segment-losses",
+        )
+        with gr.Accordion("Label for the complaints (optional)", open=False):
+            self.label_file = gr.File(
+                label="PNG with 0 for brick and 255 for mortar",
+                file_types=list(PICTURE_TYPES),
+                height=92,
+                elem_id="segment-label",
+            )
+            self.label_card = gr.HTML(elem_id="segment-label-card")
+        self.label = gr.State(None)
+        with gr.Row():
+            self.run = gr.Button("Segment", variant="primary", elem_id="segment-run")
+            self.cancel = gr.Button("Cancel", interactive=False, elem_id="segment-cancel")
+        self.status = gr.HTML(elem_id="segment-status")
+        # Hidden and not absent: the change of a component that is not on the page goes unnoticed.
+        self.job_id = gr.Textbox(visible="hidden")
+        self.finished = gr.Textbox(visible="hidden")
+        self.timer = gr.Timer(POLL_S, active=False)
+
+    def _build_panes(self) -> None:
+        self.choices, self.panes = [], []
+        with gr.Row():
+            for side in ("left", "right"):
+                with gr.Column(min_width=240):
+                    self.choices.append(
+                        gr.Dropdown(
+                            [],
+                            label=f"Shown {side}",
+                            visible=False,
+                            interactive=True,
+                            elem_id=f"segment-show-{side}",
+                        )
+                    )
+                    self.panes.append(
+                        gr.Image(
+                            label=f"{side.capitalize()} picture",
+                            type="filepath",
+                            interactive=False,
+                            height=460,
+                            elem_id=f"segment-{side}",
+                        )
+                    )
+        self.legend = gr.HTML(fragments.note(LEGEND))
+        self.result = gr.HTML(elem_id="segment-result")
+        self.downloads = gr.File(
+            label="Download: masks, probabilities, tables of regions",
+            file_count="multiple",
+            interactive=False,
+            visible=False,
+            elem_id="segment-downloads",
+        )
+
+    def _wire(self) -> None:
+        outcome = [*self.choices, *self.panes, self.result, self.downloads]
+        controls = [self.status, self.timer, self.run, self.cancel, self.finished]
+        page = [*outcome, *controls, self.job_id]
+        inputs = [self.picture, self.card, self.label, self.label_card]
+        files = [self.file, self.label_file, self.example]
+        self.example.input(self._pick, self.example, [*inputs, *files, *page], **QUIET)
+        self.file.upload(self._upload, self.file, [*inputs, *files, *page], **QUIET)
+        self.file.clear(self._clear, None, [*inputs, *page], **QUIET)
+        self.label_file.upload(
+            self._upload_label,
+            self.label_file,
+            [self.label, self.label_card, self.label_file],
+            **QUIET,
+        )
+        self.label_file.clear(lambda: (None, ""), None, [self.label, self.label_card], **QUIET)
+        chosen = [self.picture, self.label, self.model, self.compared, self.losses]
+        self.run.click(self._start, chosen, page, **QUIET)
+        self.cancel.click(self._cancel, self.job_id, controls, **QUIET)
+        self.job_id.change(None, self.job_id, None, js=SHOW_ADDRESS)
+        self.timer.tick(self._poll, self.job_id, controls, queue=False, **QUIET)
+        self.finished.change(self._show, self.finished, outcome, **QUIET)
+        for choice, pane in zip(self.choices, self.panes, strict=True):
+            choice.input(self._view, [self.job_id, choice], pane, **QUIET)
+        choosers = [self.model, self.compared, self.losses]
+        self.attach_outputs = [*inputs, *page, *choosers]
+
+    def attach(self, request: gr.Request) -> Updates:
+        """Show the segmentation that the page's address names, and the models there are now."""
+        names = list(segment_job.models(self._jobs))
+        updates: Updates = {
+            self.model: gr.Dropdown(names),
+            self.compared: gr.Dropdown([NOTHING, *names]),
+        }
+        job = self._job_of(request)
+        if job is None:
+            return updates
+        settings = job.settings
+        inputs = job.folder / "inputs"
+        try:
+            picture = segment_job.keep_picture(inputs / "picture.png", self._scratch)
+        except Geo3dError as error:
+            return updates | {self.status: fragments.error_card(error)}
+        shown = Upload(str(settings["picture"]), picture.path, picture.width, picture.height)
+        return (
+            updates
+            | self._state(job)
+            | {
+                self.picture: shown,
+                self.card: _card(shown),
+                self.model: gr.Dropdown(names, value=settings["model"]),
+                self.compared: gr.Dropdown([NOTHING, *names], value=settings["compared"]),
+                self.losses: settings["losses"],
+                self.job_id: job.id,
+            }
+        )
+
+    def select_tab(self, request: gr.Request) -> Any:
+        """Open this tab where the page's address names one of its jobs."""
+        return gr.Tabs(selected="segment") if self._job_of(request) else gr.skip()
+
+    def _job_of(self, request: gr.Request) -> Job | None:
+        """Return the segmentation job that the page's address names, if it names one."""
+        try:
+            job = self._jobs.get(str(request.query_params.get("job", "")))
+        except Geo3dError:
+            # The tab Match says so.
+            return None
+        return job if job.settings.get("kind") == segment_job.KIND else None
+
+    def _pick(self, title: str) -> Updates:
+        if title not in segment_job.EXAMPLES:
+            return self._loaded(None, None)
+        picture, label = segment_job.example(title, self._scratch)
+        empty = {self.file: None, self.label_file: None}
+        return self._loaded(picture, label) | empty
+
+    def _upload(self, upload: str) -> Updates:
+        path = Path(upload)
+        try:
+            picture = segment_job.keep_picture(path, self._scratch)
+        except Geo3dError as error:
+            card = fragments.error_card(error, about=path.name)
+            # The box is emptied, so that the next try is one click away.
+            return self._loaded(None, None) | {self.card: card, self.file: None, self.example: ""}
+        return self._loaded(picture, None) | {self.example: "", self.label_file: None}
+
+    def _clear(self) -> Updates:
+        return self._loaded(None, None)
+
+    def _upload_label(self, upload: str) -> Updates:
+        path = Path(upload)
+        try:
+            label = segment_job.keep_label(path, self._scratch)
+        except Geo3dError as error:
+            card = fragments.error_card(error, about=path.name)
+            return {self.label: None, self.label_card: card, self.label_file: None}
+        return {self.label: label, self.label_card: _card(label)}
+
+    def _loaded(self, picture: Upload | None, label: Upload | None) -> Updates:
+        """Show a picture that has no result yet; a job shown before goes on without this page."""
+        left, right = self.panes
+        return self._no_result() | {
+            self.picture: picture,
+            self.card: _card(picture),
+            self.label: label,
+            self.label_card: _card(label),
+            left: picture.path if picture else None,
+            right: None,
+            self.job_id: "",
+            self.status: "",
+            self.timer: gr.Timer(active=False),
+            self.run: gr.Button(interactive=True),
+            self.cancel: gr.Button(interactive=False),
+            self.finished: "",
+        }
+
+    def _no_result(self) -> Updates:
+        hidden = {choice: gr.Dropdown(visible=False) for choice in self.choices}
+        return hidden | {self.result: "", self.downloads: gr.File(value=None, visible=False)}
+
+    def _start(
+        self,
+        picture: Upload | None,
+        label: Upload | None,
+        model: str,
+        compared: str,
+        losses: Sequence[str] | None,
+    ) -> Updates:
+        try:
+            if picture is None:
+                raise InputError(
+                    "viewer.missing_picture",
+                    "There is no picture.",
+                    "Upload one, or pick an example.",
+                )
+            request = Request(model, compared, tuple(losses or ()))
+            job = segment_job.submit(self._jobs, picture, label, request)
+        except Geo3dError as error:
+            return {self.status: fragments.error_card(error)}
+        return self._no_result() | self._state(job) | {self.job_id: job.id}
+
+    def _cancel(self, job_id: str) -> Updates:
+        return self._state(self._jobs.cancel(job_id))
+
+    def _poll(self, job_id: str) -> Updates:
+        try:
+            return self._state(self._jobs.get(job_id))
+        except Geo3dError as error:
+            return {
+                self.status: fragments.error_card(error),
+                self.timer: gr.Timer(active=False),
+                self.run: gr.Button(interactive=True),
+                self.cancel: gr.Button(interactive=False),
+            }
+
+    def _state(self, job: Job) -> Updates:
+        """Show what the job is doing; when it is done, `finished` brings the result."""
+        return {
+            self.status: fragments.job_card(job),
+            self.timer: gr.Timer(active=not job.ended),
+            self.run: gr.Button(interactive=job.ended),
+            self.cancel: gr.Button(interactive=job.state in ("queued", "running")),
+            self.finished: job.id if job.state == "done" else "",
+        }
+
+    def _show(self, job_id: str) -> Updates:
+        if not job_id:
+            return {self.result: gr.skip()}
+        job = self._jobs.get(job_id)
+        titles = list(segment_job.views(job))
+        updates: Updates = {
+            self.result: segment_job.result_card(job),
+            self.downloads: gr.File(
+                value=[str(p) for p in segment_job.downloads(job, self._scratch)], visible=True
+            ),
+        }
+        shown = segment_job.first_views(titles)
+        for choice, pane, title in zip(self.choices, self.panes, shown, strict=True):
+            updates[choice] = gr.Dropdown(titles, value=title, visible=True)
+            updates[pane] = self._view(job_id, title)
+        return updates
+
+    def _view(self, job_id: str, title: str) -> Any:
+        """Return our copy of one picture of a job, for a pane."""
+        found = segment_job.views(self._jobs.get(job_id))
+        if title not in found:
+            return gr.skip()
+        folder = self._scratch / "views" / job_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(shutil.copyfile(found[title], folder / found[title].name))
+
+
+def _card(upload: Upload | None) -> str:
+    if upload is None:
+        return ""
+    size = f"{upload.width} x {upload.height} pixels"
+    return fragments.facts_card(
+        [("Picture", upload.name, size), ("Size", size, "")], upload.notes, ""
+    )

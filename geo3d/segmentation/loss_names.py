@@ -1,0 +1,22 @@
+"""The losses whose complaints can be drawn, by name, without importing any of them.
+
+Importing the losses themselves takes torch; a page that only lists them does not need that.  A test
+compares this list with `geo3d.segmentation.complaints.losses_with_complaints`.
+"""
+
+from __future__ import annotations
+
+COMPLAINT_HINTS = {
+    "ce_dice": "every wrong or unsure pixel; no topology",
+    "region_wise": "wrong pixels, weighted by their distance to the border",
+    "cl_dice": "centre lines that are missed or not in the label",
+    "skeleton_recall": "parts of the label's skeleton that are missed",
+    "cb_dice": "centre lines and borders, thin lines weighing as much as thick ones",
+    "scnp": "the worst neighbour of each pixel of the same class",
+    "warping": "pixels that must change for the topology to change",
+    "cavity": "holes that are closed or open where they should not be",
+    "topo_loss": "births and deaths of components and holes that should not be, or should",
+    "betti_matching": "components and holes without a partner in the label",
+    "topo_grad": "components and holes beyond the number wanted",
+}
+"""Name of the loss and what its map shows."""

@@ -1,0 +1,102 @@
+"""A person's way through the tab Segment, in a headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from segmentation_helpers import tiny_segmenter, wall_picture
+from served import serving
+
+from geo3d.backends import chromium_path
+
+pytestmark = pytest.mark.e2e
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+HARMLESS = re.compile(r"WebGPU|No available adapters|postProcessManager|^BJS - ")
+"""What the 3D panes of the other tab say where there is no GPU."""
+PATIENCE_MS = 90_000
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Any]:
+    program = chromium_path()
+    if program is None:
+        reason = "no chromium found; install it or set GEO3D_CHROMIUM"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    playwright = pytest.importorskip("playwright.sync_api")
+    runs = tmp_path / "runs"
+    for seed, name in enumerate(("first", "second")):
+        path = runs / "train-segmenter" / name / "outputs" / "segmenter.safetensors"
+        path.parent.mkdir(parents=True)
+        tiny_segmenter(path, seed)
+    with serving(runs) as url, playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=list(FLAGS))
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(PATIENCE_MS)
+        errors: list[str] = []
+        asked: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        page.wait_for_selector("#card-target .g3-card")
+        yield page
+        assert [error for error in errors if not HARMLESS.search(error)] == []
+        assert [u for u in asked if not u.startswith((url, "data:", "blob:"))] == []
+        browser.close()
+
+
+def choose(page: Any, box: str, option: str) -> None:
+    page.locator(f"#{box} input").first.click()
+    page.get_by_role("option", name=option).first.click()
+
+
+def shown(page: Any, side: str) -> str:
+    image = page.locator(f"#segment-{side} img").first
+    image.wait_for()
+    assert image.evaluate("async image => { await image.decode(); return image.naturalWidth }") > 90
+    return str(image.get_attribute("src"))
+
+
+def test_a_picture_in_and_two_models_side_by_side(page: Any, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Segment", exact=True).click()
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"<html></html>")
+    page.set_input_files("#segment-file input[type=file]", bad)
+    page.locator("#segment-card [role=alert]").get_by_text("picture.unreadable").wait_for()
+
+    page.set_input_files("#segment-file input[type=file]", wall_picture(tmp_path / "garden.png"))
+    page.locator("#segment-card").get_by_text("garden").first.wait_for()
+    choose(page, "segment-model", "first")
+    choose(page, "segment-compared", "second")
+    choose(page, "segment-losses", "cl_dice")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Segment", exact=True).click()
+    page.wait_for_url(re.compile(r"\?job=[0-9a-f]{32}$"))
+    page.locator("#segment-status").get_by_text("done").wait_for()
+    page.locator("#segment-result .g3-card").nth(1).wait_for()
+    assert page.locator("#segment-result").inner_text().count("Holes") == 2
+    left, right = shown(page, "left"), shown(page, "right")
+    assert left != right
+    choose(page, "segment-show-right", "Complaints of cl_dice: first")
+    page.wait_for_function(
+        "before => document.querySelector('#segment-right img').src !== before", arg=right
+    )
+
+    page.reload()
+    page.locator("#segment-result .g3-card").nth(1).wait_for()
+    assert page.get_by_role("tab", name="Segment").get_attribute("aria-selected") == "true"
