@@ -35,6 +35,10 @@ TILE = 512
 """Side of a tile in pixels: the size of the training pictures."""
 OVERLAP = 128
 """Pixels that neighbouring tiles share, at least."""
+_ROWS = 256
+
+Statistics = tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]
+"""Mean and deviation of each channel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,34 +97,38 @@ class Segmenter:
                 f"Tiles need at least {smallest} pixels and share at most half of them.",
             )
         height, width, _ = image.shape
-        flat = image.reshape(-1, 3)
-        notes = ("the picture has one colour",) if (flat == flat[0]).all() else ()
-        padded = _padded(normalise(image), tile, stride, smallest)
-        blended = self._blend(padded, tile, overlap, progress)
+        notes = ("the picture has one colour",) if (image == image[0, 0]).all() else ()
+        padded = _padded(image, tile, stride, smallest)
+        scale = channel_statistics(image)
+        blended = self._blend(padded, scale, (tile, overlap), progress)
         return Prediction(np.ascontiguousarray(blended[:, :height, :width]), notes)
 
     def _blend(
         self,
-        image: Float[np.ndarray, "3 h w"],
-        tile: int,
-        overlap: int,
+        image: UInt8[np.ndarray, "h w 3"],
+        scale: Statistics,
+        tiling: tuple[int, int],
         progress: ProgressCallback,
     ) -> Float[np.ndarray, "c h w"]:
-        _, height, width = image.shape
+        height, width, _ = image.shape
+        tile, overlap = tiling
         rows, columns = min(tile, height), min(tile, width)
         corners = list(_corners(height, width, tile, overlap))
         if len(corners) == 1:
-            return self._probabilities(image)
+            return self._probabilities(normalise(image, scale))
         total = np.zeros((2, height, width), dtype=np.float32)
         weight = np.zeros((height, width), dtype=np.float32)
         fade = np.outer(_fade(rows, overlap), _fade(columns, overlap))
         for done, (y, x) in enumerate(corners):
             report(progress, "segmenting", done, len(corners))
             box = (slice(y, y + rows), slice(x, x + columns))
-            total[(slice(None), *box)] += fade * self._probabilities(image[(slice(None), *box)])
+            found = self._probabilities(normalise(image[box], scale))
+            total[(slice(None), *box)] += fade * found
             weight[box] += fade
         report(progress, "segmenting", len(corners), len(corners))
-        return total / weight
+        # In place: a large picture's arrays are large.
+        total /= weight
+        return total
 
     @torch.no_grad()
     def _probabilities(self, image: Float[np.ndarray, "3 h w"]) -> Float[np.ndarray, "2 h w"]:
@@ -142,19 +150,32 @@ def class_probabilities(logits: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 2 
     return torch.softmax(logits, dim=1)
 
 
-def normalise(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "3 h w"]:
-    """Return each channel minus its mean, over its deviation (over 1 where that is 0)."""
-    mean, deviation = channel_statistics(image)
+def normalise(
+    image: UInt8[np.ndarray, "h w 3"], scale: Statistics | None = None
+) -> Float[np.ndarray, "3 h w"]:
+    """Return each channel minus its mean, over its deviation.
+
+    Args:
+        image: a picture, or part of one.
+        scale: mean and deviation of the whole picture; None: those of ``image``.
+    """
+    mean, deviation = scale or channel_statistics(image)
     return np.ascontiguousarray(((image - mean) / deviation).transpose(2, 0, 1), dtype=np.float32)
 
 
-def channel_statistics(
-    image: UInt8[np.ndarray, "h w 3"],
-) -> tuple[Float[np.ndarray, 3], Float[np.ndarray, 3]]:
-    """Return mean and population deviation of each channel, float32; a deviation of 0 becomes 1."""
-    flat = image.reshape(-1, 3)
-    mean = flat.mean(axis=0, dtype=np.float64)
-    deviation = flat.std(axis=0, dtype=np.float64)
+def channel_statistics(image: UInt8[np.ndarray, "h w 3"]) -> Statistics:
+    """Return mean and population deviation of each channel, float32; a deviation of 0 becomes 1.
+
+    Both come from counts of the 256 values, exactly, and in little memory.
+    """
+    counts = np.zeros((3, 256), dtype=np.int64)
+    for rows in range(0, image.shape[0], _ROWS):
+        for channel in range(3):
+            values = image[rows : rows + _ROWS, :, channel].ravel()
+            counts[channel] += np.bincount(values, minlength=256)
+    levels, total = np.arange(256.0), counts[0].sum()
+    mean = counts @ levels / total
+    deviation = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(axis=1) / total)
     deviation[deviation == 0] = 1
     return mean.astype(np.float32), deviation.astype(np.float32)
 
@@ -200,15 +221,15 @@ def load_segmenter(
 
 
 def _padded(
-    image: Float[np.ndarray, "3 h w"], tile: int, stride: int, smallest: int
-) -> Float[np.ndarray, "3 H W"]:
+    image: UInt8[np.ndarray, "h w 3"], tile: int, stride: int, smallest: int
+) -> UInt8[np.ndarray, "H W 3"]:
     """Mirror the picture at its far edges up to a size the network takes."""
     extra = []
-    for side in image.shape[1:]:
+    for side in image.shape[:2]:
         # Longer sides are covered by whole tiles.
         wanted = max(math.ceil(side / stride) * stride, smallest) if side <= tile else side
         extra.append((0, wanted - side))
-    return np.pad(image, [(0, 0), *extra], mode="symmetric")
+    return np.pad(image, [*extra, (0, 0)], mode="symmetric")
 
 
 def _corners(height: int, width: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
@@ -225,7 +246,7 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
     return [round(i * (side - tile) / (count - 1)) for i in range(count)]
 
 
-def _fade(side: int, overlap: int) -> Float[np.ndarray, "..."]:
+def _fade(side: int, overlap: int) -> Float[np.ndarray, " side"]:
     """Return weights that rise from almost 0 at both ends to 1 over the overlap."""
     place = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
     rise = np.clip(place / max(overlap, 1), 0, 1)
