@@ -31,10 +31,14 @@ from geo3d.topology.grids import Pixels, neighbourhood
 from geo3d.topology.kernels import find_root
 
 FIRST_MET = {
-    (2, "vertices"): np.array([[0, 1], [1, 0], [0, -1], [-1, 0]]),
-    (2, "cells"): np.array([[-1, -1], [-1, 0], [0, -1], [1, -1], [1, 0], [-1, 1], [0, 1], [1, 1]]),
+    (2, "vertices", "bright"): np.array([[0, 1], [1, 0], [0, -1], [-1, 0]]),
+    (2, "cells", "bright"): np.array(
+        [[-1, -1], [-1, 0], [0, -1], [1, -1], [1, 0], [-1, 1], [0, 1], [1, 1]]
+    ),
+    (2, "cells", "dark"): np.array([[0, 1], [1, 0], [-1, 0], [0, -1]]),
 }
-"""In which order a pixel meets the components around it, where published code fixes it."""
+"""In which order a pixel meets what is around it, so that all edges have one strict order, that of
+the published codes; elsewhere any order will do."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def stack(
 def component_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
     """Merge components of bright pixels (dimension 0), read with the ages of further pictures."""
     n_dims = len(own.padded) - 1
-    steps = _strides(own, FIRST_MET.get((n_dims, pixels), neighbourhood(n_dims, pixels)))
+    around = FIRST_MET.get((n_dims, pixels, "bright"), neighbourhood(n_dims, pixels))
+    steps = _strides(own, around)
     orders = tuple(each.ascending[::-1] for each in (own, *others))
     ages = np.stack([_ranks(own, order, len(order)) for order in orders])
     parent = np.arange(ages.shape[1], dtype=np.int32)
@@ -100,16 +105,18 @@ def component_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
 
 def cavity_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
     """Merge components of dark pixels (the last dimension); the outside is the eldest."""
+    n_dims = len(own.padded) - 1
     orders = tuple(each.ascending for each in (own, *others))
     ranks = np.stack([_ranks(own, order, -1) for order in orders])
-    if pixels == "vertices" and len(own.padded) == 3:
+    if pixels == "vertices" and n_dims == 2:
         width = own.padded[2]
         steps = np.array([-width, -1, width, 1])
         ends = np.array([[0, 1], [0, width], [width, width + 1], [1, width + 1]])
         ages = np.stack([_square_ages(rank.reshape(own.padded)) for rank in ranks])
         rules = (steps, ends, True, 4)
     else:
-        steps = _strides(own, neighbourhood(len(own.padded) - 1, pixels, background=True))
+        around = neighbourhood(n_dims, pixels, background=True)
+        steps = _strides(own, FIRST_MET.get((n_dims, pixels, "dark"), around))
         ends, ages = np.stack([np.zeros_like(steps), steps], axis=1), ranks.copy()
         rules = (steps, ends, False, 1)
     # Node 0 is a corner of the border, so it stands for the outside.

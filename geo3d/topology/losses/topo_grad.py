@@ -2,12 +2,10 @@
 
 Notation: u the probability of one class, features of its superlevel sets with levels b of birth and
 d < b of death (0 for the component that never dies), sorted by persistence b - d; beta the wanted
-number of features of a dimension.
+number of features of a dimension.  A wanted feature that is missing has persistence 0, and there
+is nothing to pull at.
 
     cost = sum over the beta most persistent of 1 - (b - d)  +  sum over the others of b - d
-
-(a feature that is missing has persistence 0, and nothing to pull at)
-
     loss = CE + Dice term + weight x mean over images and foreground classes of cost per 48^2 pixels
 
 It knows how many components and holes there should be, not where: the overlap terms say that.
