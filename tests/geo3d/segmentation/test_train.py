@@ -241,3 +241,16 @@ def test_pictures_without_mortar_are_refused(
     monkeypatch.setattr("geo3d.segmentation.train.load_samples", lambda items: (empty,))
     with pytest.raises(InputError, match=r"segmenter\.no_mortar"):
         train(TINY, tmp_path)
+
+
+def test_bfloat16_trains_too(tmp_path: Path) -> None:
+    segmenter = train(replace(TINY, precision="bfloat16"), tmp_path)
+    assert all(w.dtype == torch.float32 for w in weights(segmenter.network).values())
+
+
+@pytest.mark.slow
+def test_the_published_network_takes_a_step(tmp_path: Path) -> None:
+    given = ["iterations=1", "batch=1", "crop=256", "validate_every=0"]
+    config = load_config(SegmentationConfig, preset="paper", overrides=given)
+    segmenter = train(config, tmp_path, generated_dataset(1, 0, 0, 256))
+    assert segmenter.info["numbers"]["loss"] < 2
