@@ -6,9 +6,9 @@ Notation: z scores, p = softmax(z), t one map per class (or soft target), N pixe
 * `dice_term`: -mean over b, c of w_c (2 sum p t + e) / (sum t + sum p + e), e = 1e-5, in [-1, 0].
 * `region_wise_loss`: mean over b, c, x of p R with R from `geo3d.topology.distance`.
 
-All are computed in closed form for pictures and volumes.  None of them knows about topology: they
-are the base that topology terms are added to.  Sources: Milletari et al., V-Net (2016); Valverde &
-Tohka, Region-wise loss for biomedical image segmentation (2023).
+None of them knows about topology: they are the base that topology terms are added to.
+Sources: Milletari et al., V-Net (2016); Valverde & Tohka, Region-wise loss for biomedical image
+segmentation (2023).
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from torch import Tensor
 
 from geo3d.errors import ConfigError
 from geo3d.topology.distance import region_wise_map
-from geo3d.topology.losses.inputs import check_inputs, is_soft, one_hot, probabilities, working
+from geo3d.topology.losses.inputs import (
+    check_inputs,
+    hard_labels,
+    is_soft,
+    one_hot,
+    probabilities,
+    working,
+)
+from geo3d.topology.losses.label_work import in_threads, once_per_target
 
 TINY = 1e-15
 """Added to probabilities before the logarithm in the published cross-entropy."""
@@ -117,17 +125,23 @@ def region_maps(
 ) -> Float[Tensor, "b c *space"]:
     """Return the region-wise maps of every item and class, without gradient."""
     soft = is_soft(target)
+    region = _label_maps(target, like.shape[1], soft and compat).to(like)
+    if not soft or compat:
+        return region
     truth = one_hot(target, like).detach()
-    hard = truth
-    if soft:
-        best = truth.argmax(dim=1, keepdim=True)
-        hard = torch.zeros_like(truth).scatter_(1, best, 1.0)
-    if soft and compat:
-        hard = (truth != 0).to(truth.dtype)
-    masks = hard.bool().cpu().numpy()
-    maps = np.stack([[region_wise_map(mask) for mask in item] for item in masks])
-    region = torch.from_numpy(maps).to(truth)
-    return 1 - truth * (1 - region) if soft and not compat else region
+    return 1 - truth * (1 - region)
+
+
+@once_per_target
+def _label_maps(target: Tensor, n_classes: int, nonzero: bool) -> Float[Tensor, "b c ..."]:
+    """Return the maps of the labels, or of where each class of a soft target is not zero."""
+    if nonzero:
+        masks = (target != 0).cpu().numpy()
+    else:
+        labels = hard_labels(target).cpu().numpy()
+        masks = np.stack([labels == c for c in range(n_classes)], axis=1)
+    maps = in_threads(region_wise_map, masks.reshape(-1, *masks.shape[2:]))
+    return torch.from_numpy(np.stack(maps).reshape(masks.shape))
 
 
 def class_weights(
