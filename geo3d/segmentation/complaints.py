@@ -21,8 +21,10 @@ FLOOR = 1e-4
 """Probabilities are kept this far from 0 and 1, where logits end."""
 ADD_COLOR = np.array([0, 114, 255], np.float32)
 REMOVE_COLOR = np.array([230, 60, 0], np.float32)
-FULL_STRENGTH = 99.5
+FULL_STRENGTH = 98
 """Percentile of the nonzero complaints that is shown at full strength."""
+DOTS = 250
+"""A complaint of one pixel is drawn with this part of the picture's side as its radius."""
 
 
 def losses_with_complaints() -> tuple[str, ...]:
@@ -79,10 +81,12 @@ def draw_complaints(
     size = np.abs(complaints)
     top = np.percentile(size[size > 0], FULL_STRENGTH) if (size > 0).any() else 1.0
     # Single pixels (critical points) would not be seen: each is spread over its neighbours.
+    spread = _disc(max(1, round(max(complaints.shape) / DOTS)))
     grown = [
-        ndimage.grey_dilation(np.maximum(sign * complaints, 0), footprint=_DISC) for sign in (1, -1)
+        ndimage.grey_dilation(np.maximum(sign * complaints, 0), footprint=spread)
+        for sign in (1, -1)
     ]
-    strength = np.clip(np.maximum(*grown) / max(top, 1e-30), 0, 1)[..., None] ** 0.5
+    strength = np.clip(np.maximum(*grown) / max(top, 1e-30), 0, 1)[..., None]
     color = np.where((grown[0] >= grown[1])[..., None], ADD_COLOR, REMOVE_COLOR)
     return np.rint((1 - strength) * grey + strength * color).astype(np.uint8)
 
@@ -100,7 +104,9 @@ def cleaned_label(
     return ~_without_small(outside, None, smallest_hole)[1:-1, 1:-1]
 
 
-_DISC = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
+def _disc(radius: int) -> Bool[np.ndarray, "n n"]:
+    steps = np.arange(-radius, radius + 1)
+    return np.hypot(steps[:, None], steps) <= radius
 
 
 def _gradient(

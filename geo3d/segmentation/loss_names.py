@@ -14,6 +14,7 @@ COMPLAINT_HINTS = {
     "cb_dice": "centre lines and borders, thin lines weighing as much as thick ones",
     "scnp": "the worst neighbour of each pixel of the same class",
     "warping": "pixels that must change for the topology to change",
+    "topo_win": "pixels that join or cut what lies between the lines",
     "cavity": "holes that are closed or open where they should not be",
     "topo_loss": "births and deaths of components and holes that should not be, or should",
     "betti_matching": "components and holes without a partner in the label",

@@ -1,8 +1,8 @@
 """Per-image metrics of a segmentation run and the CSV files that hold them.
 
 One file holds one run (one seed of one setting): a row per test image, the columns of the published
-TopoMortar results (``ID,Betti0ErrorLocal_mortar,...``), then the Betti matching error, which the
-published files lack.  So our files are read by published tools, and theirs by ours.
+TopoMortar results (``ID,Betti0ErrorLocal_mortar,...``), then the Betti matching errors,
+which the published files lack.  So our files are read by published tools, and theirs by ours.
 
 An empty prediction has no HD95.  The published files hold `MISSING` there, and the published tables
 put `PUBLISHED_DIAGONAL` in its place; that is done here when a file is read.
@@ -26,6 +26,7 @@ from geo3d.files import atomic_write_text
 from geo3d.topology.metrics import (
     MISSING,
     betti_errors,
+    betti_matching_errors,
     cl_dice,
     dice,
     hausdorff_95,
@@ -40,9 +41,12 @@ COLUMNS = {
     "Dice": "Dice_mortar",
     "HD95": "HD95_mortar",
     "clDice": "clDice_mortar",
+    "BettiMatching0": "BettiMatching0Error_mortar",
+    "BettiMatching1": "BettiMatching1Error_mortar",
 }
-"""Metric and its column, in the order of the published files."""
-METRICS = ("Betti0", "Betti1", "Betti0Local", "Betti1Local", "Dice", "HD95", "clDice")
+"""Metric and its column, in the order of the published files, then ours."""
+PUBLISHED_METRICS = ("Betti0", "Betti1", "Betti0Local", "Betti1Local", "Dice", "HD95", "clDice")
+METRICS = (*PUBLISHED_METRICS, "BettiMatching0", "BettiMatching1")
 """The metrics in the order of the tables."""
 HIGHER_IS_BETTER = frozenset({"Dice", "clDice"})
 PUBLISHED_DIAGONAL = 722.663
@@ -75,6 +79,7 @@ def measure_image(
     """
     betti = betti_errors(predicted, true, compat=compat)
     local = local_betti_errors(predicted, true, compat=compat)
+    unmatched = betti_matching_errors(predicted, true)
     return {
         "Betti0": float(betti[0]),
         "Betti1": float(betti[1]),
@@ -83,6 +88,8 @@ def measure_image(
         "Dice": dice(predicted, true),
         "HD95": hausdorff_95(predicted, true, compat=compat),
         "clDice": cl_dice(predicted, true, compat=compat),
+        "BettiMatching0": float(unmatched[0]),
+        "BettiMatching1": float(unmatched[1]),
     }
 
 
@@ -117,7 +124,7 @@ def read_measures(path: str | os.PathLike[str]) -> Measures:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FileFormatError("tables.bad_csv", f"{path} cannot be read: {error}.") from error
     header = set(rows[0]) if rows else set()
-    required = {"ID", *(COLUMNS[name] for name in METRICS)}
+    required = {"ID", *(COLUMNS[name] for name in PUBLISHED_METRICS)}
     if missing := sorted(required - header):
         raise FileFormatError(
             "tables.no_column",

@@ -22,7 +22,7 @@ from geo3d.errors import ShapeError
 Kind = Literal["component", "hole"]
 MORTAR_TINT = np.array([255, 214, 10], np.float32)
 COMPONENT_COLORS = np.array(
-    [[0, 158, 115], [213, 94, 0], [204, 60, 150], [86, 60, 200], [150, 30, 30]], np.uint8
+    [[0, 158, 115], [213, 94, 0], [204, 60, 150], [150, 30, 30], [120, 100, 0]], np.uint8
 )
 """Outlines of component 1, then of the others in turn."""
 HOLE_COLOR = np.array([0, 114, 255], np.uint8)
