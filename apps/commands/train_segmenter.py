@@ -4,11 +4,13 @@ geo3d train-segmenter --preset smoke                      generated walls, secon
 geo3d train-segmenter --data topomortar --loss cl_dice    two cores, minutes (preset cpu)
 geo3d train-segmenter --data topomortar --preset paper    the published protocol (needs a GPU)
 geo3d train-segmenter --resume runs/train-segmenter/RUN   go on after an interruption
+geo3d train-segmenter --data topomortar --evaluate FILE   measure a model on the test pictures
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ _SETTINGS = {"labels": "data.labels", "size": "data.size", "loss": "loss", "fram
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``geo3d train-segmenter``."""
     parser.add_argument("--data", metavar="DIR", help="TopoMortar folder (default: drawn walls)")
+    parser.add_argument("--evaluate", metavar="FILE", help="measure this model, train nothing")
     parser.add_argument("--labels", metavar="KIND", help="accurate, noisy or pseudo")
     parser.add_argument("--size", metavar="SIZE", help="large (50 pictures) or small (10)")
     parser.add_argument("--loss", metavar="NAME", help="loss, see docs (default ce_dice)")
@@ -42,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.evaluate:
+        return _evaluate(args)
     run_folder = _open(args) if args.resume else _start(args)
     if not run_folder.is_done:
         with run_folder:
@@ -110,6 +115,41 @@ def _train(run_folder: Run, args: argparse.Namespace) -> None:
     )
     plot_training(run_folder.previews / "training.png", read_metrics(run_folder.path))
     run_folder.finish({**segmenter.info["numbers"], "steps": segmenter.info["steps"]})
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from geo3d.device import pick_device
+    from geo3d.listeners import cancel_listener, chain, tqdm_listener
+    from geo3d.runs import start_run
+    from geo3d.segmentation.data import open_dataset
+    from geo3d.segmentation.evaluate import evaluate_segmenter
+    from geo3d.segmentation.measures import write_measures
+    from geo3d.segmentation.predict import load_segmenter
+
+    device = str(pick_device(args.device))
+    segmenter = load_segmenter(args.evaluate, device)
+    dataset = open_dataset(_settings(args).data)
+    inputs = [path for path in (args.data, args.evaluate) if path]
+    name = f"{Path(args.evaluate).stem}-{dataset.name}"
+    verb = "evaluate-segmenter"
+    with start_run(verb, name, None, args.out, args.seed, device, inputs) as run_folder:
+        progress = chain(
+            cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json)
+        )
+        means, measures = evaluate_segmenter(segmenter, dataset.test, progress)
+        write_measures(measures, run_folder.outputs / "metrics.csv")
+        run_folder.finish({"means": means, "missing_pictures": len(dataset.missing)})
+    payload = {"means": means, "pictures": len(dataset.test), "run": str(run_folder.path)}
+    emit(args, payload, f"{_table(means)}\n  {len(dataset.test)} pictures: {run_folder.path}")
+    return 0
+
+
+def _table(means: Mapping[str, Mapping[str, float]]) -> str:
+    columns = ("Dice", "clDice", "HD95", "Betti0", "Betti1", "BettiMatching0", "BettiMatching1")
+    lines = [f"{'':<12}" + "".join(f"{name:>16}" for name in columns)]
+    for group, row in means.items():
+        lines.append(f"{group:<12}" + "".join(f"{row[name]:16.3f}" for name in columns))
+    return "\n".join(lines)
 
 
 def _show(run_folder: Run, args: argparse.Namespace) -> int:

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from apps.cli import main
-from geo3d.segmentation.predict import load_segmenter
+from geo3d.segmentation.bricks import GROUPS
+from geo3d.segmentation.config import SegmentationConfig
+from geo3d.segmentation.network import NetworkConfig, make_network
+from geo3d.segmentation.predict import Segmenter, load_segmenter, save_segmenter
 
 FEW = ["--set", "iterations=4", "--set", "validate_every=2", "--set", "data.walls=2", "--quiet"]
 
@@ -44,3 +47,18 @@ def test_mistakes_are_named_before_anything_is_made(
         assert main(["train-segmenter", "--out", str(tmp_path / "runs"), *flags]) == exit_code
         assert code in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_is_measured_by_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = Path(tmp_path / "model.safetensors")
+    config = SegmentationConfig(network=NetworkConfig((4, 6, 8)))
+    save_segmenter(made, Segmenter(make_network(config.network), config))
+    walls = ["--set", "data.walls=1", "--set", "data.wall_side=64", "--json"]
+    flags = ["--evaluate", str(made), "--out", str(tmp_path / "runs"), "--device", "cpu", *walls]
+    assert main(["train-segmenter", *flags]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown["means"]) == {*GROUPS, "ID", "OOD"}
+    shifted = [shown["means"][group]["Dice"] for group in GROUPS[1:]]
+    assert shown["means"]["OOD"]["Dice"] == pytest.approx(sum(shifted) / 6)
+    table = (Path(shown["run"]) / "outputs" / "metrics.csv").read_text("utf-8")
+    assert len(table.splitlines()) == 1 + shown["pictures"]
