@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,10 +185,13 @@ def save_segmenter(path: str | PathLike[str], segmenter: Segmenter) -> str:
     """Write weights, in the precision its settings name, with settings; return the digest."""
     dtype = torch.float16 if segmenter.config.weights == "float16" else torch.float32
     tensors = {name: w.detach().to(dtype) for name, w in weights(segmenter.network).items()}
+    settings = config_to_dict(segmenter.config)
+    # The folder's name says enough; where it lay is nobody else's business.
+    settings["data"]["root"] = Path(segmenter.config.data.root).name
     about = {
-        "segmenter": config_to_dict(segmenter.config),
+        "segmenter": settings,
         "out_channels": segmenter.out_channels,
-        "info": dict(segmenter.info),
+        "info": {key: value for key, value in segmenter.info.items() if key != "sha256"},
     }
     return checkpoints.save(path, tensors, about)
 

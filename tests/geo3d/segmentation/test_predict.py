@@ -14,7 +14,7 @@ from geo3d import checkpoints
 from geo3d.errors import CheckpointError, InputError
 from geo3d.files import asset_roots
 from geo3d.segmentation.bricks import brick_wall
-from geo3d.segmentation.config import SegmentationConfig
+from geo3d.segmentation.config import DataConfig, SegmentationConfig
 from geo3d.segmentation.network import NetworkConfig, make_network
 from geo3d.segmentation.predict import (
     SHIPPED,
@@ -162,3 +162,15 @@ def test_the_shipped_segmenter_finds_mortar() -> None:
         wall = brick_wall(10_000 + seed, 192, 192, style="running")
         scores.append(dice(segmenter.predict(wall.image).mask, wall.mask))
     assert np.mean(scores) > 0.7
+
+
+def test_a_file_does_not_tell_where_the_data_lay(tmp_path: Path) -> None:
+    config = SegmentationConfig(DataConfig("/home/somebody/topomortar"), network=CONFIG.network)
+    path = tmp_path / "segmenter.safetensors"
+    save_segmenter(path, Segmenter(untrained().network, config))
+    assert b"somebody" not in path.read_bytes()
+    read = load_segmenter(path, "cpu")
+    assert read.config.data.root == "topomortar"
+    again = tmp_path / "again.safetensors"
+    save_segmenter(again, read)
+    assert again.read_bytes() == path.read_bytes()
