@@ -129,7 +129,7 @@ def read_measures(path: str | os.PathLike[str]) -> Measures:
         raise FileFormatError(
             "tables.no_column",
             f"{path} has no column {', '.join(missing)}." if rows else f"{path} has no rows.",
-            "A file of per-image results has the columns of docs/topology.md.",
+            f"Columns of a file of per-image results: ID, {', '.join(COLUMNS.values())}.",
         )
     ids = tuple(_image_name(row["ID"]) for row in rows)
     if len(set(ids)) != len(ids):
