@@ -4,6 +4,8 @@
   geo3d bench spectral --part scaling --max-vertices 20000
   geo3d bench zero-shot             a pair with the prior, beside the published settings
   geo3d bench fuzz --cases 100000   mutated mesh files through the readers
+  geo3d bench topology              losses (seconds, memory), Betti numbers, toy repairs
+  geo3d bench topology --part losses --data TOPOMORTAR    on the real labels
 
 Seconds are medians; on a shared machine quote the ratios.
 """
@@ -12,15 +14,30 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from apps.commands import add_common, emit
 
+PARTS: dict[str, tuple[str, ...]] = {
+    "spectral": ("compare", "scaling"),
+    "zero-shot": (),
+    "fuzz": (),
+    "topology": ("losses", "betti", "toys"),
+}
+"""What can be measured, and in which parts."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``geo3d bench``."""
-    parser.add_argument("what", choices=("spectral", "zero-shot", "fuzz"), help="what to measure")
-    parser.add_argument("--part", choices=("all", "compare", "scaling"), default="all")
+    parser.add_argument("what", choices=tuple(PARTS), help="what to measure")
+    parser.add_argument(
+        "--part",
+        choices=("all", *sorted({part for parts in PARTS.values() for part in parts})),
+        default="all",
+        help="compare, scaling (spectral); losses, betti, toys (topology)",
+    )
+    parser.add_argument("--data", type=Path, help="TopoMortar's dataset folder (topology)")
     parser.add_argument("--vertices", type=int, default=5_000, help="size compared with pyFM")
     parser.add_argument("--max-vertices", type=int, default=100_000, help="largest size of scaling")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which medians are taken")
@@ -29,16 +46,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the tables, keep them in a run folder."""
+    """Measure, print the tables, keep them in a run folder.
+
+    Raises:
+        ConfigError: "bench.wrong_part".
+    """
+    from geo3d.errors import ConfigError
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
     from geo3d.runs import start_run
 
+    if args.part not in ("all", *PARTS[args.what]):
+        known = ", ".join(PARTS[args.what]) or "none"
+        raise ConfigError(
+            "bench.wrong_part", f"{args.what} has no part {args.part}.", f"Its parts: {known}."
+        )
     with start_run("bench", args.what, None, args.out, args.seed, "cpu") as run_folder:
         progress = chain(
             cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json)
         )
-        measure = {"spectral": _spectral, "zero-shot": _zero_shot, "fuzz": _fuzz}[args.what]
-        tables = measure(args, progress)
+        if args.what == "topology":
+            tables = _topology(args, progress, run_folder.path / "previews")
+        else:
+            measure = {"spectral": _spectral, "zero-shot": _zero_shot, "fuzz": _fuzz}[args.what]
+            tables = measure(args, progress)
         run_folder.finish(tables)
     text = "\n\n".join(f"{name}\n{_table(rows)}" for name, rows in tables.items())
     emit(args, {**tables, "run": str(run_folder.path)}, f"{text}\n\nkept in {run_folder.path}")
@@ -70,6 +100,53 @@ def _fuzz(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, A
     from geo3d.mesh.fuzz import bench_fuzz
 
     return {"mutated mesh files": [bench_fuzz(args.cases, args.seed, progress=progress)]}
+
+
+def _topology(args: Any, progress: Any, previews: Path) -> dict[str, list[dict[str, Any]]]:
+    from geo3d.topology.bench import bench_betti, bench_losses
+
+    tables = {}
+    if args.part in ("all", "losses"):
+        tables["losses, batch of two 512^2 pictures, forward and backward"] = bench_losses(
+            args.data, args.repeats, args.seed, progress=progress
+        )
+    if args.part in ("all", "betti"):
+        tables["Betti numbers"] = bench_betti(seed=args.seed)
+    if args.part in ("all", "toys"):
+        tables["steps in which each term alone repairs the toys"] = _toys(progress, previews)
+    return tables
+
+
+def _toys(progress: Any, previews: Path) -> list[dict[str, Any]]:
+    """Let every term repair every toy; keep the picture in the run folder."""
+    from geo3d.render.previews import contact_sheet, save_png
+    from geo3d.topology.toys import TERMS, descend_all, painted, toys
+
+    repairs = {(found.toy, found.term): found for found in descend_all(progress=progress)}
+    images, labels = [], []
+    for toy in toys():
+        images += [painted(toy.true, toy), painted(toy.wrong, toy)]
+        labels += ["truth", "wrong"]
+        images += [painted(repairs[toy.name, term].final, toy) for term in TERMS]
+        labels += [_SHORT.get(term, term) for term in TERMS]
+    save_png(contact_sheet(images, labels, columns=len(TERMS) + 2), previews / "toys.png")
+    rows = []
+    for term in TERMS:
+        row: dict[str, Any] = {"term": term}
+        for toy in toys():
+            found = repairs[toy.name, term]
+            left = "left with errors " + "/".join(map(str, found.errors[-1]))
+            row[toy.name] = left if found.steps_needed is None else found.steps_needed
+        rows.append(row)
+    return rows
+
+
+_SHORT = {
+    "topo_loss, published": "TopoLoss publ.",
+    "warping, published": "Warping publ.",
+    "betti_matching": "Betti matching",
+    "skeleton_recall": "skeleton recall",
+}
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -272,8 +272,7 @@ def flood(
         n_allowed += allowed[pixel]
     # Records in 256 queues: pixel, origin, highest and lowest level on the way, next record.
     queue = np.empty((steps.size * n_allowed + 1, 5), dtype=np.int64)
-    head = np.full(256, -1, dtype=np.int64)
-    tail = np.full(256, -1, dtype=np.int64)
+    ends = np.full((2, 256), -1, dtype=np.int64)
     used = 0
     for pixel in range(levels.size):
         if allowed[pixel]:
@@ -281,14 +280,14 @@ def flood(
                 if seeds[pixel + step]:
                     origin = pixel + step
                     level = levels[origin]
-                    used = _append(queue, used, head, tail, pixel, origin, levels, level, level)
+                    used = _append(queue, used, ends, pixel, origin, levels, level, level)
     rank = 0
     while rank < 256:
-        record = head[rank]
+        record = ends[0, rank]
         if record < 0:
             rank += 1
             continue
-        head[rank] = queue[record, 4]
+        ends[0, rank] = queue[record, 4]
         pixel = queue[record, 0]
         if region[pixel]:
             continue
@@ -298,17 +297,8 @@ def flood(
         for step in steps:
             other = pixel + step
             if allowed[other] and not region[other]:
-                used = _append(
-                    queue,
-                    used,
-                    head,
-                    tail,
-                    other,
-                    pixel,
-                    levels,
-                    queue[record, 2],
-                    queue[record, 3],
-                )
+                high, low = queue[record, 2], queue[record, 3]
+                used = _append(queue, used, ends, other, pixel, levels, high, low)
     return region, source, barrier
 
 
@@ -317,21 +307,23 @@ def flood(
 def _append(
     queue: np.ndarray,
     used: int,
-    head: np.ndarray,
-    tail: np.ndarray,
+    ends: np.ndarray,
     pixel: int,
     origin: int,
     levels: np.ndarray,
     high: int,
     low: int,
 ) -> int:
-    """Put a pixel into the queue of its barrier; return how many records there are."""
+    """Put a pixel into the queue of its barrier; return how many records there are.
+
+    `ends` holds the first and the last record of every queue.
+    """
     high, low = max(high, levels[pixel]), min(low, levels[pixel])
     rank = high - low
     queue[used] = (pixel, origin, high, low, -1)
-    if head[rank] < 0:
-        head[rank] = used
+    if ends[0, rank] < 0:
+        ends[0, rank] = used
     else:
-        queue[tail[rank], 4] = used
-    tail[rank] = used
+        queue[ends[1, rank], 4] = used
+    ends[1, rank] = used
     return used + 1
