@@ -36,7 +36,7 @@ class JobsTab:
         """Return the list as HTML."""
         jobs = self._jobs.all()
         if not jobs:
-            return fragments.note("No jobs yet. Start one in the tab Match or Segment; it will stay here.")
+            return fragments.note("No jobs yet. Start one in another tab; it will stay here.")
         rows = "".join(map(_row, jobs[:SHOWN]))
         head = "".join(
             f'<th scope="col">{name}</th>' for name in ("State", "Job", "Started", "Time", "")
