@@ -104,7 +104,8 @@ def _legend(comparisons: Sequence[Comparison]) -> str:
     if comparisons:
         text += (
             f"* better than {comparisons[0].baseline} with p < {SIGNIFICANT} (sign-flip test, "
-            "corrected).\n"
+            "corrected). The test is over images: whether another training would do the same, "
+            "only the spread of several seeds tells.\n"
         )
     return text
 
