@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from geo3d.topology.losses.warping import critical_batch, warping_loss
+from geo3d.topology.losses.warping import Rule, critical_batch, warping_loss
 from geo3d.topology.losses.windows import published_weights, topo_window_loss
 
 
@@ -84,7 +84,8 @@ def check_critical_maps(path: Path) -> None:
     for name in (name for name in names if not name.startswith("conn48")):
         _, scores, _, labels = read_case(path.parent / f"loss_{name}.npz")
         predicted, line = scores.argmax(dim=1) == 1, labels[:, 0] == 1
-        for rule, key in (("counted 8/8", _FIXED), ("counted 4/8", f"{_FIXED}conn48_")):
+        rules: dict[Rule, str] = {"counted 8/8": _FIXED, "counted 4/8": f"{_FIXED}conn48_"}
+        for rule, key in rules.items():
             found = critical_batch(predicted, line, rule).numpy()
             assert np.array_equal(found, unpack(case[key + name], found.shape[-1])), (name, rule)
 

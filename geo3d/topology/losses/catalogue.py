@@ -112,7 +112,8 @@ ROWS: tuple[Loss, ...] = (
         "Hu, Homotopy warping (2022)",
         auxiliary=partial(warping_loss, lambd=0.0),
         active_after=0.7,
-        relative_cost=7.0,
+        relative_cost=11.0,
+        memory_per_pixel=74,
         note="pixels that block a deformation of prediction into truth",
     ),
     Loss(
@@ -120,14 +121,16 @@ ROWS: tuple[Loss, ...] = (
         topo_window_loss,
         "Oner et al., TOPO (2022)",
         dimensions=(2,),
-        relative_cost=3.5,
+        relative_cost=6.0,
+        memory_per_pixel=114,
         note="pairs of pixels joined across the line; also for one distance channel",
     ),
     Loss(
         "cavity",
         cavity_loss,
         "TopoMortar's unfinished CavityLoss; Vu Ngoc et al. (2021)",
-        relative_cost=4.0,
+        relative_cost=6.0,
+        memory_per_pixel=106,
         note="judges holes and cavities only, not components",
     ),
     Loss(

@@ -86,7 +86,7 @@ def cavity_loss(
     for k in foreground_classes(logits):
         maps = (guess == k, labels == k, p[:, k])
         items = zip(*(m.cpu().numpy() for m in maps), strict=True)
-        critical = np.stack([leaks_and_walls(*item, pixels) for item in items])
+        critical = np.stack([leaks_and_walls(g, t, u, pixels) for g, t, u in items])
         terms.append(class_against_rest(logits, truth, k, torch.from_numpy(critical)))
     overlap = working(logits[:0]).sum()
     if lambda_ce or lambda_dice:
@@ -162,4 +162,6 @@ def _marked(at: Int64[np.ndarray, " n"], shape: tuple[int, ...]) -> Bool[np.ndar
 def _label(mask: Bool[np.ndarray, "*space"], steps: np.ndarray) -> Int64[np.ndarray, "*space"]:
     corners = len(steps) > 2 * mask.ndim
     structure = ndimage.generate_binary_structure(mask.ndim, mask.ndim if corners else 1)
-    return np.asarray(ndimage.label(mask, structure)[0]).astype(np.int64)
+    numbers = np.empty(mask.shape, dtype=np.int64)
+    ndimage.label(mask, structure, output=numbers)
+    return numbers

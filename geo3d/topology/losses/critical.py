@@ -13,7 +13,7 @@ def class_against_rest(
     logits: Float[Tensor, "b c *space"],
     truth: Float[Tensor, "b c *space"],
     k: int,
-    chosen: Bool[Tensor, b * space],
+    chosen: Bool[Tensor, "b ..."],
 ) -> Float[Tensor, ""]:
     """Return the mean binary cross-entropy of class k over chosen pixels; 0 if there are none.
 

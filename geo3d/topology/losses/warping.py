@@ -111,8 +111,8 @@ def _published_term(
 
 
 def critical_batch(
-    predicted: Bool[Tensor, b * space], true: Bool[Tensor, b * space], rule: Rule
-) -> Bool[Tensor, b * space]:
+    predicted: Bool[Tensor, "b ..."], true: Bool[Tensor, "b ..."], rule: Rule
+) -> Bool[Tensor, "b ..."]:
     """Return the critical pixels of every item of a batch, on the device of the batch."""
     pairs = zip(predicted.cpu().numpy(), true.cpu().numpy(), strict=True)
     return torch.from_numpy(np.stack([critical_pixels(p, t, rule) for p, t in pairs])).to(

@@ -187,7 +187,9 @@ def _label(mask: Bool[np.ndarray, "n s s"], corners: bool) -> Int64[np.ndarray, 
     flat = ndimage.generate_binary_structure(2, 2 if corners else 1)
     structure = np.zeros((3, 3, 3), dtype=bool)
     structure[1] = flat
-    return np.asarray(ndimage.label(mask, structure)[0]).astype(np.int64)
+    numbers = np.empty(mask.shape, dtype=np.int64)
+    ndimage.label(mask, structure, output=numbers)
+    return numbers
 
 
 def _edges(shape: tuple[int, ...]) -> Int64[np.ndarray, "2 m"]:
@@ -202,7 +204,7 @@ def _published_loss(
 ) -> Float[Tensor, ""]:
     """Return the published sums; w_p is zero for a label of zeros and ones, so it is left out."""
     y = torch.relu(x)
-    depth = [np.minimum(ndimage.distance_transform_edt(item), CLIP) for item in line]
+    depth = [np.minimum(np.asarray(ndimage.distance_transform_edt(item)), CLIP) for item in line]
     w_n = torch.from_numpy(published_weights(y.detach().cpu().numpy(), line, window)).to(y)
     error = (y - torch.from_numpy(np.stack(depth)).to(y)).square()
     return 1e-3 * error.sum() + (w_n * y.square()).sum()
@@ -219,7 +221,8 @@ def published_weights(
     tiles, walls = tiled(y[:, :h, :w], window), tiled(~line[:, :h, :w], window)
     cross = np.zeros((3, 3, 3), dtype=bool)
     cross[1] = ndimage.generate_binary_structure(2, 1)
-    regions = _label(~ndimage.binary_dilation(walls, cross, iterations=5), corners=False).ravel()
+    wide = np.asarray(ndimage.binary_dilation(walls, cross, iterations=5), dtype=bool)
+    regions = _label(~wide, corners=False).ravel()
     ends = _edges(tiles.shape)
     order = np.argsort(-tiles.ravel()[ends].sum(axis=0), kind="stable")
     pairs = leak_counts(order, ends, regions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def brute_leaks(
     return counts / max(counts.sum() / 2, 1)
 
 
-def _step(edge: tuple[int, tuple[int, ...], tuple[int, ...]]) -> tuple[int, int]:
+def _step(edge: tuple[Any, tuple[Any, ...], tuple[Any, ...]]) -> tuple[int, int]:
     return edge[2][0] - edge[1][0], edge[2][1] - edge[1][1]
 
 
