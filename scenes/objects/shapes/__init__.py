@@ -1,0 +1,1 @@
+"""Procedural objects: furniture, vehicles, houses, vessels, creatures, with parts and colours."""
