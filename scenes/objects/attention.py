@@ -75,13 +75,14 @@ def attend_packed(
 
 
 class LayerNorm32(nn.LayerNorm):
-    """A layer norm computed in float32 whatever the type of its input, which it returns."""
+    """A layer norm computed in float32 (or wider) that returns the type of its input."""
 
     def forward(self, input: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
         """Normalise the last axis."""
-        weight = None if self.weight is None else self.weight.float()
-        bias = None if self.bias is None else self.bias.float()
-        out = F.layer_norm(input.float(), self.normalized_shape, weight, bias, self.eps)
+        wide = at_least_float32(input)
+        weight = None if self.weight is None else self.weight.to(wide.dtype)
+        bias = None if self.bias is None else self.bias.to(wide.dtype)
+        out = F.layer_norm(wide, self.normalized_shape, weight, bias, self.eps)
         return out.to(input.dtype)
 
 
@@ -94,9 +95,15 @@ class RmsNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(heads, dim))
 
     def forward(self, x: Float[Tensor, "*n h d"]) -> Float[Tensor, "*n h d"]:
-        """Normalise in float32 and return the type of ``x``."""
-        unit = F.normalize(x.float(), dim=-1)
-        return (unit * self.gamma.float() * self.scale).to(x.dtype)
+        """Normalise in float32 (or wider) and return the type of ``x``."""
+        wide = at_least_float32(x)
+        unit = F.normalize(wide, dim=-1)
+        return (unit * self.gamma.to(wide.dtype) * self.scale).to(x.dtype)
+
+
+def at_least_float32(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Widen halves to float32 and leave wider types alone."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class SelfAttention(nn.Module):
