@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from geo3d.errors import ConfigError, ShapeError
+from scenes.objects.embeddings import rotate
 
 _FEW_ITEMS = 8
 """Up to this many packed items are attended one by one, without a mask."""
@@ -120,23 +121,30 @@ class SelfAttention(nn.Module):
         self.qk_rms_norm = qk_rms_norm
         self.to_out = nn.Linear(channels, channels)
 
-    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        """Attend within items of equal length."""
-        query, key, value = self._project(x)
+    def forward(
+        self, x: Float[Tensor, "b n c"], angles: Float[Tensor, "n f"] | None = None
+    ) -> Float[Tensor, "b n c"]:
+        """Attend within items of equal length; ``angles`` are rotary positions."""
+        query, key, value = self._project(x, angles)
         return self.to_out(attend(query, key, value).flatten(-2))
 
     def forward_packed(
-        self, x: Float[Tensor, "n c"], lengths: Sequence[int]
+        self,
+        x: Float[Tensor, "n c"],
+        lengths: Sequence[int],
+        angles: Float[Tensor, "n f"] | None = None,
     ) -> Float[Tensor, "n c"]:
         """Attend within packed items, or within windows packed alike."""
-        query, key, value = self._project(x)
+        query, key, value = self._project(x, angles)
         return self.to_out(attend_packed(query, key, value, lengths).flatten(-2))
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.unbind(dim=-3)
         if self.qk_rms_norm:
             query, key = self.q_rms_norm(query), self.k_rms_norm(key)
+        if angles is not None:
+            query, key = rotate(query, angles), rotate(key, angles)
         return query, key, value
 
 
