@@ -28,6 +28,7 @@ VERBS: dict[str, str] = {
     "evaluate": "measure a matching method on a dataset",
     "prior-data": "make training maps for a spectral prior from generated shapes",
     "train-prior": "train the spectral prior of zero-shot matching on such maps",
+    "train-corrector": "train the corrector, which mends the maps that the search finds",
     "segment": "find the mortar of brick walls in pictures, count components and holes",
     "segment-bench": "compare losses: train, measure and tabulate a grid of runs",
     "train-segmenter": "train a segmenter with any of the topology losses",

@@ -26,7 +26,9 @@ ROWS: Mapping[str, str] = {
     "zero-shot-released": "... + SDS as released",
     "zero-shot": "... + SDS corrected",
     "axiomatic": "many starts, nothing learned",
-    "diffumatch": "many starts + optimisation with the prior",
+    "optimised-no-prior": "many starts + features optimised, no prior",
+    "optimised": "many starts + features optimised, SDS corrected",
+    "diffumatch": "many starts + learned corrector",
 }
 """Method and what it is, in the order of the table."""
 COLUMNS = ("error", "median_error", "max_error", "scored", "failed")

@@ -94,7 +94,7 @@ def _published(n_vertices: int, seed: int, steps: int) -> dict[str, Any]:
 def _match(n_vertices: int, seed: int, preset: str, with_prior: bool) -> dict[str, Any]:
     source, target, truth = bench_pairs(n_vertices, seed)[0]
     config = replace(
-        load_config(MatchConfig, preset=preset), cache=False, optimise=with_prior, seed=seed
+        load_config(MatchConfig, preset=preset), cache=False, improve=with_prior, seed=seed
     )
     cpu, wall = time.process_time(), time.perf_counter()
     found = match(source, target, config, device="cpu")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from geo3d.errors import ConfigError
 from shape_matching.zero_shot_config import ZeroShotConfig
 
+Improvement = Literal["correct", "optimise"]
 Start = Literal["signs", "tree", "frames", "wks", "features"]
 
 
@@ -49,11 +50,15 @@ class MatchConfig:
     """Whether eigenbases are kept on disk (GEO3D_CACHE) for the next time."""
     icp_iterations: int = 0
     """Iterations of spectral ICP before the final refinement."""
-    optimise: bool = False
-    """Whether features are optimised for the pair between choice and refinement
-    (`shape_matching.zero_shot`); what the method "diffumatch" adds."""
-    rounds: int = 2
-    """How often that is done, each time from the map of the time before."""
+    improve: bool = False
+    """Whether the chosen map is improved with what was learned from other shapes before the final
+    refinement; what the method "diffumatch" adds."""
+    improvements: tuple[Improvement, ...] = ("correct", "correct")
+    """How: steps that each start from the map of the one before.  "correct" asks the corrector
+    (`shape_matching.corrector`), "optimise" optimises features for the pair under the spectral
+    prior (`shape_matching.zero_shot`), which takes seconds."""
+    corrector: str = ""
+    """File of the corrector; empty means the shipped one."""
     prior: str = ""
     """File of the spectral prior; empty means the shipped one."""
     zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
@@ -62,7 +67,7 @@ class MatchConfig:
     """Seed of that optimisation's first weights and noise."""
 
     def __post_init__(self) -> None:
-        for name in ("k_final", "step_final", "n_samples", "n_hypotheses", "n_finalists", "rounds"):
+        for name in ("k_final", "step_final", "n_samples", "n_hypotheses", "n_finalists"):
             _require(getattr(self, name) >= 1, name, "at least 1")
         _require(self.k_final >= 20, "k_final", "at least 20")
         _require(bool(self.starts), "starts", "at least one family")
@@ -83,7 +88,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "n_finalists": 3,
         "k_final": 100,
         "refine_vertices": 0,
-        "rounds": 1,
+        "improvements": ["correct"],
         "step_final": 10,
     },
     "accurate": {"refine_vertices": 20_000, "n_hypotheses": 48, "n_finalists": 10},

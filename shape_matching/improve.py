@@ -1,4 +1,4 @@
-"""The chosen map made better for the pair at hand, with the spectral prior.
+"""The chosen map made better with what was learned from other shapes.
 
 Notation as in `geo3d.spectral.fmap`.
 """
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from geo3d.device import item_generator
 from geo3d.errors import MeshError
-from geo3d.progress import ProgressCallback
-from geo3d.spectral.nearest import nearest
-from shape_matching.config import MatchConfig
+from geo3d.progress import ProgressCallback, report
+from shape_matching.config import Improvement, MatchConfig
+from shape_matching.corrector import corrected, load_corrector, reverse
 from shape_matching.coupled import refine_coupled
 from shape_matching.prepare import Prepared
 from shape_matching.prior import load_prior
@@ -22,7 +22,9 @@ from shape_matching.starts import K_START
 from shape_matching.zero_shot import optimise
 
 K_BETWEEN = 80
-"""Size up to which a map is refined between two rounds."""
+"""Size up to which a map is refined between two steps."""
+TOO_LITTLE = ("zero_shot.too_small", "corrector.too_small", "corrector.no_surface")
+"""What a step may refuse; the map is kept then."""
 OnMap = Callable[[str, Tensor], None]
 """Gets the name of a stage and fmap_12 (k2, k1) of that moment."""
 
@@ -39,25 +41,25 @@ def improved(
     progress: ProgressCallback,
     on_map: OnMap,
 ) -> tuple[Float[Tensor, "m m"], tuple[str, ...]]:
-    """Return the map that `zero_shot.optimise` makes of it, of the size of the prior's maps.
+    """Return the map that ``config.improvements`` make of it.
 
-    Between two rounds the map is refined a little, so that the second sees better coordinates.
-    Shapes too small for all that keep their map; then there is a note.
+    Between two steps the map is refined a little, so that the second sees better coordinates.
+    Shapes on which a step cannot work keep their map; then there is a note.
     """
     large = max(one.mesh.n_vertices, two.mesh.n_vertices) > config.refine_vertices
     samples = (one.samples, two.samples) if large else None
-    for left in reversed(range(config.rounds)):
-        initial = fmap_12, _reverse(fmap_12, one, two)
-        try:
-            fmap_12 = _optimised(one, two, config, initial, progress, on_map)
-        except MeshError as error:
-            if error.code != "zero_shot.too_small":
-                raise
-            return fmap_12, (f"The map was not optimised: {error.message}",)
-        if left:
+    for i, step in enumerate(config.improvements):
+        if i:
             k = min(K_BETWEEN, one.basis.k, two.basis.k)
             fmap_12 = refine_coupled(fmap_12, one, two, k, samples=samples, progress=progress)[0]
             on_map("refined", fmap_12)
+        report(progress, "improvement", i, len(config.improvements), kind=step)
+        try:
+            fmap_12 = _improved_once(step, fmap_12, one, two, config, progress, on_map)
+        except MeshError as error:
+            if error.code not in TOO_LITTLE:
+                raise
+            return fmap_12, (f"The map was not improved: {error.message}",)
     return fmap_12, ()
 
 
@@ -70,6 +72,24 @@ def feature_map(
     """
     fmap_12 = _optimised(one, two, config, None, progress, on_map)
     return fmap_12[None, :K_START, :K_START]
+
+
+def _improved_once(
+    step: Improvement,
+    fmap_12: Tensor,
+    one: Prepared,
+    two: Prepared,
+    config: MatchConfig,
+    progress: ProgressCallback,
+    on_map: OnMap,
+) -> Tensor:
+    if step == "optimise":
+        initial = fmap_12, reverse(fmap_12, one, two)
+        return _optimised(one, two, config, initial, progress, on_map)
+    network = load_corrector(config.corrector or None, str(one.rows.device))
+    fmap_12 = corrected(fmap_12, one, two, network)
+    on_map("corrected", fmap_12)
+    return fmap_12
 
 
 def _optimised(
@@ -92,10 +112,3 @@ def _optimised(
         on_step=lambda step, fmap, losses: on_map(f"step {step}", fmap),
     )
     return found.fmap_12
-
-
-def _reverse(fmap_12: Float[Tensor, "k k"], one: Prepared, two: Prepared) -> Float[Tensor, "k k"]:
-    """Return the functional map of the other direction, by the vertex map that 12 implies."""
-    k2, k1 = fmap_12.shape
-    p2p_12 = nearest(one.basis.evecs[:, :k1] @ fmap_12.T, two.basis.evecs[:, :k2])
-    return one.basis.project(two.basis.evecs[p2p_12, :k2])[:k1]

@@ -1,9 +1,10 @@
 """Dense correspondence between two near-isometric shapes without training or alignment.
 
-Many initial functional maps (`shape_matching.starts`) are refined side by side on samples, ranked
-by orientation and residual (`shape_matching.hypotheses`), and the best one is refined on all
-vertices (`shape_matching.coupled`, or ZoomOut).  With ``config.optimise`` the spectral prior
-improves it before that.  Notation as in `geo3d.spectral.fmap`: 1 is the source, 2 the target.
+Many initial functional maps (`shape_matching.starts`) are refined side by side on samples
+(`shape_matching.search`), ranked by orientation and residual (`shape_matching.hypotheses`), and the
+best one is refined on all vertices (`shape_matching.coupled`, or ZoomOut).  With ``config.improve``
+it is first improved with what was learned from other shapes (`shape_matching.improve`).  Notation
+as in `geo3d.spectral.fmap`: 1 is the source, 2 the target.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from geo3d.spectral.fmap import fmap_to_p2p
 from geo3d.spectral.icp import icp
 from geo3d.spectral.nearest import nearest
 from geo3d.spectral.precise import precise_map
-from geo3d.spectral.zoomout import sizes, zoomout, zoomout_hypotheses
-from shape_matching.config import MatchConfig
+from geo3d.spectral.zoomout import zoomout
+from shape_matching.config import MatchConfig, Start
 from shape_matching.correspondence import Correspondence, cycle_confidence
 from shape_matching.coupled import refine_coupled
-from shape_matching.hypotheses import appraise, curvature_agreement, distinct, roughness
+from shape_matching.hypotheses import appraise, curvature_agreement, roughness
 from shape_matching.improve import OnMap, feature_map, ignore_map, improved
 from shape_matching.prepare import Prepared, prepare
+from shape_matching.search import finalists
 from shape_matching.starts import (
     check_initial_map,
     check_landmarks,
@@ -38,9 +40,6 @@ from shape_matching.starts import (
 )
 from shape_matching.upsample import fine_representatives, upsample
 
-K_MIDDLE = 56
-N_MIDDLE = 600
-K_FINALISTS = 144
 AMBIGUITY_MARGIN = 0.15
 """Score lead below which the runner-up counts as a second explanation."""
 ORIENTATION_CAP, RESIDUAL_WEIGHT, ROUGHNESS_WEIGHT, CURVATURE_WEIGHT = 0.45, 2.0, 0.25, 4.0
@@ -92,7 +91,7 @@ def match(
     fmap_12, scores, ambiguous = _best_of(starts, one, two, config, progress)
     on_map("chosen", fmap_12)
     notes: tuple[str, ...] = ()
-    if config.optimise:
+    if config.improve:
         fmap_12, notes = improved(fmap_12, one, two, config, progress, on_map)
     fmap_12, p2p_21, p2p_12 = _refine(fmap_12, one, two, config, progress)
     on_map("refined", fmap_12)
@@ -139,7 +138,7 @@ def _starts(
     if landmarks is not None:
         return from_landmarks(one, two, torch.from_numpy(landmarks).to(place))
     report(progress, "hypotheses", 0, 3)
-    families = [name for name in config.starts if name != "features"]
+    families: list[Start] = [name for name in config.starts if name != "features"]
     found = [initial_maps(one, two, families)] if families else []
     if "features" in config.starts:
         found.append(feature_map(one, two, config, progress, on_map))
@@ -150,16 +149,7 @@ def _best_of(
     fmaps: Tensor, one: Prepared, two: Prepared, config: MatchConfig, progress: ProgressCallback
 ) -> tuple[Tensor, dict[str, float], bool]:
     """Return the best hypothesis, why, and whether a different one comes close."""
-    k = fmaps.shape[-1]
-    ranked = appraise(fmaps, one, two, N_MIDDLE // 2).score()
-    fmaps = fmaps[distinct(fmaps, ranked, config.n_hypotheses, 12, 0.7)]
-    report(progress, "hypotheses", 1, 3, kept=len(fmaps))
-    fmaps = _grown(fmaps, one, two, N_MIDDLE, _sampled_sizes(k + 2, K_MIDDLE, 6, one, two))
-    ranked = appraise(fmaps, one, two, N_MIDDLE).score()
-    fmaps = fmaps[distinct(fmaps, ranked, config.n_finalists, k, 1.0)]
-    report(progress, "hypotheses", 2, 3, kept=len(fmaps))
-    k = fmaps.shape[-1]
-    fmaps = _grown(fmaps, one, two, config.n_samples, _sampled_sizes(k, K_FINALISTS, 8, one, two))
+    fmaps = finalists(fmaps, one, two, config, progress)
     judged = appraise(fmaps, one, two, config.n_samples)
     p2p_21 = torch.stack([fmap_to_p2p(f, one.basis.evecs, two.basis.evecs) for f in fmaps])
     energy, curvature = roughness(p2p_21, one, two), curvature_agreement(p2p_21, one, two)
@@ -178,19 +168,6 @@ def _best_of(
         "lead": min(lead, 1e3),
     }
     return fmaps[best], scores, lead < AMBIGUITY_MARGIN
-
-
-def _grown(
-    fmaps: Tensor, one: Prepared, two: Prepared, n_samples: int, schedule: list[int]
-) -> Tensor:
-    return zoomout_hypotheses(fmaps, one.rows[:n_samples], two.rows[:n_samples], schedule)
-
-
-def _sampled_sizes(first: int, last: int, step: int, one: Prepared, two: Prepared) -> list[int]:
-    """Return map sizes that both the bases and the number of samples can carry."""
-    most = min(one.basis.k, two.basis.k, len(one.rows) // 2, len(two.rows) // 2)
-    last = min(last, most)
-    return sizes(min(first, last), last, step)
 
 
 def _refine(

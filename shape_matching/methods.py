@@ -3,8 +3,10 @@ returns a `Correspondence`.  What else one takes (``landmarks``, ``initial_p2p_2
 tells `takes`.
 
 * ``axiomatic``: many starts, chosen without ground truth, then refinement (`shape_matching.match`);
-* ``diffumatch``: the same, with features optimised for the pair under the spectral prior between
-  choice and refinement (`shape_matching.zero_shot`);
+* ``diffumatch``: the same, with the chosen map improved by what was learned from generated shapes
+  before the refinement (`shape_matching.improve`);
+* ``optimised``, ``optimised-no-prior``: improved by features optimised for the pair instead, with
+  and without the spectral prior (`shape_matching.zero_shot`);
 * ``zero-shot``: DiffuMatch from a single start, for shapes that stand alike: features of random
   weights on positions, mask and proper-map loss and score distillation, then ZoomOut;
 * ``mask-only`` and the other names of `ABLATION`: parts of it;
@@ -70,7 +72,21 @@ def match_diffumatch(
     source: Mesh, target: Mesh, config: MatchConfig, **options: Any
 ) -> Correspondence:
     """Match with the spectral prior; options as in `shape_matching.match.match`."""
-    return match(source, target, replace(config, optimise=True), **options)
+    return match(source, target, replace(config, improve=True), **options)
+
+
+def match_optimised(
+    source: Mesh, target: Mesh, config: MatchConfig, *, changes: Mapping[str, Any], **options: Any
+) -> Correspondence:
+    """Match with features optimised for the pair, in two rounds.
+
+    Args:
+        changes: differences of ``config.zero_shot``.
+    """
+    settings = replace(config.zero_shot, **changes)
+    steps = ("optimise", "optimise")
+    rounds = replace(config, improve=True, improvements=steps, zero_shot=settings)
+    return match(source, target, rounds, **options)
 
 
 def match_single(
@@ -102,6 +118,8 @@ METHODS: Mapping[str, Method] = {
     "diffumatch": match_diffumatch,
     "zoomout": match_zoomout,
     "nearest": match_nearest,
+    "optimised": partial(match_optimised, changes={}),
+    "optimised-no-prior": partial(match_optimised, changes={"w_sds": 0.0}),
     **{name: partial(match_single, changes=changes) for name, changes in ABLATION.items()},
 }
 

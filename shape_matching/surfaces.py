@@ -37,7 +37,7 @@ def surface(shape: Prepared, k: int, n_points: int | None) -> Surface:
     rows = shape.rows[:n_points, :k]
     axes = shape.gradients
     sampled = None if axes is None else (axes[0][:n_points, :k], axes[1][:n_points, :k])
-    return Surface(basis.evals, rows, _least_squares(rows), sampled)
+    return Surface(basis.evals, rows, least_squares(rows), sampled)
 
 
 def input_values(
@@ -114,7 +114,8 @@ def _gradients(shape: Prepared, k: int) -> tuple[Tensor, Tensor] | None:
     return None if shape.slopes is None else (shape.slopes[0][:, :k], shape.slopes[1][:, :k])
 
 
-def _least_squares(rows: Tensor) -> Tensor:
+def least_squares(rows: Float[Tensor, "p k"]) -> Float[Tensor, "k p"]:
+    """Return the matrix that takes values at the points to spectral coefficients."""
     wide = rows.double()
     gram = wide.T @ wide
     gram = gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)

@@ -42,7 +42,9 @@ def test_a_disturbed_map_comes_nearer_to_the_truth(
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))
     start = truth + 0.3 * noise / len(truth) ** 0.5
     stages: list[str] = []
-    config = load_config(MatchConfig, overrides=[*WITHOUT_PRIOR, "rounds=2"])
+    config = load_config(
+        MatchConfig, overrides=[*WITHOUT_PRIOR, "improvements=[optimise, optimise]"]
+    )
     found, notes = improved(
         start, one, two, config, ignore_progress, lambda stage, fmap: stages.append(stage)
     )
@@ -58,7 +60,10 @@ def test_a_disturbed_map_comes_nearer_to_the_truth(
 def test_shapes_too_small_keep_their_map(pair: tuple[Prepared, Prepared, np.ndarray]) -> None:
     one, two, order = pair
     start = true_map(one, two, order, 30)
-    config = load_config(MatchConfig, overrides=[*WITHOUT_PRIOR, "zero_shot.zoomout_size=300"])
+    config = load_config(
+        MatchConfig,
+        overrides=[*WITHOUT_PRIOR, "zero_shot.zoomout_size=300", "improvements=[optimise]"],
+    )
     found, notes = improved(start, one, two, config, ignore_progress, ignore_map)
     assert found is start
-    assert len(notes) == 1 and "not optimised" in notes[0]
+    assert len(notes) == 1 and "not improved" in notes[0]

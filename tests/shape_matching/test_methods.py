@@ -18,9 +18,7 @@ from shape_matching.config import MatchConfig
 from shape_matching.match import match
 from shape_matching.methods import METHODS, match_nearest, match_zoomout
 
-CONFIG = load_config(
-    MatchConfig, preset="fast", overrides=["k_final=40", "starts=[frames]", "rounds=1"]
-)
+CONFIG = load_config(MatchConfig, preset="fast", overrides=["k_final=40", "starts=[frames]"])
 
 
 def test_the_default_method_is_match() -> None:
@@ -28,8 +26,14 @@ def test_the_default_method_is_match() -> None:
     assert {"axiomatic", "zoomout", "nearest"} <= METHODS.keys()
 
 
-LONG = {"zero-shot-proper", "zero-shot-released", "zero-shot"}
-"""Eighty steps of optimisation each; "mask-only" and "diffumatch" share their code."""
+LONG = {
+    "zero-shot-proper",
+    "zero-shot-released",
+    "zero-shot",
+    "optimised",
+    "optimised-no-prior",
+}
+"""Eighty steps of optimisation each; "mask-only" shares their code, and test_improve.py tests it."""
 
 
 @pytest.mark.parametrize(
