@@ -1,0 +1,222 @@
+"""Layers on sparse tensors: submanifold convolution, pooling, subdivision, group norm, windows.
+
+The convolution multiplies, per offset of the kernel, the features of the voxels that have a
+neighbour there by that offset's matrix, and adds the products up: only dense matrix products, on
+any device.  It is trilinear in input, kernel and upstream gradient, so two operations whose
+derivatives are those same two operations give derivatives of every order and direction.
+
+Notation: n voxels, c channels in, d channels out; weights (d, kx, ky, kz, c), as published.
+
+Source: Graham and van der Maaten, "Submanifold Sparse Convolutional Networks" (2017); the layers
+are those of TRELLIS (2025).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from geo3d.errors import ConfigError, InputError
+from scenes.objects.neighbours import (
+    CENTRE,
+    Pairs,
+    children,
+    coarser,
+    finer,
+    neighbour_pairs,
+)
+from scenes.objects.sparse import SparseTensor
+
+
+class SubmanifoldConvolution(nn.Module):
+    """A convolution whose output lives on the voxels of its input (kernel 1 or 3).
+
+    Raises:
+        ConfigError: ``sparse.bad_kernel``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        if kernel not in (1, 3):
+            raise ConfigError(
+                "sparse.bad_kernel", f"A kernel of {kernel} is not supported.", "Take 1 or 3."
+            )
+        self.kernel = kernel
+        self.weight = nn.Parameter(torch.empty(out_channels, kernel, kernel, kernel, in_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        bound = 1 / math.sqrt(in_channels * kernel**3)
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        """Return the sum over active neighbours of the same item, plus the bias."""
+        if self.kernel == 1:
+            return x.replace(F.linear(x.feats, self.weight[:, 0, 0, 0], self.bias))
+        kernels = self.weight.flatten(1, 3).permute(1, 2, 0)
+        return x.replace(convolve(x.feats, kernels, neighbour_pairs(x.grid)) + self.bias)
+
+
+class SparseConv3d(nn.Module):
+    """A submanifold convolution under the parameter names of the published weights."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = SubmanifoldConvolution(in_channels, out_channels, kernel)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        """Convolve."""
+        return self.conv(x)
+
+
+class SparseGroupNorm32(nn.GroupNorm):
+    """A group norm over each item's voxels, in float32 whatever the input's type."""
+
+    def forward(self, input: SparseTensor) -> SparseTensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Normalise every item for itself; empty items stay empty."""
+        weight, bias = self.weight.float(), self.bias.float()
+        parts = [
+            F.group_norm(input.feats[rows].float().T[None], self.num_groups, weight, bias, self.eps)
+            for rows in input.layout
+            if rows.stop > rows.start
+        ]
+        if not parts:
+            return input
+        return input.replace(torch.cat([part[0].T for part in parts]).to(input.dtype))
+
+
+def downsample(x: SparseTensor) -> SparseTensor:
+    """Halve the resolution: each coarse voxel gets the sum of its children over (children + 1).
+
+    A mean would divide by the number of children.  The published networks were trained with a
+    mean that counts its zero start as one more child, and need it.
+    """
+    coarse, parent, count = coarser(x.grid)
+    total = x.feats.new_zeros(len(coarse), *x.feats.shape[1:]).index_add(0, parent, x.feats)
+    return SparseTensor(total / (count + 1).to(x.dtype).unflatten(0, _column(x.feats)), coarse)
+
+
+def upsample(x: SparseTensor) -> SparseTensor:
+    """Double the resolution again: the voxels before `downsample`, each with its parent's features.
+
+    Raises:
+        InputError: ``sparse.never_downsampled``.
+    """
+    fine = finer(x.grid)
+    if fine is None:
+        raise InputError(
+            "sparse.never_downsampled",
+            "The fine voxels of this sparse tensor are not known.",
+            "Upsample what downsample made, or subdivide.",
+        )
+    return SparseTensor(x.feats.index_select(0, fine[1]), fine[0])
+
+
+def subdivide(x: SparseTensor) -> SparseTensor:
+    """Double the resolution: all 8 children of each voxel, each with its parent's features."""
+    return SparseTensor(x.feats.repeat_interleave(8, dim=0), children(x.grid))
+
+
+def convolve(
+    feats: Float[Tensor, "n c"], kernels: Float[Tensor, "27 c d"], pairs: list[Pairs]
+) -> Float[Tensor, "n d"]:
+    """Return sum_o feats[neighbour at o] @ kernels[o], differentiable any number of times."""
+    return _Convolve.apply(feats, kernels, pairs)
+
+
+def _column(feats: Tensor) -> tuple[int, ...]:
+    return (-1, *[1] * (feats.ndim - 1))
+
+
+def _mirror(kernels: Tensor) -> Tensor:
+    """Return the kernels that carry gradients from outputs to inputs."""
+    return kernels.flip(0).transpose(1, 2)
+
+
+class _Convolve(torch.autograd.Function):
+    """(x, W) -> sum_o x[source_o] W_o at target_o."""
+
+    @staticmethod
+    def forward(x: Tensor, kernels: Tensor, pairs: list[Pairs]) -> Tensor:
+        out = x @ kernels[CENTRE]
+        for offset, (source, target) in enumerate(pairs):
+            if offset != CENTRE and len(source):
+                out.index_add_(0, target, x.index_select(0, source) @ kernels[offset])
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, kernels, ctx.pairs = inputs
+        ctx.save_for_backward(x, kernels)
+        ctx.save_for_forward(x, kernels)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, kernels = ctx.saved_tensors
+        (gradient,) = gradients
+        by_x = by_kernels = None
+        if ctx.needs_input_grad[0]:
+            by_x = _Convolve.apply(gradient, _mirror(kernels), ctx.pairs)
+        if ctx.needs_input_grad[1]:
+            by_kernels = _Correlate.apply(x, gradient, ctx.pairs)
+        return by_x, by_kernels, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        x, kernels = ctx.saved_tensors
+        dx, dkernels, _ = tangents
+        return _bilinear_tangent(_Convolve, (x, kernels), (dx, dkernels), ctx.pairs)
+
+
+class _Correlate(torch.autograd.Function):
+    """(x, g) -> for each offset x[source_o]^T g[target_o], the gradient of the kernels."""
+
+    @staticmethod
+    def forward(x: Tensor, gradient: Tensor, pairs: list[Pairs]) -> Tensor:
+        products = []
+        for offset, (source, target) in enumerate(pairs):
+            if offset == CENTRE:
+                products.append(x.T @ gradient)
+            else:
+                products.append(x.index_select(0, source).T @ gradient.index_select(0, target))
+        return torch.stack(products)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, gradient, ctx.pairs = inputs
+        ctx.save_for_backward(x, gradient)
+        ctx.save_for_forward(x, gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, gradient = ctx.saved_tensors
+        (kernels,) = gradients
+        by_x = by_gradient = None
+        if ctx.needs_input_grad[0]:
+            by_x = _Convolve.apply(gradient, _mirror(kernels), ctx.pairs)
+        if ctx.needs_input_grad[1]:
+            by_gradient = _Convolve.apply(x, kernels, ctx.pairs)
+        return by_x, by_gradient, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        x, gradient = ctx.saved_tensors
+        dx, dgradient, _ = tangents
+        return _bilinear_tangent(_Correlate, (x, gradient), (dx, dgradient), ctx.pairs)
+
+
+def _bilinear_tangent(
+    product: type[torch.autograd.Function],
+    at: tuple[Tensor, Tensor],
+    tangents: tuple[Tensor | None, Tensor | None],
+    pairs: list[Pairs],
+) -> Tensor:
+    terms = []
+    if tangents[0] is not None:
+        terms.append(product.apply(tangents[0], at[1], pairs))
+    if tangents[1] is not None:
+        terms.append(product.apply(at[0], tangents[1], pairs))
+    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
