@@ -1,0 +1,160 @@
+"""The flow transformer of the sparse structure: a dense 3D grid of latents as tokens.
+
+``SSFlowConfig()`` is the published network for images (555,543,560 parameters).  Parameter names
+are those of the published network, so that its weights load by name.
+
+Notation: b batch, c latent channels, r edge of the grid, n = (r / p)^3 tokens of p^3 voxels,
+d width of a token, l tokens of the condition with k channels.
+
+Source: Xiang et al., "Structured 3D Latents for Scalable and Versatile 3D Generation" (TRELLIS,
+2024), section 3.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from geo3d.errors import ConfigError, ShapeError
+from scenes.objects.blocks import ModulatedBlock, initialise_flow, modulation_layers
+from scenes.objects.embeddings import (
+    TimestepEmbedder,
+    grid_positions,
+    patchify,
+    position_sinusoids,
+    rotary_angles,
+    unpatchify,
+)
+from scenes.objects.precision import torso_dtype
+
+
+@dataclass(frozen=True)
+class SSFlowConfig:
+    """Shape of the network; the field names are those of published model files."""
+
+    resolution: int = 16
+    """Edge of the grid of latents."""
+    in_channels: int = 8
+    """Channels of the latents."""
+    model_channels: int = 1024
+    """Width of a token."""
+    cond_channels: int = 1024
+    """Channels of the condition's tokens."""
+    out_channels: int = 8
+    """Channels of the velocity."""
+    num_blocks: int = 24
+    """Transformer blocks."""
+    num_heads: int | None = 16
+    """Attention heads; None means as many as have ``num_head_channels`` channels."""
+    num_head_channels: int = 64
+    """Channels of a head where ``num_heads`` is None."""
+    mlp_ratio: float = 4.0
+    """Hidden channels of a block's perceptron over its width."""
+    patch_size: int = 1
+    """Edge of the cubes that become tokens."""
+    pe_mode: Literal["ape", "rope"] = "ape"
+    """Positions added to tokens (as published), or rotating queries and keys."""
+    use_fp16: bool = False
+    """The published weights' torso is half precision; the loader decides what runs."""
+    use_checkpoint: bool = False
+    """Compute blocks again in the backward pass instead of keeping their activations."""
+    share_mod: bool = False
+    """One modulation for all blocks."""
+    qk_rms_norm: bool = True
+    """Normalise queries and keys of the self attention."""
+    qk_rms_norm_cross: bool = False
+    """Normalise queries and keys of the cross attention."""
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 1 or self.resolution % self.patch_size:
+            raise ConfigError(
+                "ss_flow.bad_config",
+                f"Patches of {self.patch_size} do not divide a grid of {self.resolution}.",
+                "Choose a patch size that divides the resolution.",
+            )
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return self.num_heads or self.model_channels // self.num_head_channels
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a grid."""
+        return (self.resolution // self.patch_size) ** 3
+
+
+class SparseStructureFlowModel(nn.Module):
+    """The velocity of a noisy grid of latents, given the time and the picture's tokens."""
+
+    def __init__(self, config: SSFlowConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        width, cells = config.model_channels, config.patch_size**3
+        self.t_embedder = TimestepEmbedder(width)
+        if config.share_mod:
+            self.adaLN_modulation = modulation_layers(width)
+        positions = grid_positions(config.resolution // config.patch_size)
+        if config.pe_mode == "ape":
+            self.register_buffer("pos_emb", position_sinusoids(positions, width))
+        else:
+            angles = rotary_angles(positions, width // config.heads)
+            self.register_buffer("rope_angles", angles, persistent=False)
+        self.input_layer = nn.Linear(config.in_channels * cells, width)
+        self.blocks = nn.ModuleList(_block(config) for _ in range(config.num_blocks))
+        self.out_layer = nn.Linear(width, config.out_channels * cells)
+        initialise_flow(self, generator)
+
+    def forward(
+        self, x: Float[Tensor, "b c r r r"], t: Float[Tensor, " b"], cond: Float[Tensor, "b l k"]
+    ) -> Float[Tensor, "b c r r r"]:
+        """Return the velocity of ``x`` at the times ``t`` = 1000 times [0, 1].
+
+        Raises:
+            ShapeError: ``ss_flow.wrong_grid``.
+        """
+        config = self.config
+        expected = (config.in_channels, *[config.resolution] * 3)
+        if tuple(x.shape[1:]) != expected:
+            raise ShapeError(
+                "ss_flow.wrong_grid", f"The grid is {tuple(x.shape[1:])}, expected {expected}.", ""
+            )
+        h = self.input_layer(patchify(x, config.patch_size).flatten(2).transpose(1, 2))
+        if config.pe_mode == "ape":
+            h = h + self.pos_emb
+        time = self.t_embedder(t)
+        if config.share_mod:
+            time = self.adaLN_modulation(time)
+        torso = torso_dtype(self)
+        h = self._blocks(h.to(torso), time.to(torso), cond.to(torso)).to(x.dtype)
+        h = self.out_layer(F.layer_norm(h, h.shape[-1:]))
+        edge = config.resolution // config.patch_size
+        grid = h.transpose(1, 2).unflatten(2, (edge, edge, edge))
+        return unpatchify(grid, config.patch_size)
+
+    def _blocks(self, h: Tensor, time: Tensor, cond: Tensor) -> Tensor:
+        angles = None if self.config.pe_mode == "ape" else self.rope_angles
+        for block in self.blocks:
+            if self.config.use_checkpoint and torch.is_grad_enabled():
+                h = checkpoint(block, h, time, cond, angles, use_reentrant=False)
+            else:
+                h = block(h, time, cond, angles)
+        return h
+
+
+def _block(config: SSFlowConfig) -> ModulatedBlock:
+    return ModulatedBlock(
+        config.model_channels,
+        config.cond_channels,
+        config.heads,
+        mlp_ratio=config.mlp_ratio,
+        qk_rms_norm=config.qk_rms_norm,
+        qk_rms_norm_cross=config.qk_rms_norm_cross,
+        share_mod=config.share_mod,
+    )
