@@ -5,6 +5,7 @@
   geo3d bench zero-shot             a pair with the prior, beside the published settings
   geo3d bench fuzz --cases 100000   mutated mesh files through the readers
   geo3d bench topology              losses (seconds, memory), Betti numbers, toy repairs
+  geo3d bench topology --part volumes     broken vessels and hollow bodies, repaired in 3D
   geo3d bench topology --part losses --data TOPOMORTAR    on the real labels
 
 Seconds are medians; on a shared machine quote the ratios.
@@ -23,7 +24,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "spectral": ("compare", "scaling"),
     "zero-shot": (),
     "fuzz": (),
-    "topology": ("losses", "betti", "toys"),
+    "topology": ("losses", "betti", "toys", "volumes"),
 }
 """What can be measured, and in which parts."""
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--part",
         choices=("all", *sorted({part for parts in PARTS.values() for part in parts})),
         default="all",
-        help="compare, scaling (spectral); losses, betti, toys (topology)",
+        help="compare, scaling (spectral); losses, betti, toys, volumes (topology)",
     )
     parser.add_argument("--data", type=Path, help="TopoMortar's dataset folder (topology)")
     parser.add_argument("--vertices", type=int, default=5_000, help="size compared with pyFM")
@@ -114,6 +115,9 @@ def _topology(args: Any, progress: Any, previews: Path) -> dict[str, list[dict[s
         tables["Betti numbers"] = bench_betti(seed=args.seed)
     if args.part in ("all", "toys"):
         tables["steps in which each term alone repairs the toys"] = _toys(progress, previews)
+    if args.part in ("all", "volumes"):
+        name = "Betti numbers of volumes before and after each term alone"
+        tables[name] = _volumes(args.seed, progress, previews)
     return tables
 
 
@@ -139,6 +143,52 @@ def _toys(progress: Any, previews: Path) -> list[dict[str, Any]]:
             row[toy.name] = left if found.steps_needed is None else found.steps_needed
         rows.append(row)
     return rows
+
+
+def _volumes(seed: int, progress: Any, previews: Path) -> list[dict[str, Any]]:
+    """Let every 3D term repair every broken volume; keep the picture in the run folder."""
+    from geo3d.render.previews import contact_sheet, save_png
+    from geo3d.topology.betti import betti_numbers
+    from geo3d.topology.phantoms import VOLUME_TERMS, broken_volumes
+    from geo3d.topology.toys import descend_all
+
+    starts = broken_volumes(seed)
+    found = descend_all(100, progress, starts, VOLUME_TERMS)
+    repairs = {(repair.toy, repair.term): repair for repair in found}
+    rows: list[dict[str, Any]] = [{"term": "truth"}, {"term": "broken"}]
+    rows += [{"term": term} for term in VOLUME_TERMS]
+    images, labels = [], []
+    for toy in starts:
+        masks = [toy.true, toy.wrong, *(repairs[toy.name, term].final for term in VOLUME_TERMS)]
+        for row, mask in zip(rows, masks, strict=True):
+            repair = repairs.get((toy.name, row["term"]))
+            numbers = str(betti_numbers(mask))
+            needed = repair.steps_needed if repair else None
+            row[toy.name] = numbers if needed is None else f"{numbers} after {needed} steps"
+            images.append(_shown(mask, toy))
+            labels.append(f"{_SHORT.get(row['term'], row['term'])} {numbers}")
+    save_png(contact_sheet(images, labels, columns=len(rows)), previews / "volumes.png")
+    return rows
+
+
+def _shown(mask: Any, toy: Any) -> Any:
+    """Draw a volume, a tree from its broad side, a hollow body from where it leaks."""
+    import numpy as np
+
+    from geo3d.render.cameras import orbit
+    from geo3d.render.previews import display_azimuth
+    from geo3d.render.shading import render_mesh
+    from geo3d.topology.betti import betti_numbers
+    from geo3d.topology.phantoms import painted_surface
+
+    whole = painted_surface(toy.true, toy)
+    azimuth = display_azimuth(whole)
+    if betti_numbers(toy.true)[2]:
+        broken = np.argwhere(toy.true & ~toy.wrong) - (np.array(mask.shape) - 1) / 2
+        z, _, x = broken.mean(axis=0)
+        azimuth = float(np.arctan2(x, z))
+    camera = orbit(whole, azimuth, size=200)
+    return render_mesh(painted_surface(mask, toy), camera)
 
 
 _SHORT = {
