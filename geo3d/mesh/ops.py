@@ -41,6 +41,28 @@ def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "v 3"]:
     return unit_rows(scatter_faces(mesh, face_cross(mesh)))
 
 
+def creased_normals(mesh: Mesh, crease: float) -> Float[np.ndarray, "f 3 3"]:
+    """Return a unit normal for each corner of each face, sharp across creases.
+
+    A corner takes the area-weighted mean over those faces at its vertex whose normals are within
+    ``crease`` radians of its own face's; zero for faces without area.
+    """
+    cross = face_cross(mesh)
+    unit = unit_rows(cross)
+    order = np.argsort(mesh.faces, axis=None, kind="stable")
+    valence = np.bincount(mesh.faces.ravel(), minlength=mesh.n_vertices)
+    start = np.cumsum(valence) - valence
+    # every corner meets every corner at the same vertex, itself included
+    count = valence[mesh.faces.ravel()]
+    corner = np.repeat(np.arange(count.size), count)
+    rank = np.arange(corner.size) - np.repeat(np.cumsum(count) - count, count)
+    other = order[start[mesh.faces.ravel()[corner]] + rank] // 3
+    near = np.einsum("pi,pi->p", unit[corner // 3], unit[other]) >= np.cos(crease)
+    corner, other = corner[near], other[near]
+    sums = [np.bincount(corner, column[other], count.size) for column in cross.T]
+    return unit_rows(np.stack(sums, axis=1)).reshape(-1, 3, 3)
+
+
 def vertex_areas(mesh: Mesh) -> Float[np.ndarray, " v"]:
     """Return a third of the incident triangle areas per vertex (lumped mass)."""
     return scatter_faces(mesh, face_areas(mesh)[:, None])[:, 0] / 3.0

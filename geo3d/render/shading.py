@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 
 from geo3d.errors import InputError
 from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.ops import unit_rows, vertex_normals
+from geo3d.mesh.ops import creased_normals, unit_rows, vertex_normals
 from geo3d.render.cameras import Camera
 from geo3d.render.raycast import RAYS_AT_ONCE, RayCaster
 
@@ -37,6 +37,8 @@ class Style:
     """Whether parts of the shape shade each other from the key light."""
     point_radius: float | None = None
     """Radius of drawn points in pixels; by default from their spacing."""
+    crease: float | None = None
+    """Angle between faces above which an edge is drawn sharp; by default all are smooth."""
 
 
 DEFAULT_STYLE = Style()
@@ -53,24 +55,85 @@ def render_mesh(
     Raises:
         InputError: ``render.bad_colors`` where the colours do not fit the vertices.
     """
-    colors = _colors_of(mesh, vertex_colors)
-    s = style.supersample
-    big = replace(
-        camera,
-        fx=camera.fx * s,
-        fy=camera.fy * s,
-        cx=camera.cx * s,
-        cy=camera.cy * s,
-        width=camera.width * s,
-        height=camera.height * s,
-    )
-    albedo = (colors / 255.0) ** GAMMA
-    if mesh.is_point_cloud:
-        linear = _points_image(mesh, big, albedo, style)
-    else:
-        linear = _mesh_image(mesh, big, albedo, style)
-    small = linear.reshape(camera.height, s, camera.width, s, 3).mean(axis=(1, 3))
-    return np.rint(255.0 * np.clip(small, 0, 1) ** (1 / GAMMA)).astype(np.uint8)
+    return Painter(mesh, vertex_colors, style).rgb(camera)
+
+
+class Painter:
+    """A mesh or point cloud made ready to be drawn from several cameras.
+
+    Raises:
+        InputError: ``render.bad_colors`` where the colours do not fit the vertices.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        vertex_colors: UInt8[np.ndarray, "v 3"] | None = None,
+        style: Style = DEFAULT_STYLE,
+    ) -> None:
+        self._mesh, self._style = mesh, style
+        self._albedo = (_colors_of(mesh, vertex_colors) / 255.0) ** GAMMA
+        if not mesh.is_point_cloud:
+            self._caster = RayCaster(mesh)
+            self._normals = _corner_normals(mesh, style.crease)
+
+    def rgb(self, camera: Camera) -> UInt8[np.ndarray, "h w 3"]:
+        """Return the picture over the style's background."""
+        image = self._light(camera)
+        background = (np.array(self._style.background) / 255.0) ** GAMMA
+        return _to_srgb(image[..., :3] + (1.0 - image[..., 3:]) * background)
+
+    def rgba(self, camera: Camera) -> UInt8[np.ndarray, "h w 4"]:
+        """Return colour (not multiplied by opacity) and opacity; black where empty."""
+        image = self._light(camera)
+        color = image[..., :3] / np.maximum(image[..., 3:], 1e-9)
+        alpha = np.rint(255.0 * image[..., 3:]).astype(np.uint8)
+        return np.concatenate([_to_srgb(color), alpha], axis=-1)
+
+    def _light(self, camera: Camera) -> Float[np.ndarray, "h w 4"]:
+        """Return linear light multiplied by opacity, and opacity."""
+        s = self._style.supersample
+        big = replace(
+            camera,
+            fx=camera.fx * s,
+            fy=camera.fy * s,
+            cx=camera.cx * s,
+            cy=camera.cy * s,
+            width=camera.width * s,
+            height=camera.height * s,
+        )
+        if self._mesh.is_point_cloud:
+            image = _points_image(self._mesh, big, self._albedo, self._style)
+        else:
+            image = self._mesh_image(big)
+        return image.reshape(camera.height, s, camera.width, s, 4).mean(axis=(1, 3))
+
+    def _mesh_image(self, camera: Camera) -> Float[np.ndarray, "p 4"]:
+        image = np.zeros((camera.height * camera.width, 4))
+        extent = float(np.ptp(self._mesh.vertices, axis=0).max())
+        rows = max(1, RAYS_AT_ONCE // camera.width)
+        for top in range(0, camera.height, rows):
+            origins, directions = camera.rays(slice(top, top + rows))
+            hits = self._caster.cast(origins, directions)
+            seen = np.flatnonzero(hits.face_ids >= 0)
+            faces, weights = hits.face_ids[seen], hits.barycentric[seen]
+            normal = unit_rows(_blend(self._normals[faces], weights))
+            # a surface seen from behind is lit as seen, so open meshes show no black insides
+            away = np.einsum("pi,pi->p", normal, directions[seen]) > 0
+            normal[away] *= -1
+            points = origins[seen] + hits.distance[seen, None] * directions[seen]
+            lit = 1.0
+            if self._style.shadow:
+                lit = _key_visibility(self._caster, points, normal, camera, extent)
+            light = _light(normal, camera, lit)
+            albedo = _blend(self._albedo[self._mesh.faces[faces]], weights)
+            image[top * camera.width + seen, :3] = albedo * light[:, None]
+            image[top * camera.width + seen, 3] = 1.0
+        return image
+
+
+def _to_srgb(linear: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    return np.rint(255.0 * np.clip(linear, 0, 1) ** (1 / GAMMA)).astype(np.uint8)
 
 
 def _colors_of(mesh: Mesh, vertex_colors: np.ndarray | None) -> np.ndarray:
@@ -87,34 +150,16 @@ def _colors_of(mesh: Mesh, vertex_colors: np.ndarray | None) -> np.ndarray:
     return vertex_colors
 
 
-def _empty_image(camera: Camera, style: Style) -> Float[np.ndarray, "p 3"]:
-    background = (np.array(style.background) / 255.0) ** GAMMA
-    return np.tile(background, (camera.height * camera.width, 1))
+def _corner_normals(mesh: Mesh, crease: float | None) -> Float[np.ndarray, "f 3 3"]:
+    if crease is None:
+        return vertex_normals(mesh)[mesh.faces]
+    return creased_normals(mesh, crease)
 
 
-def _mesh_image(mesh: Mesh, camera: Camera, albedo: np.ndarray, style: Style) -> np.ndarray:
-    caster, normals = RayCaster(mesh), vertex_normals(mesh)
-    image = _empty_image(camera, style)
-    extent = float(np.ptp(mesh.vertices, axis=0).max())
-    rows = max(1, RAYS_AT_ONCE // camera.width)
-    for top in range(0, camera.height, rows):
-        origins, directions = camera.rays(slice(top, top + rows))
-        hits = caster.cast(origins, directions)
-        seen = np.flatnonzero(hits.face_ids >= 0)
-        corners, weights = mesh.faces[hits.face_ids[seen]], hits.barycentric[seen]
-        normal = unit_rows(_blend(normals, corners, weights))
-        # a surface seen from behind is lit as seen, so open meshes show no black insides
-        away = np.einsum("pi,pi->p", normal, directions[seen]) > 0
-        normal[away] *= -1
-        points = origins[seen] + hits.distance[seen, None] * directions[seen]
-        lit = _key_visibility(caster, points, normal, camera, extent) if style.shadow else 1.0
-        light = _light(normal, camera, lit)
-        image[top * camera.width + seen] = _blend(albedo, corners, weights) * light[:, None]
-    return image.reshape(camera.height, camera.width, 3)
-
-
-def _blend(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    first, second, third = (values[corners[:, i]] * weights[:, i : i + 1] for i in range(3))
+def _blend(
+    values: Float[np.ndarray, "p 3 3"], weights: Float[np.ndarray, "p 3"]
+) -> Float[np.ndarray, "p 3"]:
+    first, second, third = (values[:, i] * weights[:, i : i + 1] for i in range(3))
     return first + second + third
 
 
@@ -152,7 +197,7 @@ def _light(
 
 def _points_image(cloud: Mesh, camera: Camera, albedo: np.ndarray, style: Style) -> np.ndarray:
     pixels, depth = camera.project(cloud.vertices.astype(np.float64))
-    image = _empty_image(camera, style)
+    image = np.zeros((camera.height * camera.width, 4))
     front = np.flatnonzero(depth > 0)
     # far points first: a later, nearer one paints over them
     front = front[np.argsort(-depth[front], kind="stable")]
@@ -173,8 +218,9 @@ def _points_image(cloud: Mesh, camera: Camera, albedo: np.ndarray, style: Style)
     target = lines[which, spot] * camera.width + columns[which, spot]
     _, last = np.unique(target[::-1], return_index=True)
     last = len(target) - 1 - last
-    image[target[last]] = albedo[front[which[last]]] * light[spot[last], None]
-    return image.reshape(camera.height, camera.width, 3)
+    image[target[last], :3] = albedo[front[which[last]]] * light[spot[last], None]
+    image[target[last], 3] = 1.0
+    return image
 
 
 def _point_radius(pixels: np.ndarray, style: Style) -> float:
