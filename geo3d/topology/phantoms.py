@@ -211,7 +211,8 @@ def painted_surface(mask: Volume, toy: Toy) -> Mesh:
         if not part.any():
             continue
         smooth = ndimage.gaussian_filter(np.pad(part, 2).astype(np.float32), 0.6)
-        places, triangles, *_ = marching_cubes(smooth, 0.4)
+        # Smoothing takes a single voxel below any fixed level.
+        places, triangles, *_ = marching_cubes(smooth, min(0.4, float(smooth.max()) / 2))
         near = np.clip(np.rint(places - 2).astype(int), 0, np.array(mask.shape) - 1)
         # A vertex may lie just outside: what was added within a step of it counts.
         deep = np.asarray(ndimage.binary_erosion(toy.true))

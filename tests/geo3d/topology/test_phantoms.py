@@ -141,5 +141,9 @@ def test_surfaces_show_what_is_wrong() -> None:
     assert colors is not None and set(map(tuple, colors)) == right
     colors = painted_surface(toy.wrong, toy).vertex_colors
     assert colors is not None and set(map(tuple, colors)) == right | added | missing
+    almost = toy.true.copy()
+    almost[tuple(np.argwhere(toy.true)[0])] = False
+    colors = painted_surface(almost, toy).vertex_colors
+    assert colors is not None and set(map(tuple, colors)) == right | missing
     empty = np.zeros_like(toy.true)
     assert painted_surface(empty, Toy("nothing", empty, empty)).n_faces == 0
