@@ -28,12 +28,12 @@ from torch import Tensor
 from geo3d.errors import ConfigError, Geo3dError, InputError
 from geo3d.files import atomic_path, atomic_write_json
 from geo3d.npz import read_npz
+from geo3d.pool import Task, run_pool
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.spectral.fmap import fmap_to_p2p, p2p_to_fmap
 from shape_matching.config import MatchConfig
 from shape_matching.corrector import CorrectorConfig, View, reverse, view
 from shape_matching.feature_network import Surface
-from shape_matching.pool import Task, run_pool
 from shape_matching.prepare import Prepared, prepare
 from shape_matching.prior_families import PriorDataConfig, family
 from shape_matching.search import finalists

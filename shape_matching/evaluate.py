@@ -16,12 +16,12 @@ from typing import Any
 from geo3d.config import config_to_dict
 from geo3d.errors import ConfigError
 from geo3d.files import cache_dir
+from geo3d.pool import Outcome, Task, run_pool
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from shape_matching.config import MatchConfig
 from shape_matching.datasets import Dataset
 from shape_matching.pair_job import JobSetup, Method, find_method, make_pair_job
 from shape_matching.pair_store import PairStore
-from shape_matching.pool import Outcome, Task, run_pool
 from shape_matching.protocols import Pair
 from shape_matching.report import write_report
 from shape_matching.scoring import GeodesicKind

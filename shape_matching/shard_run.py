@@ -15,9 +15,9 @@ from typing import Any
 
 from geo3d.errors import InputError
 from geo3d.files import atomic_write_json
+from geo3d.pool import Task, run_pool
 from geo3d.progress import ProgressCallback, report
 from shape_matching.map_shards import INDEX, kept_shard, write_index
-from shape_matching.pool import Task, run_pool
 
 SETTINGS = "settings.json"
 

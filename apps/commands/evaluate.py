@@ -117,9 +117,9 @@ def _open(args: argparse.Namespace) -> Run:
 def _settings(args: argparse.Namespace) -> EvaluationConfig:
     """Return the settings: defaults, preset and file of the method, then the flags."""
     from geo3d.config import load_config
+    from geo3d.pool import available_cores
     from shape_matching.config import MatchConfig
     from shape_matching.evaluate import EvaluationConfig
-    from shape_matching.pool import available_cores
 
     match = with_seed(load_config(MatchConfig, args.config, args.preset, args.set), args.seed)
     names = (

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _make(args: argparse.Namespace) -> dict[str, Any]:
     from geo3d.config import load_config
-    from shape_matching.pool import available_cores
+    from geo3d.pool import available_cores
 
     workers, progress = args.workers or available_cores(), _listener(args)
     if args.dfaust:

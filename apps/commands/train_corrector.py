@@ -80,8 +80,8 @@ def _open(args: argparse.Namespace) -> Run:
 
 def _examples(config: CorrectorTrainingConfig, args: argparse.Namespace) -> None:
     from geo3d.listeners import tqdm_listener
+    from geo3d.pool import available_cores
     from shape_matching.corrector_data import make_examples
-    from shape_matching.pool import available_cores
 
     make_examples(
         config.data,

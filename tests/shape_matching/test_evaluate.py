@@ -20,10 +20,10 @@ import pytest
 from evaluation_helpers import make_spheres, nearest, noisy, troubled
 
 from geo3d.errors import Cancelled, ConfigError, InputError
+from geo3d.pool import Task, run_pool
 from shape_matching.datasets import open_dataset
 from shape_matching.evaluate import EvaluationConfig, evaluate
 from shape_matching.pair_job import JobSetup, find_method, make_pair_job, shape_as_seen
-from shape_matching.pool import Task, run_pool
 from shape_matching.protocols import protocol_pairs
 
 ROOT = Path(__file__).resolve().parents[2]

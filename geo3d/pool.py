@@ -1,4 +1,4 @@
-"""A small process pool that survives what a pair can do: hang, crash, or kill its process.
+"""A small process pool that survives what a task can do: hang, crash, or kill its process.
 
 Each worker is a fresh interpreter (spawn) that builds one handler and then answers one task at a
 time.  Tasks carry a group; a worker stays with its group while it lasts, so that what the handler
@@ -146,7 +146,7 @@ def _events(crew: list[_Worker], timeout: float | None) -> Iterator[tuple[_Worke
             yield worker, _receive(worker)
         elif worker.task is not None and time.monotonic() > worker.deadline:
             worker.dead = True
-            message = f"The pair took longer than {timeout:g} s and was stopped."
+            message = f"The task took longer than {timeout:g} s and was stopped."
             yield worker, _failed(worker.task, "evaluate.pair_timeout", message)
 
 
@@ -175,7 +175,7 @@ def _give(worker: _Worker, task: Task | None, timeout: float | None) -> None:
 def _died(worker: _Worker, task: Task) -> Outcome:
     worker.process.join(1.0)
     how = f"with exit code {worker.process.exitcode}"
-    return _failed(task, "evaluate.worker_died", f"The process of this pair ended {how}.")
+    return _failed(task, "evaluate.worker_died", f"The process of this task ended {how}.")
 
 
 def _failed(task: Task, code: str, message: str) -> Outcome:
@@ -225,8 +225,8 @@ def _answer(handler: Callable[[Any], Any], payload: Any) -> tuple[Any, dict[str,
     except Geo3dError as error:
         return None, error.to_dict()
     except Exception as error:
-        # One pair's defect must not stop the others; it is recorded with its type.
-        logger.exception("unexpected error in a pair")
+        # One task's defect must not stop the others; it is recorded with its type.
+        logger.exception("unexpected error in a task")
         message = f"{type(error).__name__}: {error}"
         return None, {"code": "evaluate.unexpected_error", "message": message, "hint": ""}
 
