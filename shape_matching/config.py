@@ -53,7 +53,7 @@ class MatchConfig:
     improve: bool = False
     """Whether the chosen map is improved with what was learned from other shapes before the final
     refinement; what the method "diffumatch" adds."""
-    improvements: tuple[Improvement, ...] = ("correct", "correct")
+    improvements: tuple[Improvement, ...] = ("correct", "optimise")
     """How: steps that each start from the map of the one before.  "correct" asks the corrector
     (`shape_matching.corrector`), "optimise" optimises features for the pair under the spectral
     prior (`shape_matching.zero_shot`), which takes seconds."""
