@@ -1,0 +1,143 @@
+"""Batches of latents, dense or sparse, and networks as velocities over them.
+
+The objectives see plain tensors and `Items`; here the grid of voxels is put around them and taken
+off again.  A student with two times is the network of the teacher with one more embedding, of the
+length t - s of its jump, added to that of t; it begins at zero, so it begins as the teacher.
+
+Notation: b items, n voxels of all items, c channels, l tokens of a condition with k channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from geo3d.distill.flow import Items, Velocity
+from geo3d.distill.flow_maps import MeanVelocity
+from scenes.objects.embeddings import TimestepEmbedder, time_to_steps
+from scenes.objects.sparse import SparseTensor, VoxelGrid
+
+BIAS = "t_embedder.mlp.2.bias"
+"""The parameter that a constant span can be added to."""
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Clean latents of a batch, and the conditions."""
+
+    values: Float[Tensor, "n ..."]
+    """(b, c, r, r, r), or (n, c) with a grid."""
+    condition: Float[Tensor, "b l k"]
+    grid: VoxelGrid | None = None
+    """Voxels of sparse latents, items one after the other."""
+
+    @property
+    def items(self) -> Items:
+        """Rows of the batch."""
+        if self.grid is None:
+            return Items(len(self.values))
+        return Items(self.grid.batch_size, self.grid.batch_index.long())
+
+    def to(self, device: torch.device) -> Latents:
+        """Return the batch on ``device``."""
+        grid = self.grid
+        if grid is not None and grid.coords.device != device:
+            grid = VoxelGrid(grid.coords.to(device), grid.batch_size)
+        return Latents(self.values.to(device), self.condition.to(device), grid)
+
+
+def join(batch: Sequence[Latents]) -> Latents:
+    """Return batches of the same kind as one."""
+    values = torch.cat([part.values for part in batch])
+    condition = torch.cat([part.condition for part in batch])
+    grids = [part.grid for part in batch if part.grid is not None]
+    if not grids:
+        return Latents(values, condition)
+    rows, count = [], 0
+    for grid in grids:
+        shifted = grid.coords.clone()
+        shifted[:, 0] += count
+        rows.append(shifted)
+        count += grid.batch_size
+    return Latents(values, condition, VoxelGrid(torch.cat(rows), count))
+
+
+def as_velocity(network: nn.Module, grid: VoxelGrid | None) -> Velocity:
+    """Return the network as v(x, t, condition) over the voxels of ``grid``, or over dense x."""
+
+    def velocity(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        if grid is None:
+            return network(x, time_to_steps(t), condition)
+        return network(SparseTensor(x, grid), time_to_steps(t), condition).feats
+
+    return velocity
+
+
+def as_mean_velocity(student: TwoTimes, grid: VoxelGrid | None) -> MeanVelocity:
+    """Return the student as u(x, t, s, condition)."""
+
+    def mean(x: Tensor, t: Tensor, s: Tensor, condition: Tensor) -> Tensor:
+        with student.spanning(t - s):
+            return as_velocity(student.network, grid)(x, t, condition)
+
+    return mean
+
+
+class TwoTimes(nn.Module):
+    """A flow network that is also told how far its jump goes.
+
+    Args:
+        network: a dense or sparse flow network; it is used, not copied.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        last = network.get_parameter(BIAS)
+        self.span_embedder = TimestepEmbedder(len(last))
+        # Begins as the network it is given: the last layer says nothing yet.
+        nn.init.normal_(self.span_embedder.mlp[0].weight, std=0.02, generator=_fixed())
+        for parameter in (self.span_embedder.mlp[0].bias, *self.span_embedder.mlp[2].parameters()):
+            nn.init.zeros_(parameter)
+        self.span_embedder.to(last.device)
+        self._span: Tensor | None = None
+        embedder = network.get_submodule("t_embedder")
+        embedder.register_forward_hook(self._add_span)
+
+    def spanning(self, span: Float[Tensor, " b"]) -> _Span:
+        """Return a context in which the network takes its jumps to have this length."""
+        return _Span(self, span)
+
+    @torch.no_grad()
+    def folded(self, span: float) -> dict[str, Tensor]:
+        """Return weights of the plain network for jumps of one length, as in even steps 1/n."""
+        weights = dict(self.network.state_dict())
+        device = weights[BIAS].device
+        code = self.span_embedder(time_to_steps(torch.full((1,), span, device=device)))[0]
+        return weights | {BIAS: weights[BIAS] + code}
+
+    def _add_span(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        if self._span is None:
+            return output
+        return output + self.span_embedder(time_to_steps(self._span))
+
+
+class _Span:
+    """Sets the span of a `TwoTimes` for the time of a call."""
+
+    def __init__(self, student: TwoTimes, span: Tensor) -> None:
+        self.student, self.span = student, span
+
+    def __enter__(self) -> None:
+        self.student._span = self.span
+
+    def __exit__(self, *exception: object) -> None:
+        self.student._span = None
+
+
+def _fixed() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
