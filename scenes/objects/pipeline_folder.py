@@ -1,0 +1,219 @@
+"""Pipelines on disk as published: ``pipeline.json`` and a folder of networks; nothing else is read.
+
+Everything is local.  `missing_parts` tells what a folder lacks before anything is loaded.
+
+Source: Xiang et al., "Structured 3D Latents" (TRELLIS, 2024), released checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from geo3d.backends import available
+from geo3d.errors import CheckpointError, Geo3dError
+from geo3d.files import atomic_write_json
+from scenes.objects.condition import missing_encoder_files
+from scenes.objects.models import MODELS, read_description, read_json, save_model
+from scenes.objects.samplers import SamplerConfig, from_upstream, to_upstream
+
+PIPELINE_NAME = "TrellisImageTo3DPipeline"
+Output = Literal["mesh", "gaussian", "radiance"]
+DECODERS: Mapping[Output, str] = {
+    "mesh": "slat_decoder_mesh",
+    "gaussian": "slat_decoder_gs",
+    "radiance": "slat_decoder_rf",
+}
+"""Key of the decoder of each output."""
+ALWAYS = ("sparse_structure_flow_model", "sparse_structure_decoder", "slat_flow_model")
+"""Keys of the networks every object needs."""
+_FILES = "ckpts"
+_TO_GET = "Download the published folder on a machine with a network and copy it here."
+
+
+@dataclass(frozen=True)
+class PipelineDescription:
+    """What ``pipeline.json`` says."""
+
+    models: Mapping[str, Path]
+    """Path without suffix of each network, by key."""
+    structure: SamplerConfig
+    """How the structure is sampled."""
+    latent: SamplerConfig
+    """How the latents are sampled."""
+    mean: tuple[float, ...]
+    """Of the latents, per channel."""
+    std: tuple[float, ...]
+    """Of the latents, per channel."""
+    encoder: str
+    """Name of the image encoder, or its path without suffix within the folder."""
+
+
+@dataclass(frozen=True)
+class MissingPart:
+    """Something a pipeline needs and this machine lacks."""
+
+    what: str
+    """File, folder or library."""
+    why: str
+    """What it is needed for."""
+    hint: str
+    """How to get it."""
+
+
+def read_pipeline(folder: str | Path) -> PipelineDescription:
+    """Read ``folder/pipeline.json``.
+
+    Raises:
+        CheckpointError: ``object_model.missing``, ``object_model.unreadable``,
+            ``pipeline.bad_file`` (an entry is missing or wrong), ``pipeline.outside`` (a network
+            outside the folder).
+        ConfigError: ``sampler.unknown``, ``sampler.bad_config``.
+    """
+    root = Path(folder)
+    content = read_json(root / "pipeline.json")
+    try:
+        args = content["args"]
+        normalization = args["slat_normalization"]
+        description = PipelineDescription(
+            models={str(key): _inside(root, str(v)) for key, v in args["models"].items()},
+            structure=_sampler(args["sparse_structure_sampler"]),
+            latent=_sampler(args["slat_sampler"]),
+            mean=tuple(float(v) for v in normalization["mean"]),
+            std=tuple(float(v) for v in normalization["std"]),
+            encoder=str(args["image_cond_model"]),
+        )
+    except Geo3dError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            "pipeline.bad_file",
+            f"{root / 'pipeline.json'} is no pipeline for images: {error!r} is missing or wrong.",
+            "Take the file as published, or as written by geo3d.",
+        ) from error
+    if len(description.mean) != len(description.std) or not all(description.std):
+        raise CheckpointError(
+            "pipeline.bad_file",
+            f"{root / 'pipeline.json'}: mean and std of the latents do not fit each other.",
+            "There is one number per channel, and no std is 0.",
+        )
+    return description
+
+
+def write_pipeline(
+    folder: str | Path,
+    networks: Mapping[str, nn.Module],
+    samplers: tuple[SamplerConfig, SamplerConfig],
+    normalization: tuple[Sequence[float], Sequence[float]],
+    encoder: str | nn.Module,
+) -> Path:
+    """Write a pipeline folder and return the path of its ``pipeline.json``, written last.
+
+    Args:
+        folder: where; files of the same names are replaced.
+        networks: by key, see `ALWAYS` and `DECODERS`.
+        samplers: of the structure and of the latents.
+        normalization: mean and std of the latents per channel.
+        encoder: name of a published encoder, or an encoder network to store along.
+
+    Raises:
+        CheckpointError: ``object_model.unknown``.
+    """
+    root = Path(folder)
+    models = {}
+    for key, network in networks.items():
+        save_model(network, root / _FILES / key)
+        models[key] = f"{_FILES}/{key}"
+    if isinstance(encoder, nn.Module):
+        save_model(encoder, root / _FILES / "image_encoder")
+        encoder = f"{_FILES}/image_encoder"
+    args = {
+        "models": models,
+        "sparse_structure_sampler": to_upstream(samplers[0]),
+        "slat_sampler": to_upstream(samplers[1]),
+        "slat_normalization": {"mean": list(normalization[0]), "std": list(normalization[1])},
+        "image_cond_model": encoder,
+    }
+    return atomic_write_json(root / "pipeline.json", {"name": PIPELINE_NAME, "args": args})
+
+
+def encoder_path(
+    folder: str | Path, description: PipelineDescription, given: str | Path | None = None
+) -> Path:
+    """Return where the image encoder is: the folder ``given``, else inside the pipeline's."""
+    return Path(given) if given else _inside(Path(folder), description.encoder)
+
+
+def is_own_encoder(path: Path) -> bool:
+    """Return whether ``path`` is a network of ours (a path without suffix), not a folder."""
+    return Path(f"{path}.json").is_file()
+
+
+def missing_parts(
+    folder: str | Path,
+    encoder: str | Path | None = None,
+    outputs: Sequence[Output] = ("mesh", "gaussian"),
+) -> list[MissingPart]:
+    """Return what is missing to make ``outputs`` with the pipeline in ``folder``."""
+    try:
+        description = read_pipeline(folder)
+    except Geo3dError as error:
+        return [MissingPart(str(Path(folder) / "pipeline.json"), error.message, _TO_GET)]
+    found: list[MissingPart] = []
+    for key in (*ALWAYS, *(DECODERS[output] for output in outputs)):
+        found += _missing_network(key, description.models.get(key))
+    return found + _missing_encoder(encoder_path(folder, description, encoder), description)
+
+
+def _missing_network(key: str, stem: Path | None) -> list[MissingPart]:
+    if stem is None:
+        return [MissingPart(key, "pipeline.json names no such network", _TO_GET)]
+    found = [
+        MissingPart(f"{stem}{suffix}", f"{content} of {key}", _TO_GET)
+        for suffix, content in ((".json", "settings"), (".safetensors", "weights"))
+        if not Path(f"{stem}{suffix}").is_file()
+    ]
+    if Path(f"{stem}.json").is_file():
+        try:
+            name = read_description(stem)["name"]
+        except CheckpointError as error:
+            return [*found, MissingPart(f"{stem}.json", error.message, error.hint)]
+        if name not in MODELS:
+            found.append(MissingPart(f"{stem}.json", f"unknown network {name!r}", _TO_GET))
+    return found
+
+
+def _missing_encoder(path: Path, description: PipelineDescription) -> list[MissingPart]:
+    if is_own_encoder(path):
+        return _missing_network("image encoder", path)
+    hint = (
+        f"Copy the folder of {description.encoder} (facebook/dinov2-with-registers-large for "
+        "dinov2_vitl14_reg) there, or name another with --encoder."
+    )
+    found = [
+        MissingPart(str(path / name), "image encoder", hint) for name in missing_encoder_files(path)
+    ]
+    library = available("transformers")
+    if not library.is_available:
+        found.append(MissingPart("transformers", library.reason, library.install_line))
+    return found
+
+
+def _sampler(entry: Mapping[str, Any]) -> SamplerConfig:
+    sigma_min = float(entry.get("args", {}).get("sigma_min", 1e-5))
+    return from_upstream(str(entry["name"]), entry.get("params", {}), sigma_min)
+
+
+def _inside(root: Path, name: str) -> Path:
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise CheckpointError(
+            "pipeline.outside",
+            f"The pipeline in {root} names {name!r}, which lies outside its folder.",
+            "Do not trust it, or copy the file into the folder.",
+        )
+    return path

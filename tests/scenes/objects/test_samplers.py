@@ -1,0 +1,161 @@
+"""Euler steps against closed forms; guidance; progress and cancelling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from geo3d.errors import Cancelled, ConfigError, ShapeError
+from scenes.objects.samplers import (
+    SamplerConfig,
+    from_upstream,
+    sample,
+    scale_to_strength,
+    strength_to_scale,
+    to_upstream,
+)
+from scenes.objects.sparse import SparseTensor
+
+PLAIN = SamplerConfig(steps=4, rescale_t=1.0, guidance_scale=None)
+COND = torch.tensor([[[2.0]]])
+
+
+def constant(x: torch.Tensor, steps: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    """Return the condition as velocity, whatever the state."""
+    return cond[:, 0, 0].view(-1, *[1] * (x.ndim - 1)).expand_as(x)
+
+
+def test_a_constant_field_is_integrated_exactly() -> None:
+    found = sample(constant, torch.zeros(3, 2), COND, PLAIN)
+    torch.testing.assert_close(found.x, torch.full((3, 2), -2.0))
+    assert found.calls == 4 and found.trajectory == []
+
+
+def test_a_linear_field_converges_with_the_first_order() -> None:
+    def field(x: torch.Tensor, steps: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        return x
+
+    errors = []
+    for n in (100, 200):
+        config = SamplerConfig(steps=n, rescale_t=1.0, guidance_scale=None)
+        x = sample(field, torch.ones(1, 1, dtype=torch.float64), COND, config).x
+        errors.append(abs(x.item() - math.exp(-1)))
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.02)
+
+
+def test_the_estimate_of_straight_paths_is_the_data() -> None:
+    data, noise = torch.tensor([[0.3, -1.0]]), torch.tensor([[2.0, 0.5]])
+    s = PLAIN.sigma_min
+
+    def field(x: torch.Tensor, steps: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        return (1 - s) * noise - data
+
+    found = sample(field, noise, COND, PLAIN, record=True)
+    for estimate in found.estimates:
+        torch.testing.assert_close(estimate, data, rtol=1e-5, atol=2e-5)
+
+
+def test_guidance_acts_within_its_interval() -> None:
+    config = SamplerConfig(steps=4, rescale_t=1.0, guidance_scale=3.0, interval=(0.5, 0.75))
+    found = sample(constant, torch.zeros(1, 1), COND, config)
+    # Two of four steps go three times as far: the negative velocity is zero.
+    assert found.x.item() == pytest.approx(-(2 * 0.25 * 2 + 2 * 0.25 * 6))
+    assert found.calls == 6 == config.evaluations()
+    together = sample(constant, torch.zeros(1, 1), COND, config, together=True)
+    assert together.calls == 4 and torch.equal(together.x, found.x)
+
+
+def test_scale_one_needs_no_negative_branch() -> None:
+    config = SamplerConfig(steps=2, guidance_scale=1.0, interval=(0.0, 1.0))
+    assert sample(constant, torch.zeros(1, 1), COND, config).calls == 2
+
+
+def test_times_by_hand() -> None:
+    assert SamplerConfig(steps=2, rescale_t=3.0).times() == pytest.approx([1, 0.75, 0])
+
+
+def test_networks_are_told_a_thousand_times_the_time() -> None:
+    told = []
+
+    def field(x: torch.Tensor, steps: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        told.append(steps)
+        return x
+
+    sample(field, torch.ones(2, 1), COND, PLAIN)
+    assert [t.tolist() for t in told] == [[1000.0] * 2, [750.0] * 2, [500.0] * 2, [250.0] * 2]
+    assert told[0].dtype == torch.float32
+
+
+def test_several_pictures() -> None:
+    pictures = [torch.full((1, 1, 1), v) for v in (1.0, 3.0)]
+    for mode in ("stochastic", "multidiffusion"):
+        found = sample(constant, torch.zeros(1, 1), pictures, PLAIN, images=mode)
+        assert found.x.item() == pytest.approx(-2)
+    one = SamplerConfig(steps=1, guidance_scale=None)
+    assert sample(constant, torch.zeros(1, 1), pictures, one, images="stochastic").x == -1
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_sparse_states_with_an_empty_item(together: bool) -> None:
+    coords = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0], [2, 0, 0, 0]])
+
+    def field(x: SparseTensor, steps: torch.Tensor, cond: torch.Tensor) -> SparseTensor:
+        assert len(steps) == len(cond) == x.batch_size
+        return x.replace(cond[x.batch_index, 0])
+
+    noise = SparseTensor(torch.zeros(3, 1), coords, 3)
+    cond = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
+    config = SamplerConfig(steps=2, rescale_t=1.0, guidance_scale=2.0, interval=(0.0, 1.0))
+    found = sample(field, noise, cond, config, together=together)
+    torch.testing.assert_close(found.x.feats, torch.tensor([[-2.0], [-2.0], [-6.0]]))
+    assert found.x.grid is noise.grid
+
+
+def test_progress_is_told_every_step_and_may_cancel() -> None:
+    events: list[Mapping[str, Any]] = []
+    sample(constant, torch.zeros(1, 1), COND, PLAIN, progress=events.append, stage="structure")
+    assert [event["step"] for event in events] == [0, 1, 2, 3, 4]
+    assert {event["stage"] for event in events} == {"structure"}
+
+    calls = 0
+
+    def field(x: torch.Tensor, steps: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return x
+
+    def stop(event: Mapping[str, Any]) -> None:
+        if event["step"] == 2:
+            raise Cancelled()
+
+    with pytest.raises(Cancelled):
+        sample(field, torch.zeros(1, 1), COND, PLAIN, progress=stop)
+    assert calls == 2
+
+
+def test_published_settings_go_back_and_forth() -> None:
+    assert strength_to_scale(5.0) == 6.0 and scale_to_strength(1.1) == 0.1
+    config = SamplerConfig(steps=3, rescale_t=2.0, guidance_scale=1.1, interval=(0.25, 1.0))
+    entry = to_upstream(config)
+    again = from_upstream(entry["name"], entry["params"], entry["args"]["sigma_min"])
+    assert again == config
+    plain = to_upstream(PLAIN)
+    assert from_upstream(plain["name"], plain["params"]).guidance_scale is None
+    assert from_upstream("FlowEulerCfgSampler", {"cfg_interval": (0.5, 1)}).interval == (0, 1)
+
+
+def test_mistakes_are_named() -> None:
+    for bad in ({"steps": 0}, {"rescale_t": 0.0}, {"interval": (0.6, 0.5)}):
+        with pytest.raises(ConfigError) as error:
+            SamplerConfig(**bad)
+        assert error.value.code == "sampler.bad_config"
+    with pytest.raises(ConfigError) as error:
+        from_upstream("Heun", {})
+    assert error.value.code == "sampler.unknown"
+    with pytest.raises(ShapeError) as wrong:
+        sample(constant, torch.zeros(3, 1), torch.zeros(2, 1, 1), PLAIN)
+    assert wrong.value.code == "sampler.wrong_condition"
