@@ -26,6 +26,7 @@ VERBS: dict[str, str] = {
     "demo": "match the shipped example shapes and draw the result",
     "match": "find the correspondence between two meshes",
     "evaluate": "measure a matching method on a dataset",
+    "objects-data": "make procedural objects with voxels and views, to train image-to-3D",
     "prior-data": "make training maps for a spectral prior from generated shapes",
     "train-prior": "train the spectral prior of zero-shot matching on such maps",
     "train-corrector": "train the corrector, which mends the maps that the search finds",
