@@ -5,7 +5,8 @@ neighbour there by that offset's matrix, and adds the products up: only dense ma
 any device.  It is trilinear in input, kernel and upstream gradient, so two operations whose
 derivatives are those same two operations give derivatives of every order and direction.
 
-Notation: n voxels, c channels in, d channels out; weights (d, kx, ky, kz, c), as published.
+Notation: n voxels, c channels in, d channels out; weights (d, kx, ky, kz, c), as published; but the
+memory of a kernel of 1 is read as a matrix (c, d), which published weights need.
 
 Source: Graham and van der Maaten, "Submanifold Sparse Convolutional Networks" (2017); the layers
 are those of TRELLIS (2025).
@@ -55,7 +56,9 @@ class SubmanifoldConvolution(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Return the sum over active neighbours of the same item, plus the bias."""
         if self.kernel == 1:
-            return x.replace(F.linear(x.feats, self.weight[:, 0, 0, 0], self.bias))
+            # What trained the published weights reads this one kernel's memory as (c, d).
+            matrix = self.weight.reshape(self.weight.shape[-1], -1)
+            return x.replace(x.feats @ matrix + self.bias)
         kernels = self.weight.flatten(1, 3).permute(1, 2, 0)
         return x.replace(convolve(x.feats, kernels, neighbour_pairs(x.grid)) + self.bias)
 

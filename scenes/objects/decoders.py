@@ -1,0 +1,256 @@
+"""From structured latents to Gaussians, a radiance field or a mesh: three sparse transformers.
+
+The default settings are the published decoders.  Parameter names are theirs, so that their weights
+load by name.  Each decoder returns one object per item, and `raw` the features it is made of.
+
+Notation: n voxels, c channels; the blocks attend within cubes of ``window_size`` voxels, moved by
+half a cube in every other block.
+
+Source: Xiang et al., "Structured 3D Latents for Scalable and Versatile 3D Generation" (TRELLIS,
+2024), section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geo3d.errors import ConfigError
+from scenes.objects.attention import LayerNorm32, SelfAttention
+from scenes.objects.blocks import FeedForward
+from scenes.objects.embeddings import position_sinusoids
+from scenes.objects.gaussians import GaussianConfig, Gaussians, offset_perturbation, split_gaussians
+from scenes.objects.neighbours import windows
+from scenes.objects.precision import torso_dtype
+from scenes.objects.radiance import RadianceConfig, RadianceField, split_radiance
+from scenes.objects.slat_mesh import CubeLayout, ExtractedMesh, extract_mesh
+from scenes.objects.sparse import SparseTensor
+from scenes.objects.sparse_ops import SparseConv3d, SparseGroupNorm32, subdivide
+
+_EPS = 1e-6
+_GROUPS = 32
+
+
+@dataclass(frozen=True)
+class SLatDecoderConfig:
+    """Shape of a decoder; the field names are those of published model files."""
+
+    resolution: int = 64
+    """Edge of the grid the voxels are in."""
+    model_channels: int = 768
+    """Width of a voxel's token."""
+    latent_channels: int = 8
+    """Channels of the latents."""
+    num_blocks: int = 12
+    """Transformer blocks."""
+    num_heads: int | None = 12
+    """Attention heads; None means as many as have ``num_head_channels`` channels."""
+    num_head_channels: int = 64
+    """Channels of a head where ``num_heads`` is None."""
+    mlp_ratio: float = 4.0
+    """Hidden channels of a block's perceptron over its width."""
+    attn_mode: Literal["full", "swin"] = "swin"
+    """Attend among all voxels of an item, or within cubes."""
+    window_size: int = 8
+    """Edge of the cubes, in voxels."""
+    pe_mode: Literal["ape"] = "ape"
+    """Positions are added to tokens."""
+    use_fp16: bool = False
+    """The published weights' torso is half precision; the loader decides what runs."""
+    use_checkpoint: bool = False
+    """Kept for published model files; decoders are small enough to keep their activations."""
+    qk_rms_norm: bool = False
+    """Normalise queries and keys."""
+    representation_config: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of what is decoded: `GaussianConfig`, `RadianceConfig`, or ``use_color``."""
+
+    def __post_init__(self) -> None:
+        if self.attn_mode not in ("full", "swin") or self.pe_mode != "ape":
+            raise ConfigError(
+                "slat_decoder.bad_config",
+                f"A decoder with attn_mode {self.attn_mode!r} and pe_mode {self.pe_mode!r} is "
+                "not supported.",
+                "attn_mode is full or swin, pe_mode is ape.",
+            )
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return self.num_heads or self.model_channels // self.num_head_channels
+
+
+class SparseTransformerBlock(nn.Module):
+    """Self attention within windows, then a perceptron."""
+
+    def __init__(self, config: SLatDecoderConfig, index: int) -> None:
+        super().__init__()
+        width = config.model_channels
+        self.norm1 = LayerNorm32(width, eps=_EPS, elementwise_affine=False)
+        self.norm2 = LayerNorm32(width, eps=_EPS, elementwise_affine=False)
+        self.attn = SelfAttention(width, config.heads, qk_rms_norm=config.qk_rms_norm)
+        self.mlp = FeedForward(width, config.mlp_ratio)
+        self.window = config.window_size if config.attn_mode == "swin" else None
+        self.shift = config.window_size // 2 * (index % 2)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        """Transform every voxel."""
+        x = x + self._attend(x.replace(self.norm1(x.feats)))
+        return x + self.mlp(self.norm2(x.feats))
+
+    def _attend(self, x: SparseTensor) -> SparseTensor:
+        if self.window is None:
+            return x.replace(self.attn.forward_packed(x.feats, x.grid.counts))
+        parts = windows(x.grid, self.window, self.shift)
+        mixed = self.attn.forward_packed(x.feats[parts.order], parts.lengths)
+        return x.replace(mixed[parts.place])
+
+
+class _Decoder(nn.Module):
+    """Input layer and blocks, which all decoders share."""
+
+    def __init__(self, config: SLatDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.input_layer = nn.Linear(config.latent_channels, config.model_channels)
+        self.blocks = nn.ModuleList(
+            SparseTransformerBlock(config, index) for index in range(config.num_blocks)
+        )
+
+    def trunk(self, x: SparseTensor) -> SparseTensor:
+        """Return the tokens of the voxels, in the torso's type."""
+        h = self.input_layer(x.feats)
+        h = h + position_sinusoids(x.coords[:, 1:], self.config.model_channels).to(h.dtype)
+        out = x.replace(h.to(torso_dtype(self)))
+        for block in self.blocks:
+            out = block(out)
+        return out
+
+
+class SLatGaussianDecoder(_Decoder):
+    """Latents to ``num_gaussians`` Gaussians per voxel."""
+
+    def __init__(self, config: SLatDecoderConfig) -> None:
+        super().__init__(config)
+        self.shape = GaussianConfig.from_published(config.representation_config)
+        self.out_layer = nn.Linear(config.model_channels, self.shape.channels)
+        self.register_buffer("offset_perturbation", offset_perturbation(self.shape))
+        _initialise(self)
+
+    def raw(self, x: SparseTensor) -> SparseTensor:
+        """Return the features of all Gaussians of each voxel."""
+        h = self.trunk(x).to(x.dtype).feats
+        return x.replace(self.out_layer(F.layer_norm(h, h.shape[-1:])))
+
+    def forward(self, x: SparseTensor) -> list[Gaussians]:
+        """Return the Gaussians of each item."""
+        spread = cast(Tensor, self.offset_perturbation)
+        return split_gaussians(self.raw(x), self.shape, spread, self.config.resolution)
+
+
+class SLatRadianceFieldDecoder(_Decoder):
+    """Latents to a small tri-vector radiance field per voxel."""
+
+    def __init__(self, config: SLatDecoderConfig) -> None:
+        super().__init__(config)
+        self.shape = RadianceConfig.from_published(config.representation_config)
+        self.out_layer = nn.Linear(config.model_channels, self.shape.channels)
+        _initialise(self)
+
+    def raw(self, x: SparseTensor) -> SparseTensor:
+        """Return the features of each voxel's field."""
+        h = self.trunk(x).to(x.dtype).feats
+        return x.replace(self.out_layer(F.layer_norm(h, h.shape[-1:])))
+
+    def forward(self, x: SparseTensor) -> list[RadianceField]:
+        """Return the field of each item."""
+        return split_radiance(self.raw(x), self.shape, self.config.resolution)
+
+
+class SparseSubdivideBlock3d(nn.Module):
+    """Double the resolution and transform by two convolutions."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.act_layers = nn.Sequential(_group_norm(channels), nn.SiLU())
+        self.out_layers = nn.Sequential(
+            SparseConv3d(channels, out_channels),
+            _group_norm(out_channels),
+            nn.SiLU(),
+            SparseConv3d(out_channels, out_channels),
+        )
+        self.skip_connection = (
+            nn.Identity() if channels == out_channels else SparseConv3d(channels, out_channels, 1)
+        )
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        """Return all children of the voxels."""
+        h = self.act_layers[0](x)
+        h = subdivide(h.replace(F.silu(h.feats)))
+        h = self.out_layers[1](self.out_layers[0](h))
+        h = self.out_layers[3](h.replace(F.silu(h.feats)))
+        # Each voxel's skip is the same for all its children, so it is computed before they exist.
+        return h + subdivide(self.skip_connection(x))
+
+
+class SLatMeshDecoder(_Decoder):
+    """Latents to a signed distance field of four times the resolution, and its mesh."""
+
+    def __init__(self, config: SLatDecoderConfig) -> None:
+        super().__init__(config)
+        width = config.model_channels
+        if width % (8 * _GROUPS):
+            raise ConfigError(
+                "slat_decoder.bad_config",
+                f"A mesh decoder of width {width} is not supported.",
+                f"The width is a multiple of {8 * _GROUPS}.",
+            )
+        self.layout = CubeLayout(use_color=config.representation_config.get("use_color", False))
+        self.upsample = nn.ModuleList(
+            [
+                SparseSubdivideBlock3d(width, width // 4),
+                SparseSubdivideBlock3d(width // 4, width // 8),
+            ]
+        )
+        self.out_layer = nn.Linear(width // 8, self.layout.channels)
+        _initialise(self)
+
+    @property
+    def mesh_resolution(self) -> int:
+        """Cubes along an edge of the grid the mesh is extracted from."""
+        return 4 * self.config.resolution
+
+    def raw(self, x: SparseTensor) -> SparseTensor:
+        """Return the features of the fine cubes."""
+        h = self.trunk(x)
+        for block in self.upsample:
+            h = block(h)
+        return h.replace(self.out_layer(h.feats.to(x.dtype)))
+
+    def forward(self, x: SparseTensor) -> list[ExtractedMesh]:
+        """Return the mesh of each item; an item without a surface gives one without vertices."""
+        return [
+            extract_mesh(item, self.mesh_resolution, self.layout) for item in self.raw(x).items()
+        ]
+
+
+def _group_norm(channels: int) -> SparseGroupNorm32:
+    return SparseGroupNorm32(_GROUPS, channels)
+
+
+@torch.no_grad()
+def _initialise(network: nn.Module) -> None:
+    """Draw the weights; the output layer and each last convolution start at zero."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+            if name == "out_layer":
+                nn.init.zeros_(module.weight)
+        elif isinstance(module, SparseSubdivideBlock3d):
+            for parameter in module.out_layers[3].parameters():
+                nn.init.zeros_(parameter)

@@ -1,0 +1,239 @@
+"""Gaussians as decoded from voxels: their activations, covariances and PLY files.
+
+Notation: n voxels, k Gaussians per voxel, g Gaussians of an item; rotations are quaternions
+(w, x, y, z); positions are in the cube [-0.5, 0.5]^3, z up.
+
+Source: Kerbl et al., "3D Gaussian Splatting" (2023); Yu et al., "Mip-Splatting" (2024) for the
+filter; the parametrisation is that of TRELLIS (2024).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from geo3d.errors import ConfigError
+from geo3d.files import atomic_write_bytes
+from scenes.objects.sparse import SparseTensor
+
+SH_C0 = 0.28209479177387814
+"""The constant spherical harmonic."""
+_PARTS = {"xyz": 3, "features_dc": 3, "scaling": 3, "rotation": 4, "opacity": 1}
+
+
+@dataclass(frozen=True)
+class GaussianConfig:
+    """How features become Gaussians; the defaults are the published ones."""
+
+    num_gaussians: int = 32
+    """Gaussians per voxel."""
+    voxel_size: float = 1.5
+    """Edge, in voxels, of the cube around a voxel's centre that its Gaussians stay in."""
+    perturb_offset: bool = True
+    """Start from well spread positions instead of the centre."""
+    filter_size: float = 9e-4
+    """Least standard deviation of a Gaussian."""
+    scaling_bias: float = 4e-3
+    """Standard deviation where the feature is zero."""
+    opacity_bias: float = 0.1
+    """Opacity where the feature is zero."""
+    scaling_activation: Literal["exp", "softplus"] = "softplus"
+    """From features to standard deviations."""
+    rates: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 0.1, 1.0)
+    """Factors of the features of position, colour, scale, rotation and opacity."""
+
+    @classmethod
+    def from_published(cls, settings: Mapping[str, Any]) -> GaussianConfig:
+        """Read the ``representation_config`` of a published model file; {} gives the defaults."""
+        names = {"3d_filter_kernel_size": "filter_size"}
+        same = {
+            "num_gaussians",
+            "voxel_size",
+            "perturb_offset",
+            "scaling_bias",
+            "opacity_bias",
+            "scaling_activation",
+        }
+        values = {names.get(k, k): v for k, v in settings.items() if k in same or k in names}
+        if "lr" in settings:
+            values["rates"] = tuple(float(settings["lr"][f"_{part}"]) for part in _PARTS)
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        if self.scaling_activation not in ("exp", "softplus"):
+            raise ConfigError(
+                "gaussians.bad_config",
+                f"There is no activation {self.scaling_activation!r}.",
+                "Choose exp or softplus.",
+            )
+
+    @property
+    def channels(self) -> int:
+        """Features per voxel."""
+        return self.num_gaussians * sum(_PARTS.values())
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Features of the Gaussians of one item, and what they mean."""
+
+    unit_xyz: Float[Tensor, "g 3"]
+    """Centres in [0, 1]^3."""
+    features_dc: Float[Tensor, "g 1 3"]
+    """Colour as the coefficient of the constant spherical harmonic."""
+    raw_scaling: Float[Tensor, "g 3"]
+    raw_rotation: Float[Tensor, "g 4"]
+    raw_opacity: Float[Tensor, "g 1"]
+    config: GaussianConfig
+
+    @property
+    def xyz(self) -> Float[Tensor, "g 3"]:
+        """Centres in [-0.5, 0.5]^3."""
+        return self.unit_xyz - 0.5
+
+    @property
+    def scaling(self) -> Float[Tensor, "g 3"]:
+        """Standard deviations along the Gaussian's axes."""
+        bias = self.config.scaling_bias
+        if self.config.scaling_activation == "exp":
+            plain = torch.exp(self.raw_scaling + math.log(bias))
+        else:
+            plain = F.softplus(self.raw_scaling + math.log(math.expm1(bias)))
+        return torch.sqrt(plain**2 + self.config.filter_size**2)
+
+    @property
+    def rotation(self) -> Float[Tensor, "g 4"]:
+        """Unit quaternions (w, x, y, z)."""
+        return F.normalize(self.raw_rotation + self.raw_rotation.new_tensor([1, 0, 0, 0]))
+
+    @property
+    def opacity(self) -> Float[Tensor, "g 1"]:
+        """Opacities in (0, 1)."""
+        return torch.sigmoid(self.opacity_logit)
+
+    @property
+    def opacity_logit(self) -> Float[Tensor, "g 1"]:
+        """Logits of the opacities."""
+        bias = self.config.opacity_bias
+        return self.raw_opacity + math.log(bias / (1 - bias))
+
+    @property
+    def colors(self) -> Float[Tensor, "g 3"]:
+        """Colours, mostly in [0, 1]."""
+        return 0.5 + SH_C0 * self.features_dc[:, 0]
+
+    def covariance(self) -> Float[Tensor, "g 6"]:
+        """Return the entries xx, xy, xz, yy, yz, zz of the covariance matrices."""
+        axes = rotation_matrices(self.rotation) * self.scaling[:, None, :]
+        full = axes @ axes.transpose(1, 2)
+        return full.flatten(1)[:, [0, 1, 2, 4, 5, 8]]
+
+
+def offset_perturbation(config: GaussianConfig) -> Float[Tensor, "k 3"]:
+    """Return the features of positions that spread a voxel's Gaussians evenly over its cube."""
+    if not config.perturb_offset:
+        return torch.zeros(config.num_gaussians, 3)
+    points = [hammersley(i, config.num_gaussians) for i in range(config.num_gaussians)]
+    return torch.atanh((2 * torch.tensor(points) - 1) / config.voxel_size)
+
+
+def hammersley(index: int, count: int) -> tuple[float, float, float]:
+    """Return point ``index`` of the ``count`` points of the 3D Hammersley set."""
+    return index / count, radical_inverse(index, 2), radical_inverse(index, 3)
+
+
+def radical_inverse(index: int, base: int) -> float:
+    """Return the digits of ``index`` in ``base``, mirrored at the point."""
+    value, weight = 0.0, 1.0
+    while index:
+        weight /= base
+        index, digit = divmod(index, base)
+        value += digit * weight
+    return value
+
+
+def split_gaussians(
+    raw: SparseTensor, config: GaussianConfig, spread: Float[Tensor, "k 3"], resolution: int
+) -> list[Gaussians]:
+    """Return the Gaussians of each item from the features of its voxels."""
+    count = config.num_gaussians
+    widths = [count * width for width in _PARTS.values()]
+    features = [
+        part.unflatten(1, (count, -1)) * rate
+        for part, rate in zip(raw.feats.split(widths, dim=1), config.rates, strict=True)
+    ]
+    centres = (raw.coords[:, 1:].to(raw.dtype) + 0.5) / resolution
+    reach = 0.5 * config.voxel_size / resolution
+    xyz = centres[:, None] + torch.tanh(features[0] + spread) * reach
+    return [
+        Gaussians(
+            unit_xyz=xyz[rows].flatten(0, 1),
+            features_dc=features[1][rows].flatten(0, 1)[:, None],
+            raw_scaling=features[2][rows].flatten(0, 1),
+            raw_rotation=features[3][rows].flatten(0, 1),
+            raw_opacity=features[4][rows].flatten(0, 1),
+            config=config,
+        )
+        for rows in raw.layout
+    ]
+
+
+def rotation_matrices(quaternions: Float[Tensor, "g 4"]) -> Float[Tensor, "g 3 3"]:
+    """Return the matrices of unit quaternions (w, x, y, z)."""
+    w, x, y, z = quaternions.unbind(1)
+    rows = [
+        1 - 2 * (y * y + z * z),
+        2 * (x * y - w * z),
+        2 * (x * z + w * y),
+        2 * (x * y + w * z),
+        1 - 2 * (x * x + z * z),
+        2 * (y * z - w * x),
+        2 * (x * z - w * y),
+        2 * (y * z + w * x),
+        1 - 2 * (x * x + y * y),
+    ]
+    return torch.stack(rows, dim=1).unflatten(1, (3, 3))
+
+
+@torch.no_grad()
+def save_gaussians(gaussians: Gaussians, path: str | os.PathLike[str]) -> Path:
+    """Write a binary PLY that viewers of Gaussians read, turned from z up to y up.
+
+    Each vertex has x y z, zero normals, f_dc_0..2, the logit of its opacity, the logarithms of its
+    scales and the quaternion (w, x, y, z) of its axes.
+    """
+    xyz, rotation = turn_y_up(gaussians.xyz, gaussians.rotation)
+    columns = [
+        xyz,
+        torch.zeros_like(xyz),
+        gaussians.features_dc[:, 0],
+        torch.logit(gaussians.opacity, eps=1e-6),
+        gaussians.scaling.log(),
+        rotation,
+    ]
+    table = torch.cat(columns, dim=1).float().cpu().numpy().astype("<f4")
+    names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
+    names += [f"scale_{i}" for i in range(3)] + [f"rot_{i}" for i in range(4)]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
+    header += [f"property float {name}" for name in names] + ["end_header", ""]
+    return atomic_write_bytes(path, "\n".join(header).encode() + table.tobytes())
+
+
+def turn_y_up(
+    xyz: Float[Tensor, "g 3"], quaternions: Float[Tensor, "g 4"]
+) -> tuple[Float[Tensor, "g 3"], Float[Tensor, "g 4"]]:
+    """Return positions and rotations after a quarter turn around x: (x, y, z) -> (x, -z, y)."""
+    x, y, z = xyz.unbind(1)
+    w, i, j, k = quaternions.unbind(1)
+    # The product of (1, 1, 0, 0) / sqrt(2), the quarter turn, with the quaternion.
+    turned = torch.stack([w - i, w + i, j - k, j + k], dim=1) * math.sqrt(0.5)
+    return torch.stack([x, -z, y], dim=1), turned
