@@ -27,7 +27,7 @@ class ZeroShotConfig:
     """What the network sees: positions in space ("xyz", which must be aligned), descriptors, or the
     source's smooth positions carried to the target by the initial map ("coordinates", which depends
     on no rotation and needs an initial map)."""
-    n_points: int | None = 1500
+    n_points: int | None = 1000
     """Points per shape on which features are computed; None means all vertices."""
     features: int = 128
     """Features per point."""
@@ -57,7 +57,7 @@ class ZeroShotConfig:
     """Steps between two new masks."""
     loss_map: Literal["raw", "regularised"] = "raw"
     """Which map the losses look at and the result is taken from."""
-    steps: int = 40
+    steps: int = 20
     """Optimiser steps at most."""
     rate: float = 1e-3
     """Learning rate of Adam (betas 0.9 and 0.99)."""
