@@ -9,6 +9,7 @@ from helpers import bumpy_sphere, grid, icosphere, moved, permuted, rotation, te
 from geo3d.errors import MeshError
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import (
+    creased_normals,
     edges,
     face_areas,
     face_normals,
@@ -122,3 +123,11 @@ def test_scatter_and_unit_rows() -> None:
     np.testing.assert_allclose(
         unit_rows(np.array([[3.0, 4, 0], [0, 0, 0]])), [[0.6, 0.8, 0], [0] * 3]
     )
+
+
+def test_creased_normals_are_smooth_up_to_the_angle() -> None:
+    sphere = icosphere(2)
+    smooth = creased_normals(sphere, np.pi)
+    np.testing.assert_allclose(smooth, vertex_normals(sphere)[sphere.faces], atol=1e-12)
+    flat = creased_normals(sphere, 1e-6)
+    np.testing.assert_allclose(flat, np.repeat(face_normals(sphere)[:, None], 3, 1), atol=1e-12)

@@ -22,7 +22,7 @@ from geo3d.render.previews import (
     shaded_view,
     turntable,
 )
-from geo3d.render.shading import Style, render_mesh
+from geo3d.render.shading import Painter, Style, render_mesh
 
 NO_FACES = np.zeros((0, 3), np.int64)
 
@@ -166,3 +166,34 @@ def test_png_round_trip_replaces_the_old_file(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
     save_png(image, path)
     np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
+
+
+def test_opacity_is_that_of_the_shape_and_the_colour_stays() -> None:
+    sphere = icosphere(4)
+    camera = orbit(sphere, 0.0, size=60)
+    painter = Painter(sphere)
+    rgba, white = painter.rgba(camera).astype(int), painter.rgb(camera).astype(int)
+    np.testing.assert_array_equal(white, render_mesh(sphere, camera))
+    clear, whole = rgba[..., 3] == 0, rgba[..., 3] == 255
+    assert (rgba[clear] == 0).all() and (white[clear] == 255).all()
+    np.testing.assert_array_equal(rgba[whole][:, :3], white[whole])
+    # on the rim the colour is the sphere's own, not mixed with the background
+    rim = ~clear & ~whole
+    assert rim.sum() > 40 and (rgba[rim][:, :3] < 220).all()
+
+
+def test_sharp_edges_show_flat_faces() -> None:
+    corners = np.array(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij")).reshape(3, -1).T
+    faces = [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1]]
+    faces += [[2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]]
+    cube = Mesh(corners.astype(float), np.array(faces))
+    camera = orbit(cube, 0.6, 0.4, size=80)
+    colors = [
+        len(np.unique(render_mesh(cube, camera, style=s).reshape(-1, 3), axis=0))
+        for s in (
+            Style(supersample=1, shadow=False),
+            Style(supersample=1, shadow=False, crease=0.6),
+        )
+    ]
+    # three visible faces and the background
+    assert colors[0] > 50 and colors[1] == 4
