@@ -30,9 +30,11 @@ VERBS: dict[str, str] = {
     "prior-data": "make training maps for a spectral prior from generated shapes",
     "train-prior": "train the spectral prior of zero-shot matching on such maps",
     "train-corrector": "train the corrector, which mends the maps that the search finds",
+    "generate": "make a 3D object from a picture",
     "segment": "find the mortar of brick walls in pictures, count components and holes",
     "segment-bench": "compare losses: train, measure and tabulate a grid of runs",
     "train-segmenter": "train a segmenter with any of the topology losses",
+    "distill": "train few-step students (and teachers) of image-to-3D",
     "bench": "time the building blocks on this machine",
     "app": "open the workbench in a browser",
 }

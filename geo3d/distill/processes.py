@@ -11,6 +11,7 @@ processes; every one computes its share of a batch and gradients are averaged.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from geo3d.errors import BackendUnavailable
+
+BUCKET = 1 << 24
+"""Gradients averaged at once."""
 
 
 class Alone:
@@ -42,6 +46,12 @@ class Alone:
     def mean(self, value: Tensor) -> Tensor:
         """Return ``value``."""
         return value
+
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Leave the gradients as they are."""
+
+    def wait(self) -> None:
+        """Return at once."""
 
 
 class Accelerated:
@@ -72,6 +82,37 @@ class Accelerated:
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of ``value`` over processes."""
         return self._accelerator.reduce(value, "mean")  # type: ignore[return-value]
+
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Average gradients over processes, for a network that `prepare` has not wrapped.
+
+        Any number of forward passes of any kind may come before; all processes must have
+        gradients for the same parameters.
+        """
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        for dtype in sorted({g.dtype for g in gradients}, key=str):
+            alike = [g for g in gradients if g.dtype == dtype]
+            for bucket in _buckets(alike):
+                flat = self.mean(torch.cat([g.flatten() for g in bucket]))
+                parts = flat.split([g.numel() for g in bucket])
+                for gradient, part in zip(bucket, parts, strict=True):
+                    gradient.copy_(part.view_as(gradient))
+
+    def wait(self) -> None:
+        """Return when all processes are here."""
+        self._accelerator.wait_for_everyone()
+
+
+def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield runs of tensors of at most `BUCKET` numbers, or single ones."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(t.numel() for t in bucket) + tensor.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 Processes = Alone | Accelerated

@@ -45,8 +45,7 @@ def save_state(path: str | PathLike[str], state: TrainingState, settings: Mappin
         **_prefixed("network", state.network.state_dict()),
         **_prefixed("ema", state.ema.state_dict()),
     }
-    for index, values in state.optimizer.state_dict()["state"].items():
-        tensors |= _prefixed(f"optimizer.{index}", values)
+    tensors |= _prefixed("optimizer", optimizer_tensors(state.optimizer))
     return checkpoints.save(path, tensors, {"step": state.step, "settings": dict(settings)})
 
 
@@ -67,13 +66,26 @@ def load_state(
         )
     state.network.load_state_dict(_below("network.", checkpoint.tensors))
     state.ema.load_state_dict(_below("ema.", checkpoint.tensors))
+    restore_optimizer(state.optimizer, _below("optimizer.", checkpoint.tensors))
+    state.step = int(checkpoint.config["step"])
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return the optimiser's moments as ``PARAMETER.KEY``, parameters by number."""
+    tensors: dict[str, Tensor] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= _prefixed(str(index), values)
+    return tensors
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give the optimiser the moments of `optimizer_tensors`; its settings stay."""
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _below("optimizer.", checkpoint.tensors).items():
+    for name, tensor in tensors.items():
         index, _, key = name.partition(".")
         moments.setdefault(int(index), {})[key] = tensor
-    groups = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    state.step = int(checkpoint.config["step"])
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
