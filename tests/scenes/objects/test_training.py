@@ -71,8 +71,20 @@ def stop_at(step: int):
     return tell
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse"])
-@pytest.mark.parametrize("name", OBJECTIVES)
+EASY = ("dense-mdt", "dense-boot", "dense-dmd", "sparse-cm", "sparse-eulerian")
+
+
+def every_objective() -> list[Any]:
+    """Return all objectives over both kinds of latents, most of them marked slow."""
+    found = []
+    for kind in ("dense", "sparse"):
+        for name in OBJECTIVES:
+            marks = () if f"{kind}-{name}" in EASY else pytest.mark.slow
+            found.append(pytest.param(name, kind, id=f"{kind}-{name}", marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("name", "kind"), every_objective())
 def test_every_objective_trains_and_resumes_bit_by_bit(
     name: str, kind: str, tmp_path: Path
 ) -> None:
@@ -130,7 +142,7 @@ def test_a_teacher_learns_and_its_average_begins_at_the_start(tmp_path: Path) ->
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("torso", ["bfloat16", "float16"])
+@pytest.mark.parametrize("torso", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision_torso_with_masters(torso: str, tmp_path: Path) -> None:
     own = config(
         tmp_path, "sparse", objective=OBJECTIVES["mdt"], teacher_torso=torso,
@@ -163,6 +175,7 @@ def test_folded_spans_are_the_student_at_that_span(tmp_path: Path) -> None:
     assert not torch.allclose(other, wanted, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_bit_by_bit(tmp_path: Path) -> None:
     own = config(
         tmp_path, "dense", objective=OBJECTIVES["mdt"], steps=12, log_every=1, checkpoint_every=3
