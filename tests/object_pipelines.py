@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from PIL import Image, ImageDraw
 from torch import nn
@@ -28,8 +30,18 @@ FEW_STEPS = SamplerConfig(steps=2, rescale_t=1.0, guidance_scale=3.0, interval=(
 def tiny_networks() -> dict[str, nn.Module]:
     """Return all networks of a pipeline over 8^3 voxels, from fixed random weights."""
     torch.manual_seed(0)
-    flow = {"in_channels": 4, "out_channels": 4, "model_channels": 32, "cond_channels": 16}
-    decoder = {"resolution": 8, "latent_channels": 4, "num_blocks": 1, "num_heads": 2}
+    flow: dict[str, Any] = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 32,
+        "cond_channels": 16,
+    }
+    decoder: dict[str, Any] = {
+        "resolution": 8,
+        "latent_channels": 4,
+        "num_blocks": 1,
+        "num_heads": 2,
+    }
     narrow = SLatDecoderConfig(model_channels=32, **decoder)
     wide = SLatDecoderConfig(model_channels=256, **decoder)
     networks: dict[str, nn.Module] = {
@@ -53,8 +65,8 @@ def tiny_networks() -> dict[str, nn.Module]:
             # Also what starts at zero: an object must come out.
             parameter.data += 0.05 * torch.randn(parameter.shape)
     # About one voxel in ten is active.
-    decoder = networks["sparse_structure_decoder"]
-    decoder.get_parameter("out_layer.2.bias").data -= SPARSER
+    last = networks["sparse_structure_decoder"]
+    last.get_parameter("out_layer.2.bias").data -= SPARSER
     return networks
 
 

@@ -9,6 +9,8 @@ from apps.commands import add_common, emit
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``geo3d doctor``."""
+    parser.add_argument("--model", metavar="DIR", help="what this pipeline of objects lacks")
+    parser.add_argument("--encoder", metavar="DIR", help="folder of its image encoder")
     add_common(parser, "json")
 
 
@@ -16,6 +18,20 @@ def run(args: argparse.Namespace) -> int:
     """Print the report."""
     from geo3d.backends import doctor_report, format_report
 
+    if args.model:
+        return _model(args)
     report = doctor_report()
     emit(args, report, format_report(report))
+    return 0
+
+
+def _model(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from scenes.objects.pipeline_folder import missing_parts
+
+    missing = missing_parts(args.model, args.encoder)
+    lines = [f"  missing  {part.what}: {part.why}\n           -> {part.hint}" for part in missing]
+    text = "\n".join(lines) or f"Nothing is missing in {args.model}."
+    emit(args, {"model": args.model, "missing": [asdict(part) for part in missing]}, text)
     return 0

@@ -30,7 +30,7 @@ _MAX_PADDING = 1.25
 """A bucket of packed items holds lengths up to this factor apart."""
 
 
-def plain_kernels() -> AbstractContextManager[None]:
+def plain_kernels() -> AbstractContextManager[object]:
     """Return a context in which attention is spelled out in elementary operations.
 
     The fused kernels have no forward-mode derivative (``torch.func.jvp``) and no second one.

@@ -19,7 +19,7 @@ from geo3d.errors import (
     InputError,
     NumericalError,
 )
-from scenes.objects.pipeline import Generated, GenerateConfig, Pipeline, load_pipeline
+from scenes.objects.pipeline import GenerateConfig, Generated, Pipeline, load_pipeline
 from scenes.objects.pipeline_folder import missing_parts, read_pipeline
 from scenes.objects.samplers import SamplerConfig
 

@@ -149,7 +149,8 @@ def test_published_settings_go_back_and_forth() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    for bad in ({"steps": 0}, {"rescale_t": 0.0}, {"interval": (0.6, 0.5)}):
+    cases: list[dict[str, Any]] = [{"steps": 0}, {"rescale_t": 0.0}, {"interval": (0.6, 0.5)}]
+    for bad in cases:
         with pytest.raises(ConfigError) as error:
             SamplerConfig(**bad)
         assert error.value.code == "sampler.bad_config"

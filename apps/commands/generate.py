@@ -1,0 +1,273 @@
+"""Make a 3D object from a picture: mesh, Gaussians, previews.
+
+  geo3d generate chair.png
+  geo3d generate chair.png --steps 1 --count 4 --faces 20000 --formats glb obj
+  geo3d generate front.png side.png --views
+  geo3d generate *.png --model TRELLIS-image-large --encoder dinov2-with-registers-large
+  geo3d generate chair.png --model DIR --estimate
+
+The object should be cut out (transparent around it) or stand before a plain background.  --model
+names a folder of networks as published (pipeline.json); without it the shipped small pipeline is
+used.  Object number i of a picture has the seed --seed + i.
+
+The run folder holds, for each object: outputs/NAME.glb (and --formats), NAME-gaussians.ply,
+NAME-latent.safetensors, previews/NAME.png, previews/NAME-picture.png (what the networks saw), and
+metrics.json with the time of every stage.  Pictures that cannot be used, and objects without a
+voxel, are named; the others are made all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from apps.commands import add_common, emit
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from geo3d.runs import Run
+    from scenes.objects.export import ExportConfig
+    from scenes.objects.pipeline import GenerateConfig, Pipeline
+
+SHIPPED = "objects/pipeline"
+"""The shipped pipeline, among the assets."""
+BAD_INPUT = 3
+"""Exit code when some of several pictures could not be used."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``geo3d generate``."""
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="pictures of objects")
+    parser.add_argument("--model", metavar="DIR", help="pipeline folder (default: the shipped one)")
+    parser.add_argument("--encoder", metavar="DIR", help="folder of the image encoder")
+    parser.add_argument("--views", action="store_true", help="all pictures show one object")
+    parser.add_argument("--count", metavar="N", type=int, default=1, help="objects per picture")
+    parser.add_argument("--steps", metavar="N", type=int, help="steps of both stages")
+    parser.add_argument("--guidance", metavar="S", type=float, help="guidance scale; 1: none")
+    parser.add_argument(
+        "--outputs",
+        nargs="+",
+        choices=("mesh", "gaussian", "radiance"),
+        help="what to decode (default: mesh and Gaussians, if the pipeline can)",
+    )
+    parser.add_argument("--faces", metavar="N", type=int, help="most faces of a mesh")
+    parser.add_argument("--formats", metavar="F", nargs="+", default=["glb"], help="glb obj ply")
+    parser.add_argument(
+        "--torso",
+        choices=("float32", "float16", "bfloat16"),
+        help="type of the networks' weights (default: chosen for the device)",
+    )
+    parser.add_argument(
+        "--low-memory", action="store_true", help="keep one network at a time in memory"
+    )
+    parser.add_argument(
+        "--estimate", action="store_true", help="tell memory and time, and make nothing"
+    )
+    add_common(parser, "seed", "device", "out", "json", "quiet")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the objects, write the run folder, print the numbers."""
+    from geo3d.runs import start_run
+    from scenes.objects.export import ExportConfig
+
+    pipeline, folder = _pipeline(args)
+    config = _config(args, pipeline)
+    chosen = ExportConfig(formats=tuple(args.formats), faces=args.faces)
+    expected = _estimate(args, pipeline, config)
+    if args.estimate:
+        emit(args, expected, _estimate_text(expected))
+        return 0
+    inputs = [path for path in args.images if Path(path).is_file()]
+    name = Path(args.images[0]).stem
+    device = str(pipeline.device)
+    run_folder = start_run("generate", name, config, args.out, args.seed, device, inputs)
+    with run_folder:
+        metrics = _make_all(args, run_folder, pipeline, (config, chosen))
+        metrics = {**metrics, "estimate": expected, "model": str(folder)}
+        run_folder.finish(metrics, backends={"torso": str(pipeline.torso)})
+    emit(args, {**metrics, "run": str(run_folder.path)}, _text(metrics, run_folder))
+    return BAD_INPUT if metrics["failed"] else 0
+
+
+def _pipeline(args: argparse.Namespace) -> tuple[Pipeline, Path]:
+    from geo3d.device import pick_device
+    from geo3d.errors import ConfigError
+    from geo3d.files import asset
+    from scenes.objects.pipeline import load_pipeline
+    from scenes.objects.precision import TORSO_TYPES
+
+    if args.count < 1:
+        raise ConfigError("generate.bad_batch", f"Cannot make {args.count} objects.", "")
+    folder = Path(args.model) if args.model else asset(SHIPPED)
+    pipeline = load_pipeline(
+        folder,
+        pick_device(args.device),
+        encoder=args.encoder,
+        torso=TORSO_TYPES[args.torso] if args.torso else None,
+        low_memory=args.low_memory,
+    )
+    return pipeline, folder
+
+
+def _config(args: argparse.Namespace, pipeline: Pipeline) -> GenerateConfig:
+    from dataclasses import replace
+
+    from scenes.objects.pipeline import GenerateConfig
+    from scenes.objects.pipeline_folder import DECODERS, Output
+
+    changes: dict[str, Any] = {}
+    if args.steps is not None:
+        changes["steps"] = args.steps
+    if args.guidance is not None:
+        changes["guidance_scale"] = args.guidance
+    structure, latent = (replace(sampler, **changes) for sampler in pipeline.samplers)
+    usual: tuple[Output, ...] = ("mesh", "gaussian")
+    outputs = args.outputs or [o for o in usual if DECODERS[o] in pipeline.networks]
+    return GenerateConfig(
+        structure=structure,
+        latent=latent,
+        outputs=cast("tuple[Output, ...]", tuple(outputs)),
+        on_empty="keep",
+    )
+
+
+def _make_all(
+    args: argparse.Namespace,
+    run_folder: Run,
+    pipeline: Pipeline,
+    configs: tuple[GenerateConfig, ExportConfig],
+) -> dict[str, Any]:
+    from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
+
+    progress = chain(
+        cancel_listener(run_folder),
+        jsonl_listener(run_folder.path / "progress.jsonl"),
+        tqdm_listener(disable=args.quiet or args.json),
+    )
+    begun, failed = time.perf_counter(), []
+    pictures = _prepared(args.images, failed)
+    seeds = [args.seed + i for i in range(args.count)]
+    names = [name for name, _ in pictures]
+    if args.views:
+        batches = [
+            pipeline.generate_from_views(
+                [picture for _, picture in pictures], seed, configs[0], progress, prepared=True
+            )
+            for seed in seeds
+        ]
+        labels = [_label(names[0], seed, seeds) for seed in seeds]
+    else:
+        repeated = [picture for _, picture in pictures for _ in seeds]
+        batches = [
+            pipeline.generate(repeated, seeds * len(pictures), configs[0], progress, prepared=True)
+        ]
+        labels = [_label(name, seed, seeds) for name in names for seed in seeds]
+    for name, picture in pictures:
+        picture.save(run_folder.previews / f"{name}-picture.png")
+    made = [item for batch in batches for item in batch.objects]
+    rows = _export(run_folder, list(zip(labels, made, strict=True)), configs[1], failed)
+    return {
+        "objects": rows,
+        "failed": failed,
+        "seconds": _sum(batch.seconds for batch in batches),
+        "calls": _sum(batch.calls for batch in batches),
+        "seconds_in_all": round(time.perf_counter() - begun, 3),
+    }
+
+
+def _prepared(images: Sequence[str], failed: list[dict[str, Any]]) -> list[tuple[str, Image.Image]]:
+    """Return names and prepared pictures; what cannot be used goes to ``failed``."""
+    from geo3d.errors import InputError
+    from geo3d.files import slug
+    from scenes.objects.image import prepare_image, read_image
+
+    found: list[tuple[str, Image.Image]] = []
+    for image in images:
+        try:
+            picture = prepare_image(read_image(image))
+        except InputError as error:
+            if len(images) == 1:
+                raise
+            failed.append({"image": image, **error.to_dict()})
+            continue
+        name, number = slug(Path(image).stem), 2
+        while name in [taken for taken, _ in found]:
+            name, number = f"{slug(Path(image).stem)}-{number}", number + 1
+        found.append((name, picture))
+    if not found:
+        raise InputError("generate.no_picture", "None of the pictures can be used.", "")
+    return found
+
+
+def _export(
+    run_folder: Run,
+    made: Sequence[tuple[str, Any]],
+    config: ExportConfig,
+    failed: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    from scenes.objects.export import export
+    from scenes.objects.pipeline import empty_structure
+
+    if all(item.is_empty for _, item in made):
+        raise empty_structure([item.seed for _, item in made])
+    rows = []
+    for name, item in made:
+        if item.is_empty:
+            failed.append({"image": name, **empty_structure([item.seed]).to_dict()})
+        rows.append(export(item, name, (run_folder.outputs, run_folder.previews), config))
+    return rows
+
+
+def _estimate(
+    args: argparse.Namespace, pipeline: Pipeline, config: GenerateConfig
+) -> dict[str, Any]:
+    from scenes.objects.estimate import estimate, measured_rate
+
+    objects = args.count * (1 if args.views else len(args.images))
+    rate = measured_rate(pipeline.device, pipeline.torso)
+    return estimate(pipeline, config, objects, rate)
+
+
+def _estimate_text(expected: Mapping[str, Any]) -> str:
+    lines = [
+        f"  {row['key']:<28}{row['parameters'] / 1e6:8.1f} M parameters"
+        f"{row['bytes'] / 2**30:8.2f} GiB{row['flops'] / 1e12:12.2f} TFLOP"
+        for row in expected["networks"]
+    ]
+    lines.append(
+        f"about {expected['peak_bytes'] / 2**30:.2f} GiB at most, "
+        f"{expected['seconds']:.1f} s at {expected['flops_per_second'] / 1e9:.0f} GFLOP/s"
+    )
+    return "\n".join(lines)
+
+
+def _label(name: str, seed: int, seeds: Sequence[int]) -> str:
+    return name if len(seeds) == 1 else f"{name}-{seed}"
+
+
+def _sum(parts: Any) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for key, value in part.items():
+            total[key] = round(total.get(key, 0) + value, 4)
+    return total
+
+
+def _text(metrics: Mapping[str, Any], run_folder: Run) -> str:
+    lines = []
+    for row in metrics["objects"]:
+        parts = [f"{row['voxels']} voxels"]
+        parts += [f"{row[k]} {k}" for k in ("vertices", "faces", "gaussians") if k in row]
+        lines.append(f"{row['name']}: {', '.join(parts)}")
+        lines += [f"  note: {note}" for note in row["notes"]]
+    for row in metrics["failed"]:
+        lines.append(f"{row['image']}: [{row['code']}] {row['message']}")
+    spent = ", ".join(f"{stage} {t:.2f}" for stage, t in metrics["seconds"].items())
+    lines.append(f"seconds: {spent}; in all {metrics['seconds_in_all']:.2f}")
+    lines.append(f"results: {run_folder.outputs}\npreviews: {run_folder.previews}")
+    return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""An object to files: meshes with colours, Gaussians, latents, and pictures of the mesh.
+
+Files are y up, as their viewers expect; the cube [-0.5, 0.5]^3 stays the cube.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from geo3d import checkpoints
+from geo3d.errors import ConfigError, NumericalError
+from geo3d.mesh.decimate import FEWEST_VERTICES, decimate
+from geo3d.mesh.io import save_mesh
+from geo3d.mesh.mesh import Mesh
+from geo3d.render.previews import contact_sheet, save_png, shaded_view
+from scenes.objects.gaussians import save_gaussians
+from scenes.objects.pipeline import Generated
+
+FORMATS = ("glb", "obj", "ply")
+"""Formats of meshes."""
+VIEWS_DEG = (0, 90, 180, 270)
+"""Directions the previews look from."""
+_VIEW_PIXELS = 320
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Which files are written."""
+
+    formats: tuple[str, ...] = ("glb",)
+    """Of the mesh: glb, obj, ply."""
+    faces: int | None = None
+    """Most faces of the mesh; None means all."""
+    views: int = len(VIEWS_DEG)
+    """Pictures of the mesh, from all sides; 0 for none."""
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.formats) - set(FORMATS)):
+            raise ConfigError(
+                "object_export.unknown_format",
+                f"Meshes are not written as {', '.join(unknown)}.",
+                f"Choose among {', '.join(FORMATS)}.",
+            )
+        if self.faces is not None and self.faces < FEWEST_VERTICES:
+            raise ConfigError(
+                "object_export.too_few_faces", f"A mesh of {self.faces} faces is none.", ""
+            )
+
+
+def export(
+    made: Generated, name: str, folders: tuple[Path, Path], config: ExportConfig = ExportConfig()
+) -> dict[str, Any]:
+    """Write an object's files and return what is in them.
+
+    Args:
+        made: the object.
+        name: beginning of the files' names.
+        folders: for results and for pictures.
+        config: which files.
+    """
+    outputs = folders[0]
+    row: dict[str, Any] = {"name": name, "seed": made.seed, "files": [], "notes": []}
+    if made.latent is None:
+        return {**row, "voxels": 0, "notes": ["The structure is empty."]}
+    row["voxels"] = len(made.latent)
+    latent = {"coords": made.latent.coords[:, 1:].contiguous(), "feats": made.latent.feats}
+    path = outputs / f"{name}-latent.safetensors"
+    checkpoints.save(path, {"structure": made.structure, **latent})
+    row["files"].append(path.name)
+    if made.gaussian is not None:
+        path = save_gaussians(made.gaussian, outputs / f"{name}-gaussians.ply")
+        row |= {"gaussians": len(made.gaussian.xyz)}
+        row["files"].append(path.name)
+    if made.mesh is not None:
+        _export_mesh(made, row, folders, config)
+    return row
+
+
+def simplified(mesh: Mesh, faces: int) -> Mesh:
+    """Return ``mesh`` with at most about ``faces`` faces and its colours.
+
+    Raises:
+        NumericalError: ``decimate.failed``.
+    """
+    if len(mesh.faces) <= faces:
+        return mesh
+    # A closed surface has about twice as many faces as vertices.
+    coarse = decimate(mesh, max(FEWEST_VERTICES, faces // 2)).mesh
+    if mesh.vertex_colors is None:
+        return coarse
+    nearest = KDTree(mesh.vertices).query(coarse.vertices)[1]
+    return Mesh(coarse.vertices, coarse.faces, mesh.vertex_colors[nearest], coarse.name)
+
+
+def object_views(
+    mesh: Mesh, count: int = len(VIEWS_DEG), size: int = _VIEW_PIXELS
+) -> list[np.ndarray]:
+    """Return pictures of a mesh that is y up, from all sides."""
+    turns = (2 * np.pi * i / count for i in range(count))
+    return [shaded_view(mesh, mesh.vertex_colors, azimuth=turn, size=size) for turn in turns]
+
+
+def write_views(views: Sequence[np.ndarray], path: Path) -> Path:
+    """Write pictures side by side."""
+    return save_png(contact_sheet(views, columns=len(views)), path)
+
+
+def _export_mesh(
+    made: Generated, row: dict[str, Any], folders: tuple[Path, Path], config: ExportConfig
+) -> None:
+    extracted = made.mesh
+    if extracted is None or len(extracted.faces) == 0:
+        row["notes"].append("The decoded field has no surface: there is no mesh.")
+        return
+    mesh = extracted.to_mesh(name=row["name"])
+    if config.faces is not None:
+        try:
+            mesh = simplified(mesh, config.faces)
+        except NumericalError as error:
+            row["notes"].append(f"The mesh keeps all its faces: {error.message}")
+    for suffix in config.formats:
+        path = save_mesh(mesh, folders[0] / f"{row['name']}.{suffix}")
+        row["files"].append(path.name)
+    row |= {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
+    if config.views:
+        write_views(object_views(mesh, config.views), folders[1] / f"{row['name']}.png")

@@ -1,0 +1,160 @@
+"""``geo3d generate``: pictures to run folders, with a tiny pipeline of random networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from object_pipelines import cut_out_picture, tiny_pipeline
+
+from apps.cli import main
+from geo3d.errors import ConfigError
+from geo3d.mesh.io import load_mesh
+from geo3d.mesh.mesh import Mesh
+from scenes.objects.export import ExportConfig, simplified
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a pipeline and pictures."""
+    root = tmp_path_factory.mktemp("generate")
+    tiny_pipeline().save(root / "model")
+    cut_out_picture().save(root / "red.png")
+    cut_out_picture((0, 80, 200)).save(root / "blue.png")
+    (root / "broken.png").write_bytes(b"no picture")
+    return root
+
+
+def generate(places: Path, *flags: str) -> tuple[int, Path]:
+    arguments = ["generate", "--model", str(places / "model"), "--device", "cpu", "--json"]
+    return main([*arguments, *flags]), places
+
+
+def answer(capsys: pytest.CaptureFixture[str]) -> dict:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_one_picture(places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = generate(
+        places,
+        str(places / "red.png"),
+        *("--steps", "1", "--guidance", "1", "--formats", "glb", "obj"),
+        *("--out", str(tmp_path)),
+    )
+    found = answer(capsys)
+    run = Path(found["run"])
+    assert code == 0 and found["calls"] == {"structure": 1, "latent": 1}
+    (row,) = found["objects"]
+    assert row["voxels"] > 0 and row["gaussians"] > 0
+    assert set(row["files"]) == {
+        "red-latent.safetensors",
+        "red-gaussians.ply",
+        "red.glb",
+        "red.obj",
+    }
+    assert all((run / "outputs" / name).is_file() for name in row["files"])
+    assert load_mesh(run / "outputs" / "red.glb").n_vertices > 0
+    assert {p.name for p in (run / "previews").iterdir()} == {"red.png", "red-picture.png"}
+    assert found["seconds"]["structure"] > 0 and found["estimate"]["peak_bytes"] > 0
+    assert (run / "manifest.json").is_file()
+
+
+def test_several_pictures_seeds_and_a_broken_one(
+    places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [str(places / name) for name in ("red.png", "broken.png", "blue.png")]
+    flags = ("--count", "2", "--seed", "5", "--outputs", "gaussian", "--out", str(tmp_path))
+    code, _ = generate(places, *images, *flags)
+    found = answer(capsys)
+    assert code == 3 and [row["code"] for row in found["failed"]] == ["object_image.unreadable"]
+    names = [(row["name"], row["seed"]) for row in found["objects"]]
+    assert names == [("red-5", 5), ("red-6", 6), ("blue-5", 5), ("blue-6", 6)]
+
+
+def test_views_of_one_object(
+    places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [str(places / name) for name in ("red.png", "blue.png")]
+    code, _ = generate(places, *images, "--views", "--outputs", "gaussian", "--out", str(tmp_path))
+    found = answer(capsys)
+    assert code == 0 and [row["name"] for row in found["objects"]] == ["red"]
+    assert len(list((Path(found["run"]) / "previews").glob("*-picture.png"))) == 2
+
+
+def test_an_estimate_makes_nothing(
+    places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _ = generate(places, str(places / "red.png"), "--estimate", "--out", str(tmp_path / "x"))
+    assert code == 0 and answer(capsys)["seconds"] > 0 and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected", "exit_code"),
+    [
+        (("nowhere.png",), "object_image.missing", 3),
+        (("red.png", "--count", "0"), "generate.bad_batch", 2),
+        (("red.png", "--steps", "0"), "sampler.bad_config", 2),
+        (("red.png", "--formats", "stp"), "object_export.unknown_format", 2),
+        (("red.png", "--faces", "1"), "object_export.too_few_faces", 2),
+        (("broken.png", "nowhere.png"), "generate.no_picture", 3),
+        (("red.png", "--model", "nowhere"), "object_model.missing", 3),
+    ],
+)
+def test_mistakes_are_named(
+    places: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    expected: str,
+    exit_code: int,
+) -> None:
+    paths = [str(places / flag) if flag.endswith(".png") else flag for flag in flags]
+    code, _ = generate(places, *paths, "--out", str(tmp_path))
+    assert (code, answer(capsys)["error"]["code"]) == (exit_code, expected)
+
+
+def test_an_empty_structure_is_named(
+    places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = tiny_pipeline()
+    decoder = pipeline.networks["sparse_structure_decoder"]
+    assert isinstance(decoder, torch.nn.Module)
+    decoder.get_parameter("out_layer.2.bias").data.fill_(-1e6)
+    pipeline.save(tmp_path / "model")
+    image = str(places / "red.png")
+    code, _ = generate(places, image, "--model", str(tmp_path / "model"), "--out", str(tmp_path))
+    assert (code, answer(capsys)["error"]["code"]) == (5, "generate.empty_structure")
+
+
+def test_doctor_lists_what_a_model_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--model", str(tmp_path), "--json"]) == 0
+    (part,) = answer(capsys)["missing"]
+    assert part["what"].endswith("pipeline.json") and part["hint"]
+
+
+def test_a_face_budget_keeps_colours() -> None:
+    axis = np.linspace(-1, 1, 30)
+    x, y = np.meshgrid(axis, axis, indexing="ij")
+    corners = np.arange(900).reshape(30, 30)
+    a, b, c, d = (
+        q.ravel() for q in (corners[:-1, :-1], corners[1:, :-1], corners[1:, 1:], corners[:-1, 1:])
+    )
+    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
+    vertices = np.stack([x.ravel(), y.ravel(), 0.2 * np.sin(3 * x.ravel())], 1)
+    colors = np.where(vertices[:, :1] < 0, [[255, 0, 0]], [[0, 0, 255]]).astype(np.uint8)
+    coarse = simplified(Mesh(vertices, faces, colors), 400)
+    assert 200 < len(coarse.faces) <= 420 and coarse.vertex_colors is not None
+    left = coarse.vertices[:, 0] < -0.1
+    assert (coarse.vertex_colors[left] == [255, 0, 0]).all()
+    whole = Mesh(vertices, faces, colors)
+    assert simplified(whole, 10_000) is whole
+
+
+def test_formats_are_known() -> None:
+    with pytest.raises(ConfigError):
+        ExportConfig(formats=("step",))
