@@ -105,6 +105,8 @@ class SparseTransformerBlock(nn.Module):
     def _attend(self, x: SparseTensor) -> SparseTensor:
         if self.window is None:
             return x.replace(self.attn.forward_packed(x.feats, x.grid.counts))
+        if len(x) == 0:
+            return x
         parts = windows(x.grid, self.window, self.shift)
         mixed = self.attn.forward_packed(x.feats[parts.order], parts.lengths)
         return x.replace(mixed[parts.place])
