@@ -11,12 +11,13 @@ Source: Xiang et al., "Structured 3D Latents" (TRELLIS, 2024), released preproce
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from geo3d.errors import FileFormatError, InputError, LimitError
 
@@ -27,7 +28,7 @@ MAX_SIDE = 1024
 MARGIN = 1.2
 """Side of the crop over the object's longer side."""
 _OPAQUE = 0.8 * 255
-_MAX_PIXELS = 100_000_000
+_MAX_PIXELS = 64_000_000
 
 RemoveBackground = Callable[[Image.Image], Image.Image]
 """RGB in, RGBA of the same size out."""
@@ -41,23 +42,25 @@ def read_image(path: str | Path) -> Image.Image:
         FileFormatError: ``object_image.unreadable``.
         LimitError: ``object_image.too_large``.
     """
-    from PIL import ImageOps
-
     if not Path(path).is_file():
         raise InputError("object_image.missing", f"There is no picture {path}.", "")
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise LimitError(
-                    "object_image.too_large",
-                    f"{path} has {image.width} x {image.height} pixels.",
-                    f"Reduce it to at most {_MAX_PIXELS:,} pixels.",
-                )
-            return ImageOps.exif_transpose(image).convert("RGBA")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height <= _MAX_PIXELS:
+                    return ImageOps.exif_transpose(image).convert("RGBA")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        pass
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise FileFormatError(
             "object_image.unreadable", f"{path} is no picture that can be read.", "Save it as PNG."
         ) from error
+    raise LimitError(
+        "object_image.too_large",
+        f"{path} has too many pixels.",
+        f"Reduce it to at most {_MAX_PIXELS:,} pixels.",
+    )
 
 
 def prepare_image(

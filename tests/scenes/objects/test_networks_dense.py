@@ -178,6 +178,7 @@ def test_what_a_published_file_leaves_unsaid() -> None:
         "SparseStructureFlowModel",
         {"resolution": 4, "model_channels": 128, "cond_channels": 8, "num_blocks": 1},
     )
+    assert isinstance(network, SparseStructureFlowModel)
     config = network.config
     assert (config.heads, config.patch_size, config.qk_rms_norm) == (2, 2, False)
 
