@@ -186,8 +186,10 @@ def _start(make_handler: Callable[[], Callable[[Any], Any]], threads: int) -> _W
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, make_handler), daemon=True)
-    # Numerical libraries read these once, when the child imports them.
+    # Numerical libraries read these once, when the child imports them.  One that is set stands for
+    # all: torch believes MKL_NUM_THREADS rather than OMP_NUM_THREADS.
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    threads = min((int(v) for v in before.values() if v and v.isdigit()), default=threads)
     os.environ.update({name: str(threads) for name in THREAD_VARIABLES if before[name] is None})
     try:
         process.start()
