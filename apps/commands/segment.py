@@ -195,10 +195,12 @@ def _segment(
     )
     places = Places(run_folder.outputs, run_folder.previews)
     row = write_prediction(picture.pixels, prediction, summary.stem, places)
-    label = read_label(request["label"]).mask if request["label"] else None
+    given = read_label(request["label"]) if request["label"] else None
+    label = given.mask if given else None
     losses = request["complaints"]
     notes = write_complaints(picture.pixels, prediction, label, losses, summary.stem, places)
-    row["notes"] = [*picture.notes, *row["notes"], *notes]
+    of_label = [f"label: {note}" for note in given.notes] if given else []
+    row["notes"] = [*picture.notes, *row["notes"], *of_label, *notes]
     row["seconds"] = round(time.perf_counter() - begun, 3)
     atomic_write_json(summary, {"image": str(image), **row})
 

@@ -29,7 +29,7 @@ DOTS = 250
 
 def losses_with_complaints() -> tuple[str, ...]:
     """Return the losses that judge two classes in a picture (not those on a distance channel)."""
-    return tuple(n for n, x in LOSSES.items() if x.output_channels is None and 2 in x.dimensions)
+    return tuple(n for n, x in LOSSES.items() if 2 in x.dimensions)
 
 
 def check_loss(loss: str) -> None:

@@ -98,8 +98,7 @@ def channels_of(loss: Loss, *, compat: bool = False) -> int:
 
     The published TOPO trains a distance, which is one channel; ours judges classes.
     """
-    published = 1 if compat and loss.name == "topo_win" else 2
-    return loss.output_channels or published
+    return 1 if compat and loss.name == "topo_win" else 2
 
 
 def _bound(function: Callable[..., Tensor], compat: bool) -> Callable[..., Tensor]:

@@ -134,12 +134,8 @@ def run_loss(name: str, logits: Float[Tensor, "b c h w"], labels: Int64[Tensor, 
     training step brings new labels, and the published code has no such memory, so each run gets a
     copy: without it a repeated run would time the memory.
     """
-    loss, labels = LOSSES[name], labels.clone()
-    scores = logits.detach().clone()
-    if loss.output_channels == 1:
-        scores = 20 - 10 * scores[:, 1:]
-    scores.requires_grad_()
-    value = loss.function(scores, labels)
+    scores = logits.detach().clone().requires_grad_()
+    value = LOSSES[name].function(scores, labels.clone())
     value.backward()
     return float(value.detach())
 

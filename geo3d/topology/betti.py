@@ -20,9 +20,8 @@ from functools import reduce
 from itertools import combinations
 
 import numpy as np
-from scipy import ndimage
 
-from geo3d.topology.grids import Pixels, as_mask, check_pixels
+from geo3d.topology.grids import Pixels, as_mask, check_pixels, label_components
 
 
 def betti_numbers(
@@ -51,9 +50,7 @@ def betti_numbers(
 
 def count_components(mask: np.ndarray, *, corners: bool) -> int:
     """Count connected components; ``corners`` says whether pixels that share a corner touch."""
-    structure = ndimage.generate_binary_structure(mask.ndim, mask.ndim if corners else 1)
-    labels = np.empty(mask.shape, dtype=np.int32)
-    return np.asarray(ndimage.label(mask, structure, output=labels)).item()
+    return label_components(mask, corners=corners)[1]
 
 
 def euler_number(mask: np.ndarray, pixels: Pixels = "cells") -> int:

@@ -13,7 +13,8 @@ from itertools import product
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int32, Int64
+from scipy import ndimage
 
 from geo3d.errors import ConfigError, ShapeError
 
@@ -59,6 +60,20 @@ def check_pixels(pixels: str) -> None:
             f"There is no reading of pixels called {pixels!r}.",
             f"Known: {', '.join(PIXELS)}.",
         )
+
+
+def label_components(
+    mask: Bool[np.ndarray, "*space"], *, corners: bool
+) -> tuple[Int32[np.ndarray, "*space"], int]:
+    """Number the components of a mask from 1, in scan order; return their count too.
+
+    Args:
+        mask: foreground.
+        corners: pixels that share a corner touch; else only those that share a side.
+    """
+    structure = ndimage.generate_binary_structure(mask.ndim, mask.ndim if corners else 1)
+    labels = np.empty(mask.shape, dtype=np.int32)
+    return labels, int(np.asarray(ndimage.label(mask, structure, output=labels)).item())
 
 
 def neighbourhood(

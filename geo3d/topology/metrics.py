@@ -26,14 +26,14 @@ import math
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int
-from scipy import ndimage, sparse
+from jaxtyping import Bool
+from scipy import sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from geo3d.errors import ConfigError, InputError, ShapeError
 from geo3d.topology.betti import betti_numbers
 from geo3d.topology.distance import surface_distances
-from geo3d.topology.grids import Pixels, as_mask, check_pixels
+from geo3d.topology.grids import Pixels, as_mask, check_pixels, label_components
 from geo3d.topology.skeleton import hard_skeleton
 
 MISSING = 9_999_999.0
@@ -148,10 +148,11 @@ def betti_matching_errors(predicted: Mask, true: Mask, pixels: Pixels = "cells")
     check_pixels(pixels)
     one, two = _pair(predicted, true)
     corners = pixels == "cells"
-    both = _label(one | two, corners)[0]
+    both = label_components(one | two, corners=corners)[0]
     shared = np.intersect1d(both[one], both[two]).size
-    components = _label(one, corners)[1] + _label(two, corners)[1] - 2 * shared
-    outsides = [_label(~np.pad(mask, 1), not corners) for mask in (one, two)]
+    components = label_components(one, corners=corners)[1]
+    components += label_components(two, corners=corners)[1] - 2 * shared
+    outsides = [label_components(~np.pad(mask, 1), corners=not corners) for mask in (one, two)]
     (first, n_first), (second, n_second) = outsides
     # Label 1 is the outside: the first pixel of the padding.
     overlaps = (first > 1) & (second > 1)
@@ -161,12 +162,6 @@ def betti_matching_errors(predicted: Mask, true: Mask, pixels: Pixels = "cells")
     )
     matched = np.count_nonzero(maximum_bipartite_matching(pairs.tocsr()) >= 0)
     return int(components), int(n_first + n_second - 2 - 2 * matched)
-
-
-def _label(mask: Bool[np.ndarray, "*space"], corners: bool) -> tuple[np.ndarray, int]:
-    structure = ndimage.generate_binary_structure(mask.ndim, mask.ndim if corners else 1)
-    labels: Int[np.ndarray, "*space"] = np.empty(mask.shape, dtype=np.int32)
-    return labels, int(np.asarray(ndimage.label(mask, structure, output=labels)).item())
 
 
 def cl_dice(predicted: Mask, true: Mask, *, compat: bool = False) -> float:

@@ -85,6 +85,9 @@ def test_two_models_and_two_losses_are_compared(
     }
     assert len(set(pictures.values())) == 6
     small = wall_label(tmp_path / "small.png", size=64)
+    values = np.asarray(Image.open(small)).copy()
+    values[0, 0] = 8
+    Image.fromarray(values).save(small)
     code, found = segment(
         capsys,
         image,
@@ -97,7 +100,9 @@ def test_two_models_and_two_losses_are_compared(
         "--label",
         small,
     )
-    assert "no complaints of ce_dice" in found["pictures"][0]["notes"][-1]
+    *_, about_label, refused = found["pictures"][0]["notes"]
+    assert about_label.startswith("label: 1 pixels with values other than 0 and 255")
+    assert "no complaints of ce_dice" in refused
 
 
 def test_a_run_goes_on_where_it_stopped(

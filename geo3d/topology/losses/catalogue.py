@@ -45,8 +45,6 @@ class Loss:
     """What takes its place before `active_after` and on auxiliary heads; None: itself."""
     active_after: float = 0.0
     """Share of the training before it is switched on."""
-    output_channels: int | None = None
-    """Channels it wants from a network; None: one per class."""
     dimensions: tuple[int, ...] = (2, 3)
     """Spatial dimensions it can judge."""
     relative_cost: float = 1.0

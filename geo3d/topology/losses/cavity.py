@@ -28,11 +28,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
-from scipy import ndimage
 from torch import Tensor
 
 from geo3d.errors import ConfigError
-from geo3d.topology.grids import Pixels, check_pixels, neighbourhood
+from geo3d.topology.grids import Pixels, check_pixels, label_components, neighbourhood
 from geo3d.topology.kernels import joining_edges
 from geo3d.topology.losses.critical import class_against_rest
 from geo3d.topology.losses.discrete_kernels import flood
@@ -107,8 +106,11 @@ def leaks_and_walls(
     inside = np.pad(np.ones_like(true), 1)
     levels = np.pad(np.rint(np.clip(probability, 0, 1) * 255).astype(np.int64), 1)
     strides = np.array(levels.strides) // levels.itemsize
-    rooms = _label(~t & inside, steps)
-    parts = _label(~t & ~p & inside, steps)
+    corners = pixels == "vertices"
+    rooms, parts = (
+        label_components(m, corners=corners)[0].astype(np.int64)
+        for m in (~t & inside, ~t & ~p & inside)
+    )
     critical = _leaks(levels, rooms, t & ~p, steps @ strides)
     critical |= _walls(levels, parts, rooms, p & ~t, steps @ strides)
     return critical[(slice(1, -1),) * true.ndim]
@@ -157,11 +159,3 @@ def _marked(at: Int64[np.ndarray, " n"], shape: tuple[int, ...]) -> Bool[np.ndar
     mask = np.zeros(shape, dtype=bool)
     mask.reshape(-1)[at] = True
     return mask
-
-
-def _label(mask: Bool[np.ndarray, "*space"], steps: np.ndarray) -> Int64[np.ndarray, "*space"]:
-    corners = len(steps) > 2 * mask.ndim
-    structure = ndimage.generate_binary_structure(mask.ndim, mask.ndim if corners else 1)
-    numbers = np.empty(mask.shape, dtype=np.int64)
-    ndimage.label(mask, structure, output=numbers)
-    return numbers
