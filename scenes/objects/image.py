@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -123,7 +124,7 @@ def remove_plain_background(image: Image.Image, tolerance: float = 0.08) -> Imag
             "Cut the object out, so that the rest is transparent, or photograph it against a wall.",
         )
     alike = np.abs(rgb.astype(np.float32) - plain).max(axis=2) <= 255 * tolerance
-    regions, _ = ndimage.label(alike)
+    regions = cast(tuple[np.ndarray, int], ndimage.label(alike))[0]
     background = np.isin(regions, _border_labels(regions)) & alike
     return _with_alpha(rgb, ~background)
 
