@@ -85,8 +85,8 @@ def jvp(
     with warnings.catch_warnings():
         # torch's own first use of forward mode trips over its deprecation of torch.jit.script
         warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
-        value, slope = torch.func.jvp(function, at, tangent)
-    return value, slope
+        pair = torch.func.jvp(function, at, tangent)
+    return pair[0], pair[1]
 
 
 def normalised(slope: Float[Tensor, "n ..."], items: Items, norm: Norm) -> Float[Tensor, "n ..."]:

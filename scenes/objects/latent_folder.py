@@ -14,15 +14,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from geo3d.device import item_generator
 from geo3d.errors import FileFormatError, InputError
+from geo3d.files import atomic_path
 from geo3d.npz import read_npz
+from scenes.objects.condition import ImageEncoder
 from scenes.objects.sparse import VoxelGrid
 from scenes.objects.train_config import DataConfig
 from scenes.objects.training_batch import Latents
@@ -134,6 +139,28 @@ class LatentFolder:
             _, old = self._kept.popitem(last=False)
             self._kept_bytes -= sum(array.nbytes for array in old.values())
         return arrays
+
+
+def write_tokens(
+    folder: str | PathLike[str],
+    name: str,
+    pictures: Sequence[Image.Image],
+    encoder: ImageEncoder,
+    views_at_once: int = 4,
+) -> Path:
+    """Encode the views of one object and keep their tokens (half precision); return the file.
+
+    A file that is there already is left alone, so an interrupted round goes on where it was.
+    """
+    path = Path(folder) / f"{name}.npz"
+    if path.is_file():
+        return path
+    starts = range(0, len(pictures), views_at_once)
+    parts = [encoder.encode(pictures[i : i + views_at_once]).cpu() for i in starts]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez_compressed(stream, tokens=torch.cat(parts).numpy().astype(np.float16))
+    return path
 
 
 def chosen(names: list[str], step: int, batch: int, seed: int) -> list[str]:

@@ -100,9 +100,11 @@ class TwoTimes(nn.Module):
         last = network.get_parameter(BIAS)
         self.span_embedder = TimestepEmbedder(len(last))
         # Begins as the network it is given: the last layer says nothing yet.
-        nn.init.normal_(self.span_embedder.mlp[0].weight, std=0.02, generator=_fixed())
-        for parameter in (self.span_embedder.mlp[0].bias, *self.span_embedder.mlp[2].parameters()):
-            nn.init.zeros_(parameter)
+        for name, parameter in self.span_embedder.named_parameters():
+            if name == "mlp.0.weight":
+                nn.init.normal_(parameter, std=0.02, generator=_fixed())
+            else:
+                nn.init.zeros_(parameter)
         self.span_embedder.to(last.device)
         self._span: Tensor | None = None
         embedder = network.get_submodule("t_embedder")

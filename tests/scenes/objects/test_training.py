@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 from distill_helpers import DENSE, settings, write_latents
+from PIL import Image
 
 from geo3d import checkpoints
 from geo3d.config import config_from_dict, dump_config
 from geo3d.errors import Cancelled, CheckpointError, ConfigError, Geo3dError, NumericalError
-from scenes.objects.latent_folder import LatentFolder, chosen
+from scenes.objects.latent_folder import LatentFolder, chosen, write_tokens
 from scenes.objects.models import load_model, save_model
 from scenes.objects.ss_flow import SparseStructureFlowModel
 from scenes.objects.ss_vae import SparseStructureEncoder, SSEncoderConfig
@@ -229,6 +230,25 @@ def test_folders_are_read_as_published(tmp_path: Path) -> None:
     tight.read("some/item1", torch.Generator().manual_seed(0))
     assert len(tight._kept) == 1
     assert torch.equal(again.condition, item.condition)
+
+
+def test_tokens_are_encoded_once(tmp_path: Path) -> None:
+    calls = []
+
+    class Encoder:
+        def encode(self, pictures: Any) -> torch.Tensor:
+            calls.append(len(pictures))
+            return torch.stack([torch.full((3, 6), p.size[0] / 10) for p in pictures])
+
+    places = write_latents(tmp_path, "dense")
+    (tmp_path / "conditions/some/item0.npz").unlink()
+    pictures = [Image.new("RGB", (size, 4)) for size in (1, 2, 3)]
+    for _ in range(2):
+        write_tokens(places["conditions"], "some/item0", pictures, Encoder(), 2)
+    assert calls == [2, 1]
+    item = LatentFolder(DataConfig(**places), False).read("some/item0", torch.Generator())
+    assert item.condition.shape == (1, 3, 6)
+    assert float(item.condition.mean()) == pytest.approx(0.2, abs=0.11)
 
 
 def test_every_name_comes_once_per_round() -> None:
