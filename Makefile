@@ -8,7 +8,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # Small problems on few cores: more threads than cores makes OpenMP spin and everything slower.
-TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
+TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg
 # A failing install must fail the target, and half-made stamps must not count.
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-slow app lint format clean

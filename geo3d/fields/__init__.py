@@ -1,0 +1,1 @@
+"""Fields over space: hash grids, and lattices of them that page to disk."""

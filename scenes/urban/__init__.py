@@ -1,0 +1,1 @@
+"""Street scenes from layouts: Urban Architect (layout-guided score distillation)."""
