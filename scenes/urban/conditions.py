@@ -1,0 +1,233 @@
+"""What a camera sees of a layout: depth, class and instance maps, and where the primitives lie.
+
+Notation: h w image, s intervals of a ray; depth is z-depth in metres, along the camera's z axis; a
+pixel's ray goes through its centre.  Near, far and the condition image follow the release of Urban
+Architect (arXiv 2404.06780); the list of intervals per ray follows its text.
+
+The maps are rasterised on the CPU by `scenes.urban.raster`; tests compare every pixel with Embree
+and with a brute-force search.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from geo3d.render.cameras import Camera
+from scenes.urban import raster
+from scenes.urban.classes import PALETTE
+from scenes.urban.layout import Layout
+
+KITTI_SIZE = 512
+KITTI_FOCAL = 552.554261
+KITTI_CENTRE = (234.049453, 306.769549)
+"""The published virtual camera: KITTI-360's focal length and principal point offset at 512 x 512."""
+
+SURFACES = 8
+"""How many surfaces of a ray the published far looks at."""
+EMPTY_NEAR, EMPTY_FAR = 199.5, 200.0
+LEAST_DEPTH, FLAT_DEPTH = 5.0, 0.5
+MAX_DEPTH = 200.0
+"""Metres by which the depth of the condition image is divided."""
+COINCIDENT = 1e-5
+"""Relative distance below which two surfaces count once."""
+OPEN_THICKNESS = 0.5
+"""Metres of matter behind each surface of a mesh that is not closed."""
+_BANDS_PER_THREAD = 4
+
+
+@dataclass(frozen=True)
+class LayoutMaps:
+    """What every pixel sees."""
+
+    depth: Float[np.ndarray, "h w"]
+    """z-depth of the first surface in metres, float32; -1 where there is none."""
+    label: Int[np.ndarray, "h w"]
+    """Class id, int8; -1 none."""
+    instance: Int[np.ndarray, "h w"]
+    """Index of the primitive in the layout, int32; -1 none."""
+    near: Float[np.ndarray, "h w"] | None = None
+    """The published interval's ends, float32; 199.5 and 200 where nothing is."""
+    far: Float[np.ndarray, "h w"] | None = None
+    segments: Float[np.ndarray, "h w s 2"] | None = None
+    """Enter and leave depths of the ray inside primitives: sorted, disjoint, float32.  Unused places
+    at the end repeat the last leave depth (length 0); all are 0 where nothing is."""
+
+
+class RayScene:
+    """A layout made ready for maps from any camera.
+
+    Args:
+        layout: may be empty.
+        threads: how many draw one image; the processors' number, or ``OMP_NUM_THREADS``, if None.
+    """
+
+    def __init__(self, layout: Layout, threads: int | None = None) -> None:
+        vertices, faces, owner, _ = layout.triangles()
+        self.threads = threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        self._vertices = np.ascontiguousarray(vertices, np.float64)
+        self._faces = np.ascontiguousarray(faces, np.int64)
+        self._owner = np.ascontiguousarray(owner, np.int32)
+        self._classes = np.array([p.class_id for p in layout.primitives] + [-1], np.int8)
+        self._closed = np.array(
+            [p.kind != "mesh" or is_closed(p.vertices, p.faces) for p in layout.primitives], bool
+        )
+
+    def maps(
+        self,
+        camera: Camera,
+        segments: bool = True,
+        *,
+        max_segments: int = 8,
+        compat: bool = False,
+    ) -> LayoutMaps:
+        """Return the maps of one camera.
+
+        Args:
+            camera: pose and intrinsics; its size is that of the maps.
+            segments: whether near, far and segments are wanted too.
+            max_segments: intervals kept per ray; those behind are merged into the last.
+            compat: count coincident surfaces one by one in far, as the release does.
+        """
+        planes, box, owner = self._triangles(camera)
+        shape = (camera.height, camera.width)
+        inverse, instance = np.zeros(shape), np.full(shape, -1, np.int32)
+        self._share(
+            camera.height,
+            lambda a, b: raster.draw_first(planes, box, owner, a, b, inverse, instance),
+        )
+        depth = np.full(shape, -1.0, np.float32)
+        np.divide(1.0, inverse, out=depth, where=instance >= 0, casting="same_kind")
+        label = self._classes[instance]
+        if not segments:
+            return LayoutMaps(depth, label, instance)
+        near, far, inside = self._intervals(planes, box, owner, shape, max_segments, compat)
+        return LayoutMaps(depth, label, instance, near, far, inside)
+
+    def _triangles(self, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        points = np.empty_like(self._vertices)
+        rotation = np.ascontiguousarray(camera.c2w[:3, :3], np.float64)
+        position = np.ascontiguousarray(camera.position, np.float64)
+        intrinsics = (float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy))
+        raster.project(self._vertices, rotation, position, intrinsics, points)
+        count = len(self._faces)
+        planes, box = np.empty((count, 12)), np.empty((count, 4), np.int64)
+        ids = np.empty(count, np.int64)
+        seen = raster.set_up(points, self._faces, camera.width, camera.height, planes, box, ids)
+        return planes[:seen], box[:seen], self._owner[ids[:seen]]
+
+    def _intervals(
+        self,
+        planes: np.ndarray,
+        box: np.ndarray,
+        owner: np.ndarray,
+        shape: tuple[int, int],
+        most: int,
+        compat: bool,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        counts = np.zeros(shape, np.int64)
+        self._share(shape[0], lambda a, b: raster.count_hits(planes, box, a, b, counts))
+        starts = (np.cumsum(counts) - counts.ravel()).reshape(shape)
+        total = int(counts.sum())
+        depth, primitive = np.empty(total), np.empty(total, np.int32)
+        near, far = np.full(shape, -1.0), np.full(shape, -1.0)
+        inside = np.zeros((*shape, most, 2), np.float32)
+        used = np.zeros(shape, np.int64)
+        same = 0.0 if compat else COINCIDENT
+
+        def work(a: int, b: int) -> None:
+            raster.list_hits(planes, box, owner, a, b, starts, depth, primitive)
+            raster.hull(depth, starts, counts, SURFACES, same, a, b, near, far)
+            raster.insides(
+                depth, primitive, starts, counts, self._closed, OPEN_THICKNESS, inside, used, a, b
+            )
+
+        self._share(shape[0], work)
+        inside = inside[:, :, : max(1, int(used.max(initial=0)))]
+        last = np.take_along_axis(inside[..., 1], np.maximum(used - 1, 0)[..., None], axis=2)
+        unused = np.arange(inside.shape[2]) >= used[..., None]
+        inside = np.where(unused[..., None], last[..., None], inside)
+        near, far = published_interval(near, far)
+        return near.astype(np.float32), far.astype(np.float32), inside
+
+    def _share(self, height: int, work: Callable[[int, int], None]) -> None:
+        """Let the threads work on bands of rows."""
+        if self.threads == 1:
+            work(0, height)
+            return
+        edges = np.linspace(0, height, self.threads * _BANDS_PER_THREAD + 1).astype(int)
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(work, edges[:-1].tolist(), edges[1:].tolist()))
+
+
+def published_interval(
+    near: Float[np.ndarray, "h w"], far: Float[np.ndarray, "h w"]
+) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
+    """Apply the release's rules to first and last surface (-1 none): at least 5 m, 200 m if empty."""
+    far = np.where(far == near, near + FLAT_DEPTH, far)
+    far = np.where(far - near < LEAST_DEPTH, near + LEAST_DEPTH, far)
+    empty = near < 0
+    return np.where(empty, EMPTY_NEAR, near), np.where(empty, EMPTY_FAR, far)
+
+
+def intrinsics_kitti(width: int, height: int) -> tuple[float, float, float, float]:
+    """Return fx, fy, cx, cy of the published virtual camera at this size."""
+    x, y = width / KITTI_SIZE, height / KITTI_SIZE
+    return KITTI_FOCAL * x, KITTI_FOCAL * y, KITTI_CENTRE[0] * x, KITTI_CENTRE[1] * y
+
+
+def street_camera(c2w: Float[np.ndarray, "4 4"], width: int, height: int | None = None) -> Camera:
+    """Return the published virtual camera at a pose.
+
+    Raises:
+        InputError: ``camera.bad_pose``, ``camera.bad_size``.
+    """
+    height = width if height is None else height
+    return Camera(np.asarray(c2w, np.float64), *intrinsics_kitti(width, height), width, height)
+
+
+def semantic_colors(label: Int[np.ndarray, "h w"]) -> Int[np.ndarray, "h w 3"]:
+    """Return the palette's colours, uint8; black where nothing is."""
+    return np.concatenate([PALETTE, np.zeros((1, 3), np.uint8)])[label]
+
+
+def condition_image(maps: LayoutMaps, size: int | None = None) -> Float[np.ndarray, "4 h w"]:
+    """Return the ControlNet's input: class colours in [-1, 1], then depth / 200 (0 where none).
+
+    Args:
+        maps: of the size to use, or smaller.
+        size: side of the image to return, float32; other than that of the maps, both are resized
+            bilinearly as the release does.
+    """
+    colors = semantic_colors(maps.label).astype(np.float32) / 127.5 - 1.0
+    depth = np.where(maps.depth < 0, 0.0, maps.depth).astype(np.float32) / MAX_DEPTH
+    image = np.concatenate([colors.transpose(2, 0, 1), depth[None]]).astype(np.float32)
+    if size is None or size == image.shape[1] == image.shape[2]:
+        return image
+    return _resize(_resize(image, size, 1), size, 2)
+
+
+def is_closed(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> bool:
+    """Return whether every edge belongs to exactly two faces; equal vertices count as one."""
+    _, same = np.unique(vertices, axis=0, return_inverse=True)
+    corners = same.reshape(-1)[faces]
+    edges = np.sort(corners[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    _, counts = np.unique(edges, axis=0, return_counts=True)
+    return bool((counts == 2).all())
+
+
+def _resize(image: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Interpolate linearly between pixel centres along one axis."""
+    old = image.shape[axis]
+    place = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
+    low = place.astype(int)
+    high = np.minimum(low + 1, old - 1)
+    shape = [1] * image.ndim
+    shape[axis] = size
+    part = (place - low).reshape(shape).astype(image.dtype)
+    return image.take(low, axis) * (1 - part) + image.take(high, axis) * part
