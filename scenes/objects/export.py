@@ -1,6 +1,7 @@
 """An object to files: meshes with colours, Gaussians, latents, and pictures of the mesh.
 
-Files are y up, as their viewers expect; the cube [-0.5, 0.5]^3 stays the cube.
+Files are y up, meshes and Gaussians alike, so that they coincide in a viewer; the cube
+[-0.5, 0.5]^3 stays the cube.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from geo3d.mesh.decimate import FEWEST_VERTICES, decimate
 from geo3d.mesh.io import save_mesh
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.previews import contact_sheet, save_png, shaded_view
-from scenes.objects.gaussians import save_gaussians
+from scenes.objects.gaussian_files import Frame, save_gaussians
 from scenes.objects.pipeline import Generated
 
 FORMATS = ("glb", "obj", "ply")
@@ -39,6 +40,8 @@ class ExportConfig:
     """Most faces of the mesh; None means all."""
     views: int = len(VIEWS_DEG)
     """Pictures of the mesh, from all sides; 0 for none."""
+    gaussian_frame: Frame = "y_up"
+    """Of the Gaussians: as the mesh, or as TRELLIS publishes (see `gaussian_files`)."""
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.formats) - set(FORMATS)):
@@ -74,7 +77,8 @@ def export(
     checkpoints.save(path, {"structure": made.structure, **latent})
     row["files"].append(path.name)
     if made.gaussian is not None:
-        path = save_gaussians(made.gaussian, outputs / f"{name}-gaussians.ply")
+        path = outputs / f"{name}-gaussians.ply"
+        save_gaussians(made.gaussian, path, config.gaussian_frame)
         row |= {"gaussians": len(made.gaussian.xyz)}
         row["files"].append(path.name)
     if made.mesh is not None:

@@ -1,4 +1,4 @@
-"""Gaussians as decoded from voxels: their activations, covariances and PLY files.
+"""Gaussians as decoded from voxels: their activations and covariances.
 
 Notation: n voxels, k Gaussians per voxel, g Gaussians of an item; rotations are quaternions
 (w, x, y, z); positions are in the cube [-0.5, 0.5]^3, z up.
@@ -10,10 +10,8 @@ filter; the parametrisation is that of TRELLIS (2024).
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -22,7 +20,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo3d.errors import ConfigError
-from geo3d.files import atomic_write_bytes
 from scenes.objects.sparse import SparseTensor
 
 SH_C0 = 0.28209479177387814
@@ -202,38 +199,3 @@ def rotation_matrices(quaternions: Float[Tensor, "g 4"]) -> Float[Tensor, "g 3 3
         1 - 2 * (x * x + y * y),
     ]
     return torch.stack(rows, dim=1).unflatten(1, (3, 3))
-
-
-@torch.no_grad()
-def save_gaussians(gaussians: Gaussians, path: str | os.PathLike[str]) -> Path:
-    """Write a binary PLY that viewers of Gaussians read, turned from z up to y up.
-
-    Each vertex has x y z, zero normals, f_dc_0..2, the logit of its opacity, the logarithms of its
-    scales and the quaternion (w, x, y, z) of its axes.
-    """
-    xyz, rotation = turn_y_up(gaussians.xyz, gaussians.rotation)
-    columns = [
-        xyz,
-        torch.zeros_like(xyz),
-        gaussians.features_dc[:, 0],
-        torch.logit(gaussians.opacity, eps=1e-6),
-        gaussians.scaling.log(),
-        rotation,
-    ]
-    table = torch.cat(columns, dim=1).float().cpu().numpy().astype("<f4")
-    names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
-    names += [f"scale_{i}" for i in range(3)] + [f"rot_{i}" for i in range(4)]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
-    header += [f"property float {name}" for name in names] + ["end_header", ""]
-    return atomic_write_bytes(path, "\n".join(header).encode() + table.tobytes())
-
-
-def turn_y_up(
-    xyz: Float[Tensor, "g 3"], quaternions: Float[Tensor, "g 4"]
-) -> tuple[Float[Tensor, "g 3"], Float[Tensor, "g 4"]]:
-    """Return positions and rotations after a quarter turn around x: (x, y, z) -> (x, -z, y)."""
-    x, y, z = xyz.unbind(1)
-    w, i, j, k = quaternions.unbind(1)
-    # The product of (1, 1, 0, 0) / sqrt(2), the quarter turn, with the quaternion.
-    turned = torch.stack([w - i, w + i, j - k, j + k], dim=1) * math.sqrt(0.5)
-    return torch.stack([x, -z, y], dim=1), turned

@@ -60,6 +60,26 @@ def read_ply(data: bytes, limits: Limits) -> RawMesh:
     return RawMesh(vertices, faces, colors, "ply", tuple(notes))
 
 
+def read_columns(data: bytes, element: str, limits: Limits) -> dict[str, np.ndarray]:
+    """Return the scalar columns of one element by name, in the types of the file.
+
+    Raises:
+        FileFormatError: ``mesh_file.bad_header`` (no such element), ``.lying_header``,
+            ``.truncated``, ``.bad_number``.
+        LimitError: ``mesh_file.too_many_vertices``.
+    """
+    header = read_header(data)
+    found = header.element(element)
+    if found is None:
+        raise FileFormatError(
+            "mesh_file.bad_header", f"The PLY header declares no {element}.", "Export it again."
+        )
+    require_counts(found.count, 0, limits)
+    _require_size(header, len(data))
+    read = ascii_elements if header.encoding == "ascii" else binary_elements
+    return read(data, header, limits)[0][element].columns
+
+
 def _require_size(header: Header, length: int) -> None:
     present = length - header.length
     needed = sum(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,8 +19,6 @@ from scenes.objects.gaussians import (
     GaussianConfig,
     Gaussians,
     hammersley,
-    rotation_matrices,
-    save_gaussians,
 )
 from scenes.objects.precision import set_torso
 from scenes.objects.slat_flow import SLatFlowConfig, SLatFlowModel
@@ -188,31 +184,6 @@ def test_gaussians_start_as_intended() -> None:
     expected = zeros.scaling[0, 0] ** 2 * torch.tensor([1.0, 0, 0, 1, 0, 1])
     torch.testing.assert_close(zeros.covariance()[0], expected)
     assert hammersley(3, 4) == (0.75, 0.75, pytest.approx(1 / 9))
-
-
-@torch.no_grad()
-def test_a_ply_of_gaussians_holds_the_turned_scene(tmp_path: Path) -> None:
-    config = SLatDecoderConfig(**SMALL)  # pyright: ignore[reportArgumentType]
-    network = SLatGaussianDecoder(config)
-    randomised(network)
-    gaussians = network(latents())[0]
-    data = save_gaussians(gaussians, tmp_path / "object.ply").read_bytes()
-    header, _, body = data.partition(b"end_header\n")
-    names = [line.split()[-1].decode() for line in header.splitlines() if b"property" in line]
-    table = np.frombuffer(body, [(name, "<f4") for name in names])
-    assert f"element vertex {len(table)}".encode() in header and len(table) == len(gaussians.xyz)
-
-    def columns(*wanted: str) -> torch.Tensor:
-        return torch.from_numpy(np.stack([table[name] for name in wanted], axis=1))
-
-    turn = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-    torch.testing.assert_close(columns("x", "y", "z"), gaussians.xyz @ turn.T)
-    axes = rotation_matrices(columns("rot_0", "rot_1", "rot_2", "rot_3"))
-    torch.testing.assert_close(
-        axes, turn @ rotation_matrices(gaussians.rotation), rtol=1e-4, atol=1e-5
-    )
-    torch.testing.assert_close(columns("opacity").sigmoid(), gaussians.opacity)
-    torch.testing.assert_close(columns("scale_0", "scale_1", "scale_2").exp(), gaussians.scaling)
 
 
 def test_unknown_settings_of_decoders_are_refused() -> None:
