@@ -26,7 +26,7 @@ from scenes.urban.layout import Layout
 KITTI_SIZE = 512
 KITTI_FOCAL = 552.554261
 KITTI_CENTRE = (234.049453, 306.769549)
-"""The published virtual camera: KITTI-360's focal length and principal point offset at 512 x 512."""
+"""The published virtual camera: KITTI-360's focal length and offset of the principal point."""
 
 SURFACES = 8
 """How many surfaces of a ray the published far looks at."""
@@ -55,8 +55,8 @@ class LayoutMaps:
     """The published interval's ends, float32; 199.5 and 200 where nothing is."""
     far: Float[np.ndarray, "h w"] | None = None
     segments: Float[np.ndarray, "h w s 2"] | None = None
-    """Enter and leave depths of the ray inside primitives: sorted, disjoint, float32.  Unused places
-    at the end repeat the last leave depth (length 0); all are 0 where nothing is."""
+    """Enter and leave depths of the ray inside primitives: sorted, disjoint, float32.  Unused
+    places at the end repeat the last leave depth (length 0); all are 0 where nothing is."""
 
 
 class RayScene:
@@ -68,11 +68,15 @@ class RayScene:
     """
 
     def __init__(self, layout: Layout, threads: int | None = None) -> None:
-        vertices, faces, owner, _ = layout.triangles()
+        vertices, faces, _, _ = layout.triangles()
         self.threads = threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         self._vertices = np.ascontiguousarray(vertices, np.float64)
         self._faces = np.ascontiguousarray(faces, np.int64)
-        self._owner = np.ascontiguousarray(owner, np.int32)
+        self._vertex_ranges = _ranges([len(p.vertices) for p in layout.primitives])
+        self._face_ranges = _ranges([len(p.faces) for p in layout.primitives])
+        boxes = layout.primitive_bounds()
+        self._centres = boxes.mean(axis=1)
+        self._radii = np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1) / 2
         self._classes = np.array([p.class_id for p in layout.primitives] + [-1], np.int8)
         self._closed = np.array(
             [p.kind != "mesh" or is_closed(p.vertices, p.faces) for p in layout.primitives], bool
@@ -110,16 +114,34 @@ class RayScene:
         return LayoutMaps(depth, label, instance, near, far, inside)
 
     def _triangles(self, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        seen = self._maybe_seen(camera)
         points = np.empty_like(self._vertices)
         rotation = np.ascontiguousarray(camera.c2w[:3, :3], np.float64)
         position = np.ascontiguousarray(camera.position, np.float64)
         intrinsics = (float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy))
-        raster.project(self._vertices, rotation, position, intrinsics, points)
-        count = len(self._faces)
-        planes, box = np.empty((count, 12)), np.empty((count, 4), np.int64)
-        ids = np.empty(count, np.int64)
-        seen = raster.set_up(points, self._faces, camera.width, camera.height, planes, box, ids)
-        return planes[:seen], box[:seen], self._owner[ids[:seen]]
+        ranges = self._vertex_ranges[seen]
+        raster.project(self._vertices, ranges, rotation, position, intrinsics, points)
+        ranges = np.concatenate([self._face_ranges[seen], seen[:, None]], axis=1)
+        most = int((ranges[:, 1] - ranges[:, 0]).sum())
+        planes, box = np.empty((most, 12)), np.empty((most, 4), np.int64)
+        owner = np.empty(most, np.int32)
+        size = (camera.width, camera.height)
+        count = raster.set_up(points, self._faces, ranges, size, planes, box, owner)
+        return planes[:count], box[:count], owner[:count]
+
+    def _maybe_seen(self, camera: Camera) -> np.ndarray:
+        """Return the primitives whose bounding balls reach into the camera's pyramid."""
+        x, y, z = ((self._centres - camera.position) @ camera.c2w[:3, :3]).T
+        inside = z > -self._radii
+        for along, focal, centre, size in (
+            (x, camera.fx, camera.cx, camera.width),
+            (y, camera.fy, camera.cy, camera.height),
+        ):
+            # the planes along * focal + centre * z = 0 and = size * z
+            for sign, offset in ((1.0, centre), (-1.0, size - centre)):
+                reach = self._radii * np.hypot(focal, offset)
+                inside &= sign * along * focal + offset * z > -reach
+        return np.flatnonzero(inside)
 
     def _intervals(
         self,
@@ -168,7 +190,7 @@ class RayScene:
 def published_interval(
     near: Float[np.ndarray, "h w"], far: Float[np.ndarray, "h w"]
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-    """Apply the release's rules to first and last surface (-1 none): at least 5 m, 200 m if empty."""
+    """Apply the release's rules to first and last surface (-1: none): at least 5 m thick."""
     far = np.where(far == near, near + FLAT_DEPTH, far)
     far = np.where(far - near < LEAST_DEPTH, near + LEAST_DEPTH, far)
     empty = near < 0
@@ -219,6 +241,12 @@ def is_closed(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"])
     edges = np.sort(corners[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
     _, counts = np.unique(edges, axis=0, return_counts=True)
     return bool((counts == 2).all())
+
+
+def _ranges(counts: list[int]) -> np.ndarray:
+    """Return first and last + 1 of consecutive groups, (n, 2)."""
+    ends = np.cumsum(counts, dtype=np.int64)
+    return np.stack([ends - np.array(counts, np.int64), ends], axis=1)
 
 
 def _resize(image: np.ndarray, size: int, axis: int) -> np.ndarray:

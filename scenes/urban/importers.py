@@ -149,12 +149,13 @@ def _read_pickled(path: Path, max_bytes: int) -> tuple[list[dict[str, Any]], np.
         # numpy stores the dict as the only element of an object array
         while isinstance(content, ArrayRecord) and isinstance(content.raw, list):
             content = content.raw[0]
+        found: Mapping[str, Any] = dict(content)
         keys = ("transform", "verts", "faces")
         objects = [
             {"name": str(o["name"]), **{key: _array(o[key], max_bytes) for key in keys}}
-            for o in content["objs"]
+            for o in found["objs"]
         ]
-        return objects, _matrices(np.array([_array(c, max_bytes) for c in content["camera"]]))
+        return objects, _matrices(np.array([_array(c, max_bytes) for c in found["camera"]]))
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         if isinstance(error, CheckpointError) and error.code == "checkpoint.forbidden_global":
             raise

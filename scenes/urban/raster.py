@@ -16,8 +16,12 @@ Kernels release the interpreter lock and work on rows [top, bottom), so threads 
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import numpy as np
 from numba import njit
+
+Array = np.ndarray
 
 NEAR = 1e-3
 """Metres."""
@@ -26,71 +30,102 @@ SAME = 1e-9
 
 
 @njit(cache=True, nogil=True)
-def project(vertices, rotation, position, intrinsics, out):  # pragma: no cover
-    """Write homogeneous pixel coordinates (v, 3) of world vertices."""
+@no_type_check
+def project(
+    vertices: Array,
+    ranges: Array,
+    rotation: Array,
+    position: Array,
+    intrinsics: tuple[float, float, float, float],
+    out: Array,
+) -> None:
+    """Write homogeneous pixel coordinates (v, 3) of the world vertices in ``ranges`` (n, 2)."""
     fx, fy, cx, cy = intrinsics
-    for i in range(len(vertices)):
-        x = vertices[i, 0] - position[0]
-        y = vertices[i, 1] - position[1]
-        z = vertices[i, 2] - position[2]
-        depth = rotation[0, 2] * x + rotation[1, 2] * y + rotation[2, 2] * z
-        out[i, 0] = fx * (rotation[0, 0] * x + rotation[1, 0] * y + rotation[2, 0] * z) + cx * depth
-        out[i, 1] = fy * (rotation[0, 1] * x + rotation[1, 1] * y + rotation[2, 1] * z) + cy * depth
-        out[i, 2] = depth
+    for k in range(len(ranges)):
+        for i in range(ranges[k, 0], ranges[k, 1]):
+            x = vertices[i, 0] - position[0]
+            y = vertices[i, 1] - position[1]
+            z = vertices[i, 2] - position[2]
+            across = rotation[0, 0] * x + rotation[1, 0] * y + rotation[2, 0] * z
+            down = rotation[0, 1] * x + rotation[1, 1] * y + rotation[2, 1] * z
+            depth = rotation[0, 2] * x + rotation[1, 2] * y + rotation[2, 2] * z
+            out[i, 0] = fx * across + cx * depth
+            out[i, 1] = fy * down + cy * depth
+            out[i, 2] = depth
 
 
 @njit(cache=True, nogil=True)
-def set_up(points, faces, width, height, planes, box, ids):  # pragma: no cover
+@no_type_check
+def set_up(
+    points: Array,
+    faces: Array,
+    ranges: Array,
+    size: tuple[int, int],
+    planes: Array,
+    box: Array,
+    owner: Array,
+) -> int:
     """Find the triangles that may be seen.
 
-    Writes per triangle e0, e1, e2 and (e0 + e1 + e2) / (a . e0) into ``planes`` (f, 12), the
-    pixels to try (left, right, top, bottom; ends included) into ``box`` (f, 4), the face into
-    ``ids`` (f,).  Returns how many.
+    Args:
+        points: homogeneous pixel coordinates.
+        faces: corners of all triangles.
+        ranges: (n, 3) first face, last face + 1 and index of the primitives to look at.
+        size: width and height of the image.
+        planes: receives e0, e1, e2 and (e0 + e1 + e2) / (a . e0) of each triangle (f, 12).
+        box: receives the pixels to try: left, right, top, bottom, ends included (f, 4).
+        owner: receives the primitive's index (f,).
+
+    Returns:
+        How many triangles were written.
     """
+    width, height = size
     count = 0
     e = np.empty((3, 3))
-    for f in range(len(faces)):
-        left, right, top, bottom = np.inf, -np.inf, np.inf, -np.inf
-        for k in range(3):
-            p, q = points[faces[f, k]], points[faces[f, (k + 1) % 3]]
-            if p[2] >= NEAR:
-                x, y = p[0] / p[2], p[1] / p[2]
-                left, right = min(left, x), max(right, x)
-                top, bottom = min(top, y), max(bottom, y)
-            if (p[2] < NEAR) != (q[2] < NEAR):
-                s = (NEAR - p[2]) / (q[2] - p[2])
-                x = (p[0] + s * (q[0] - p[0])) / NEAR
-                y = (p[1] + s * (q[1] - p[1])) / NEAR
-                left, right = min(left, x), max(right, x)
-                top, bottom = min(top, y), max(bottom, y)
-        if not (left < width and right > 0 and top < height and bottom > 0):
-            continue
-        for k in range(3):
-            p, q = points[faces[f, (k + 1) % 3]], points[faces[f, (k + 2) % 3]]
-            e[k, 0] = p[1] * q[2] - p[2] * q[1]
-            e[k, 1] = p[2] * q[0] - p[0] * q[2]
-            e[k, 2] = p[0] * q[1] - p[1] * q[0]
-        a = points[faces[f, 0]]
-        volume = a[0] * e[0, 0] + a[1] * e[0, 1] + a[2] * e[0, 2]
-        if volume == 0:
-            continue
-        sign = 1.0 if volume > 0 else -1.0
-        for k in range(3):
-            planes[count, k] = sign * e[0, k]
-            planes[count, 3 + k] = sign * e[1, k]
-            planes[count, 6 + k] = sign * e[2, k]
-            planes[count, 9 + k] = (e[0, k] + e[1, k] + e[2, k]) / volume
-        box[count, 0] = int(max(np.floor(left - 0.5), 0.0))
-        box[count, 1] = int(min(np.ceil(right - 0.5), width - 1.0))
-        box[count, 2] = int(max(np.floor(top - 0.5), 0.0))
-        box[count, 3] = int(min(np.ceil(bottom - 0.5), height - 1.0))
-        ids[count] = f
-        count += 1
+    for n in range(len(ranges)):
+        for f in range(ranges[n, 0], ranges[n, 1]):
+            left, right, top, bottom = np.inf, -np.inf, np.inf, -np.inf
+            for k in range(3):
+                p, q = points[faces[f, k]], points[faces[f, (k + 1) % 3]]
+                if p[2] >= NEAR:
+                    x, y = p[0] / p[2], p[1] / p[2]
+                    left, right = min(left, x), max(right, x)
+                    top, bottom = min(top, y), max(bottom, y)
+                if (p[2] < NEAR) != (q[2] < NEAR):
+                    s = (NEAR - p[2]) / (q[2] - p[2])
+                    x = (p[0] + s * (q[0] - p[0])) / NEAR
+                    y = (p[1] + s * (q[1] - p[1])) / NEAR
+                    left, right = min(left, x), max(right, x)
+                    top, bottom = min(top, y), max(bottom, y)
+            if not (left < width and right > 0 and top < height and bottom > 0):
+                continue
+            for k in range(3):
+                p, q = points[faces[f, (k + 1) % 3]], points[faces[f, (k + 2) % 3]]
+                e[k, 0] = p[1] * q[2] - p[2] * q[1]
+                e[k, 1] = p[2] * q[0] - p[0] * q[2]
+                e[k, 2] = p[0] * q[1] - p[1] * q[0]
+            a = points[faces[f, 0]]
+            volume = a[0] * e[0, 0] + a[1] * e[0, 1] + a[2] * e[0, 2]
+            if volume == 0:
+                continue
+            sign = 1.0 if volume > 0 else -1.0
+            for k in range(3):
+                planes[count, k] = sign * e[0, k]
+                planes[count, 3 + k] = sign * e[1, k]
+                planes[count, 6 + k] = sign * e[2, k]
+                planes[count, 9 + k] = (e[0, k] + e[1, k] + e[2, k]) / volume
+            box[count, 0] = int(max(np.floor(left - 0.5), 0.0))
+            box[count, 1] = int(min(np.ceil(right - 0.5), width - 1.0))
+            box[count, 2] = int(max(np.floor(top - 0.5), 0.0))
+            box[count, 3] = int(min(np.ceil(bottom - 0.5), height - 1.0))
+            owner[count] = ranges[n, 2]
+            count += 1
     return count
 
 
 @njit(cache=True, nogil=True)
-def _inside(plane, x, y):  # pragma: no cover
+@no_type_check
+def _inside(plane: Array, x: float, y: float) -> bool:
     """Return whether the ray (x, y, 1) meets the triangle."""
     for k in range(0, 9, 3):
         a, b, c = plane[k], plane[k + 1], plane[k + 2]
@@ -104,7 +139,8 @@ def _inside(plane, x, y):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True)
-def _span(plane, box, row):  # pragma: no cover
+@no_type_check
+def _span(plane: Array, box: Array, row: int) -> tuple[int, int]:
     """Return the first and last column of a row that the triangle covers (first > last: none)."""
     y = row + 0.5
     low, high = float(box[0]), float(box[1])
@@ -128,7 +164,10 @@ def _span(plane, box, row):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True)
-def draw_first(planes, box, owner, top, bottom, inverse, instance):  # pragma: no cover
+@no_type_check
+def draw_first(
+    planes: Array, box: Array, owner: Array, top: int, bottom: int, inverse: Array, instance: Array
+) -> None:
     """Write 1 / z and the primitive of the first surface; both start at 0 and -1."""
     for f in range(len(box)):
         plane = planes[f]
@@ -144,7 +183,8 @@ def draw_first(planes, box, owner, top, bottom, inverse, instance):  # pragma: n
 
 
 @njit(cache=True, nogil=True)
-def count_hits(planes, box, top, bottom, counts):  # pragma: no cover
+@no_type_check
+def count_hits(planes: Array, box: Array, top: int, bottom: int, counts: Array) -> None:
     """Add to ``counts`` (h, w) the surfaces that each ray meets."""
     for f in range(len(box)):
         for row in range(max(top, box[f, 2]), min(bottom, box[f, 3] + 1)):
@@ -154,9 +194,18 @@ def count_hits(planes, box, top, bottom, counts):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True)
-def list_hits(planes, box, owner, top, bottom, starts, depth, primitive):  # pragma: no cover
+@no_type_check
+def list_hits(
+    planes: Array,
+    box: Array,
+    owner: Array,
+    top: int,
+    bottom: int,
+    starts: Array,
+    depth: Array,
+    primitive: Array,
+) -> None:
     """Write depth and primitive of every hit behind ``starts`` (h, w), sorted by depth."""
-    height, width = starts.shape
     fill = starts[top:bottom].copy()
     for f in range(len(box)):
         plane = planes[f]
@@ -177,7 +226,18 @@ def list_hits(planes, box, owner, top, bottom, starts, depth, primitive):  # pra
 
 
 @njit(cache=True, nogil=True)
-def hull(depth, starts, counts, surfaces, same, top, bottom, near, far):  # pragma: no cover
+@no_type_check
+def hull(
+    depth: Array,
+    starts: Array,
+    counts: Array,
+    surfaces: int,
+    same: float,
+    top: int,
+    bottom: int,
+    near: Array,
+    far: Array,
+) -> None:
     """Write the depth of the first and of the ``surfaces``-th surface, or of the last.
 
     Surfaces nearer to each other than ``same`` (relative) count once; 0 counts every surface.
@@ -199,9 +259,19 @@ def hull(depth, starts, counts, surfaces, same, top, bottom, near, far):  # prag
 
 
 @njit(cache=True, nogil=True)
+@no_type_check
 def insides(
-    depth, primitive, starts, counts, closed, thickness, segments, used, top, bottom
-):  # pragma: no cover
+    depth: Array,
+    primitive: Array,
+    starts: Array,
+    counts: Array,
+    closed: Array,
+    thickness: float,
+    segments: Array,
+    used: Array,
+    top: int,
+    bottom: int,
+) -> None:
     """Write the merged intervals of each ray inside primitives into ``segments`` (h, w, s, 2).
 
     A closed primitive that is left once more than it is entered holds the camera.  Each surface of
@@ -246,7 +316,8 @@ def insides(
 
 
 @njit(cache=True, nogil=True)
-def _keep(intervals, index, most, enter, leave):  # pragma: no cover
+@no_type_check
+def _keep(intervals: Array, index: int, most: int, enter: float, leave: float) -> None:
     if index < most:
         intervals[index, 0] = enter
         intervals[index, 1] = leave
