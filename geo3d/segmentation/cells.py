@@ -20,12 +20,12 @@ from pathlib import Path
 
 from geo3d.errors import Geo3dError
 from geo3d.files import atomic_write_json
+from geo3d.pool import THREAD_VARIABLES
 from geo3d.progress import ProgressCallback, report
 from geo3d.segmentation.benchmark import FAILED, BenchmarkConfig, Cell, is_finished, run_cell
 
 log = logging.getLogger(__name__)
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 STOP_S = 60.0
 """How long a cell may take to write its checkpoint when asked to stop."""
 POLL_S = 0.5
