@@ -21,13 +21,17 @@ from geo3d.mesh.io import save_mesh
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.previews import contact_sheet, save_png, shaded_view
 from scenes.objects.gaussian_files import Frame, save_gaussians
+from scenes.objects.gaussian_render import cube_camera, render_gaussians
 from scenes.objects.pipeline import Generated
+from scenes.objects.radiance_render import render_radiance
 
 FORMATS = ("glb", "obj", "ply")
 """Formats of meshes."""
 VIEWS_DEG = (0, 90, 180, 270)
 """Directions the previews look from."""
 _VIEW_PIXELS = 320
+_FIELD_PIXELS = 160
+"""Of views of radiance fields, which take a second each."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class ExportConfig:
     faces: int | None = None
     """Most faces of the mesh; None means all."""
     views: int = len(VIEWS_DEG)
-    """Pictures of the mesh, from all sides; 0 for none."""
+    """Pictures of the object, from all sides; 0 for none."""
     gaussian_frame: Frame = "y_up"
     """Of the Gaussians: as the mesh, or as TRELLIS publishes (see `gaussian_files`)."""
 
@@ -83,6 +87,8 @@ def export(
         row["files"].append(path.name)
     if made.mesh is not None:
         _export_mesh(made, row, folders, config)
+    for kind, views in volume_views(made, config.views).items():
+        write_views(views, folders[1] / f"{name}-{kind}.png")
     return row
 
 
@@ -108,6 +114,19 @@ def object_views(
     """Return pictures of a mesh that is y up, from all sides."""
     turns = (2 * np.pi * i / count for i in range(count))
     return [shaded_view(mesh, mesh.vertex_colors, azimuth=turn, size=size) for turn in turns]
+
+
+def volume_views(made: Generated, count: int = len(VIEWS_DEG)) -> dict[str, list[np.ndarray]]:
+    """Return pictures of an object's Gaussians and radiance field, from the sides of the mesh's."""
+    views: dict[str, list[np.ndarray]] = {}
+    turns = [2 * np.pi * i / count for i in range(count)]
+    if made.gaussian is not None and turns:
+        cameras = [cube_camera(turn, size=_VIEW_PIXELS) for turn in turns]
+        views["gaussians"] = [render_gaussians(made.gaussian, camera) for camera in cameras]
+    if made.radiance is not None and turns:
+        cameras = [cube_camera(turn, size=_FIELD_PIXELS) for turn in turns]
+        views["radiance"] = [render_radiance(made.radiance, camera) for camera in cameras]
+    return views
 
 
 def write_views(views: Sequence[np.ndarray], path: Path) -> Path:

@@ -57,7 +57,8 @@ def test_one_picture(places: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     }
     assert all((run / "outputs" / name).is_file() for name in row["files"])
     assert load_mesh(run / "outputs" / "red.glb").n_vertices > 0
-    assert {p.name for p in (run / "previews").iterdir()} == {"red.png", "red-picture.png"}
+    pictures = {"red.png", "red-picture.png", "red-gaussians.png"}
+    assert {p.name for p in (run / "previews").iterdir()} == pictures
     assert found["seconds"]["structure"] > 0 and found["estimate"]["peak_bytes"] > 0
     assert (run / "manifest.json").is_file()
 
