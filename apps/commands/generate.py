@@ -11,9 +11,9 @@ names a folder of networks as published (pipeline.json); without it the shipped 
 used.  Object number i of a picture has the seed --seed + i.
 
 The run folder holds, for each object: outputs/NAME.glb (and --formats), NAME-gaussians.ply,
-NAME-latent.safetensors, previews/NAME.png, previews/NAME-gaussians.png, previews/NAME-picture.png (what
-the networks saw), and metrics.json with the time of every stage.  Pictures that cannot be used, and objects without a
-voxel, are named; the others are made all the same.
+NAME-latent.safetensors, previews/NAME.png, previews/NAME-gaussians.png, previews/NAME-picture.png
+(what the networks saw), and metrics.json with the time of every stage.  Pictures that cannot be
+used, and objects without a voxel, are named; the others are made all the same.
 """
 
 from __future__ import annotations
