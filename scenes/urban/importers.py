@@ -145,11 +145,11 @@ def _read_flat(path: Path, max_bytes: int) -> tuple[list[dict[str, Any]], np.nda
 
 def _read_pickled(path: Path, max_bytes: int) -> tuple[list[dict[str, Any]], np.ndarray]:
     try:
-        content = read_foreign(path)
+        content: Any = read_foreign(path)
         # numpy stores the dict as the only element of an object array
         while isinstance(content, ArrayRecord) and isinstance(content.raw, list):
             content = content.raw[0]
-        found: Mapping[str, Any] = dict(content)
+        found: dict[str, Any] = {} if isinstance(content, ArrayRecord) else content
         keys = ("transform", "verts", "faces")
         objects = [
             {"name": str(o["name"]), **{key: _array(o[key], max_bytes) for key in keys}}

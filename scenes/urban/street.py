@@ -23,7 +23,7 @@ CAMERA_HEIGHT = 1.55
 """Metres of the camera above the road, as in KITTI-360."""
 STEP = 0.7
 """Metres between cameras."""
-_CLEAR = 10.0
+CLEAR = 10.0
 """Metres of street before the first and behind the last camera."""
 
 
@@ -34,6 +34,7 @@ def generate_street(
     *,
     hills: float = 0.0,
     start: Start | None = None,
+    first_camera: float = CLEAR,
     prefix: str = "",
     name: str = "",
     prompt: str = "a residential street",
@@ -46,6 +47,7 @@ def generate_street(
         kind: "straight", "curved" or "crossing" (a side street every 80 m).
         hills: height of the hills in metres; 0 is flat.
         start: where the road begins; the origin, heading along z, if None.
+        first_camera: metres from the beginning of the road to the first camera.
         prefix: goes in front of all ids.
         name: of the layout; made of the settings if empty.
 
@@ -53,7 +55,7 @@ def generate_street(
         ConfigError: ``street.unknown_kind``, ``street.bad_length``.
     """
     path = Path(length, seed, kind, hills, start or Start())
-    section = _section(seed)
+    section = street_section(seed)
     primitives = []
     for number in range(math.ceil(length / BLOCK - 1e-9)):
         random = np.random.default_rng([seed, number])
@@ -62,10 +64,10 @@ def generate_street(
         furnish(block)
         primitives += block.made
     name = name or f"{kind}-{length:g}m-{seed}"
-    return Layout(name, tuple(primitives), _drive(path, section), prompt)
+    return Layout(name, tuple(primitives), _drive(path, section, first_camera), prompt)
 
 
-def _section(seed: int) -> Section:
+def street_section(seed: int) -> Section:
     """Draw the cross-section of a street."""
     random = np.random.default_rng([seed, (1 << 20) + 1])
     bays = ((2.2, 2.2), (2.2, 0.0), (0.0, 2.2), (0.0, 0.0))
@@ -77,10 +79,10 @@ def _section(seed: int) -> Section:
     )
 
 
-def _drive(path: Path, section: Section) -> Float[np.ndarray, "n 4 4"]:
+def _drive(path: Path, section: Section, first: float) -> Float[np.ndarray, "n 4 4"]:
     """Return the cameras in the middle of the right lane, level, looking along the street."""
-    clear = min(_CLEAR, path.length / 4)
-    stations = np.arange(clear, path.length - clear + 1e-9, STEP)
+    clear = min(CLEAR, path.length / 4)
+    stations = np.arange(min(first, clear), path.length - clear + 1e-9, STEP)
     poses = np.tile(np.eye(4), (len(stations), 1, 1))
     poses[:, :3, 3] = path.points(stations, section.road / 2, CAMERA_HEIGHT)
     poses[:, :3, :3] = [turn(path.heading(s)) for s in stations]

@@ -165,7 +165,7 @@ def _parked(block: Block, span: tuple[float, float], side: int) -> None:
 def _vehicle(block: Block, s: float, u: float, yaw: float, moving: bool = False) -> None:
     yaw += block.between(-0.04, 0.04)
     if block.chance(0.05 if moving else 0.03):
-        size = (2.3, block.between(2.6, 3.2), block.between(5.6, 6.6))
+        size = (2.3, block.between(2.6, 3.2), block.between(5.0, 5.5))
         name = "truck"
     else:
         size = (block.between(1.75, 2.0), block.between(1.4, 1.85), block.between(3.9, 4.9))
@@ -222,7 +222,9 @@ def _houses(block: Block, side: int) -> None:
     size = (deep, high, wide)
     block.stands("building", s, side * (inner + deep / 2), size, up=CURB - 0.2, style=style)
     free = block.end - (s + wide / 2)
-    if free > 4.2 and block.chance(0.6):
+    # on the inner side of a bend there is less room behind than in front
+    needed = 4.2 if block.path.kind != "curved" else 6.4
+    if free > needed and block.chance(0.6):
         at = s + wide / 2 + free / 2
         block.stands("garage", at, side * (inner + 4.0), (6.0, 2.7, 3.2), up=CURB - 0.1)
 

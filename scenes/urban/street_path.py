@@ -67,7 +67,8 @@ class Path:
             for swing, wave, phase in zip(_SWINGS, _WAVES, phases, strict=False):
                 angle = 2 * np.pi * self._s / wave + phase
                 heading += swing * (np.sin(angle) - np.sin(phase))
-        heading += start.heading
+        # straight up to the start, so that a street continues another without a bend
+        heading = np.where(self._s < 0, 0.0, heading) + start.heading
         # the trapezoid rule keeps the line independent of how far it goes on
         steps = np.stack([np.sin(heading), np.cos(heading)], axis=1)
         line = np.cumsum(np.vstack([[0.0, 0.0], (steps[1:] + steps[:-1]) / 2 * _STEP]), axis=0)
