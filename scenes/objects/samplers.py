@@ -1,4 +1,7 @@
-"""From noise to data along a velocity field: Euler steps, with guidance in an interval of times.
+"""From noise to data by teachers and by few-step students, with guidance in an interval of times.
+
+Three moves serve them all (`SamplerConfig.student`): Euler steps along a velocity; the jump to the
+data and new noise, for consistency functions; the step of a flow map that is told both its ends.
 
 One sampler serves dense latents and sparse ones: a state needs only ``x * number``, ``x - x`` and,
 to evaluate both branches of the guidance together, joining and splitting of batches.
@@ -8,7 +11,8 @@ v velocity, towards noise; g guidance scale: v = u + g (c - u), 1 means none.  T
 is g = 1 + w (`from_upstream`).
 
 Source: Xiang et al., "Structured 3D Latents" (TRELLIS, 2024); Kynkäänniemi et al., "Applying
-Guidance in a Limited Interval" (2024); Bar-Tal et al., "MultiDiffusion" (2023).
+Guidance in a Limited Interval" (2024); Bar-Tal et al., "MultiDiffusion" (2023); Song et al.,
+"Consistency Models" (2023); Boffi et al., "Flow Map Matching" (2025).
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor
@@ -27,8 +31,10 @@ from scenes.objects.embeddings import time_to_steps
 from scenes.objects.sparse import SparseTensor, join_items
 
 X = TypeVar("X", Tensor, SparseTensor)
-Velocity = Callable[[X, Tensor, Tensor], X]
-"""A network: state, 1000 t per item, tokens of the condition per item -> velocity."""
+Velocity = Callable[..., X]
+"""A network: state, 1000 t per item, tokens of the condition per item -> velocity.  That of a flow
+map is told the end of its step too: state, 1000 t, 1000 of the end, tokens -> mean velocity."""
+Student = Literal["velocity", "jump", "flow_map"]
 
 UPSTREAM_SAMPLERS = ("FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler")
 """Names of samplers in published pipeline files."""
@@ -48,6 +54,11 @@ class SamplerConfig:
     """Times, both ends included, at which guidance is on."""
     sigma_min: float = 1e-5
     """Noise left in the data."""
+    student: Student = "velocity"
+    """velocity: Euler steps; teachers, guidance-distilled and phased students (as many even steps
+    as phases), MDT-dist as published, two-time students folded for these steps.  jump: to the data
+    x - t v, then noised anew for the next step; consistency and distribution-matching students, and
+    every map to the data in more than one step.  flow_map: a student told both times."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -56,6 +67,8 @@ class SamplerConfig:
             _refuse(f"rescale_t must be positive, not {self.rescale_t}")
         if not self.interval[0] <= self.interval[1]:
             _refuse(f"the interval {self.interval} is empty")
+        if self.student not in get_args(Student):
+            _refuse(f"there is no student {self.student!r}")
 
     def times(self) -> list[float]:
         """Return the times from 1 down to 0, one more than there are steps."""
@@ -114,12 +127,15 @@ def sample(
         together: evaluate both branches of the guidance in one call of twice the batch.
         record: keep states and estimates.
         **listening: ``progress`` hears of every step and may raise to cancel; ``stage`` names what
-            is being done.
+            is being done; ``renew`` returns new noise like ``noise`` (jumps of several steps).
 
     Raises:
         ShapeError: ``sampler.wrong_condition`` (rows do not match the items).
+        ConfigError: ``sampler.bad_config`` (jumps of several steps without ``renew``).
     """
-    progress, stage = _listener(**listening)
+    progress, stage, renew = _listener(**listening)
+    if renew is None and config.student == "jump" and config.steps > 1:
+        _refuse("jumps of several steps need new noise")
     batch = noise.shape[0]
     conds = [cond] if isinstance(cond, Tensor) else list(cond)
     conds = [_rows(tokens, batch) for tokens in conds]
@@ -128,11 +144,15 @@ def sample(
     report(progress, stage, 0, config.steps)
     for i, (t, t_next) in enumerate(pairwise(times)):
         used = [conds[i % len(conds)]] if images == "stochastic" else conds
-        v = _Step(velocity, out.x, t, together).guided(used, none, config, out)
+        end = t_next if config.student == "flow_map" else None
+        v = _Step(velocity, out.x, t, end, together).guided(used, none, config, out)
+        s = config.sigma_min
         if record:
-            s = config.sigma_min
             out.estimates.append(out.x * (1 - s) - v * (s + (1 - s) * t))
-        out.x = out.x - v * (t - t_next)
+        if config.student == "jump" and renew is not None and t_next > 0:
+            out.x = (out.x - v * t) * (1 - t_next) + renew() * (s + (1 - s) * t_next)
+        else:
+            out.x = out.x - v * (t - t_next)
         if record:
             out.trajectory.append(out.x)
         report(progress, stage, i + 1, config.steps, t=t_next)
@@ -160,12 +180,15 @@ def from_upstream(name: str, params: Mapping[str, Any], sigma_min: float = 1e-5)
         guidance_scale=None if strength is None else strength_to_scale(float(strength)),
         interval=(float(lo), float(hi)),
         sigma_min=sigma_min,
+        student=params.get("student", "velocity"),
     )
 
 
 def to_upstream(config: SamplerConfig) -> dict[str, Any]:
     """Return a sampler's entry of a published pipeline file."""
     params: dict[str, Any] = {"steps": config.steps, "rescale_t": config.rescale_t}
+    if config.student != "velocity":
+        params["student"] = config.student
     name = UPSTREAM_SAMPLERS[0]
     if config.guidance_scale is not None:
         name = UPSTREAM_SAMPLERS[2]
@@ -190,6 +213,8 @@ class _Step(Generic[X]):
     velocity: Velocity[X]
     x: X
     t: float
+    end: float | None
+    """Of a flow map's step."""
     together: bool
 
     def guided(
@@ -207,21 +232,24 @@ class _Step(Generic[X]):
         if self.together and len(conds) > 1:
             out.calls += 1
             joined = _repeat(self.x, len(conds))
-            v = self.velocity(joined, self._steps(joined), torch.cat(conds))
+            v = self.velocity(joined, *self._times(joined), torch.cat(conds))
             return _split(v, len(conds), self.x)
         out.calls += len(conds)
-        steps = self._steps(self.x)
-        return [self.velocity(self.x, steps, tokens) for tokens in conds]
+        times = self._times(self.x)
+        return [self.velocity(self.x, *times, tokens) for tokens in conds]
 
-    def _steps(self, x: X) -> Tensor:
-        t = torch.full((x.shape[0],), self.t, dtype=torch.float64)
-        return time_to_steps(t).to(device=x.device, dtype=torch.float32)
+    def _times(self, x: X) -> list[Tensor]:
+        told = [self.t] if self.end is None else [self.t, self.end]
+        rows = [torch.full((x.shape[0],), t, dtype=torch.float64) for t in told]
+        return [time_to_steps(t).to(device=x.device, dtype=torch.float32) for t in rows]
 
 
 def _listener(
-    progress: ProgressCallback = ignore_progress, stage: str = "sampling"
-) -> tuple[ProgressCallback, str]:
-    return progress, stage
+    progress: ProgressCallback = ignore_progress,
+    stage: str = "sampling",
+    renew: Callable[[], Any] | None = None,
+) -> tuple[ProgressCallback, str, Callable[[], Any] | None]:
+    return progress, stage, renew
 
 
 def _mean(found: list[X]) -> X:

@@ -173,6 +173,18 @@ class Job:
     ) -> Any:
         conds = [cond[rows].to(self.device) for cond in self.conds]
         together = self.config.together
+
+        def renew() -> Any:
+            if not isinstance(x, SparseTensor):
+                fresh = [torch.randn(x.shape[1:], generator=self.generators[i]) for i in rows]
+                return torch.stack(fresh).to(self.device)
+            sizes = [(count, *x.feats.shape[1:]) for count in x.grid.counts]
+            fresh = [
+                torch.randn(size, generator=self.generators[i])
+                for i, size in zip(rows, sizes, strict=True)
+            ]
+            return x.replace(torch.cat(fresh).to(self.device))
+
         sampled = sample(
             network,
             x,
@@ -182,6 +194,7 @@ class Job:
             together=self.device.type != "cpu" if together is None else together,
             progress=self.progress,
             stage=stage,
+            renew=renew,
         )
         self.calls[stage] = self.calls.get(stage, 0) + sampled.calls
         return sampled.x

@@ -110,6 +110,20 @@ class TwoTimes(nn.Module):
         embedder = network.get_submodule("t_embedder")
         embedder.register_forward_hook(self._add_span)
 
+    def forward(
+        self,
+        x: Tensor | SparseTensor,
+        t: Float[Tensor, " b"],
+        end: Float[Tensor, " b"],
+        condition: Float[Tensor, "b l k"],
+    ) -> Tensor | SparseTensor:
+        """Return the mean velocity from ``t`` to ``end``, both 1000 times [0, 1].
+
+        This is what `scenes.objects.samplers.sample` asks of a flow map.
+        """
+        with self.spanning((t - end) / 1000):
+            return self.network(x, t, condition)
+
     def spanning(self, span: Float[Tensor, " b"]) -> _Span:
         """Return a context in which the network takes its jumps to have this length."""
         return _Span(self, span)
