@@ -65,7 +65,7 @@ class Styles:
 
     def named_in(self, prompt: str) -> tuple[str, ...]:
         """Return the styles that ``prompt`` names."""
-        said = f" {' '.join(re.findall(r'[^\W_]+', prompt.lower()))} "
+        said = " " + " ".join(re.findall(r"[^\W_]+", prompt.lower())) + " "
         return tuple(
             name
             for name, words in self.words.items()

@@ -1,0 +1,406 @@
+"""The teacher of street scenes: a frozen diffusion network with a ControlNet for layouts.
+
+Notation: b views; rgb (b, 3, h, w) in [0, 1]; z (b, c, s, s) what the network works on: latents of
+an autoencoder, or pixels in [-1, 1] when the teacher has none; tokens (b, k, d); condition
+(b, 4, H, W), semantic colours in [-1, 1] and depth / 200.  Sizes are read from the teacher.
+
+Source: Rombach et al. 2022; Zhang et al. 2023 (ControlNet); Song et al. 2021 (DDIM, eta 0);
+conditions as Urban Architect, arXiv 2404.06780.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geo3d.backends import require
+from geo3d.distill.diffusion import NoiseSchedule, guided
+from geo3d.errors import CheckpointError, ConfigError, ShapeError
+from geo3d.progress import ProgressCallback, ignore_progress, report
+from scenes.urban.prompts import Prompts
+from scenes.urban.teacher_folder import CONDITION_CHANNELS, TeacherParts, check_parts, read_teacher
+
+Precision = Literal["float32", "float16", "bfloat16"]
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What to give up for memory."""
+
+    precision: Precision = "float32"
+    """Of the frozen UNet and ControlNet; losses, tracker and autoencoder stay in float32."""
+    slice_attention: bool = False
+    """Compute attention in parts: slower, less memory at 512 pixels and above."""
+    checkpoint_tracker: bool = False
+    """Recompute the UNet in the tracker's backward pass instead of keeping activations."""
+    chunk: int = 0
+    """Views the networks see at once; 0 for all."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How to draw pictures."""
+
+    steps: int = 25
+    """DDIM steps."""
+    guidance_scale: float = 1.5
+    """Classifier-free guidance; 1 for none; 7.5 is usual for Stable Diffusion."""
+    conditioning_scale: float = 1.0
+    """Weight of the ControlNet."""
+    shared_noise: bool = True
+    """All views start from the same noise, which keeps their look alike."""
+
+
+class Control(NamedTuple):
+    """What the ControlNet adds inside the UNet."""
+
+    down: tuple[Tensor, ...]
+    mid: Tensor
+
+    def first(self, n: int) -> Control:
+        """Return the part of the first ``n`` views."""
+        return Control(tuple(part[:n] for part in self.down), self.mid[:n])
+
+    def last(self, n: int) -> Control:
+        """Return the part of the last ``n`` views."""
+        return Control(tuple(part[-n:] for part in self.down), self.mid[-n:])
+
+
+class Guidance:
+    """A teacher, ready to be asked."""
+
+    def __init__(self, parts: TeacherParts, savings: Savings = Savings()) -> None:  # noqa: B008
+        """Take the networks of ``parts`` over, frozen.
+
+        Raises:
+            ConfigError: ``diffusion.bad_schedule``, ``diffusion.unknown_prediction``,
+                ``guidance.unknown_precision``.
+            CheckpointError: ``teacher.wrong_controlnet``, ``teacher.bad_part``.
+        """
+        check_parts(parts)
+        self.savings = savings
+        dtype = _dtype(savings)
+        self.unet: Any = _frozen(parts.unet, dtype)
+        self.controlnet: Any = _frozen(parts.controlnet, dtype)
+        self.vae: Any = _frozen(parts.vae, torch.float32)
+        self.prompts: Prompts | None = parts.prompts
+        self._scheduler = parts.scheduler
+        self.schedule = self._read_schedule()
+        if savings.slice_attention:
+            self.unet.set_attention_slice("auto")
+        if savings.checkpoint_tracker:
+            self.unet.enable_gradient_checkpointing()
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | Path,
+        controlnet: str | Path | None = None,
+        savings: Savings = Savings(),  # noqa: B008
+        device: torch.device | str = "cpu",
+    ) -> Guidance:
+        """Read a teacher from local files; see `scenes.urban.teacher_folder`.
+
+        Raises:
+            CheckpointError, BackendUnavailable: see `read_teacher`.
+        """
+        parts = read_teacher(folder, controlnet, _dtype(savings))
+        return cls(parts, savings).to(device)
+
+    def to(self, device: torch.device | str) -> Guidance:
+        """Move the networks to ``device``."""
+        for network in (self.unet, self.controlnet, self.vae):
+            if network is not None:
+                network.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the networks are."""
+        return self.unet.device
+
+    @property
+    def is_latent(self) -> bool:
+        """Return whether an autoencoder stands between pictures and network."""
+        return self.vae is not None
+
+    @property
+    def factor(self) -> int:
+        """Return how many pixels a side of z stands for."""
+        return 2 ** (len(self.vae.config["block_out_channels"]) - 1) if self.is_latent else 1
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Return the shape (c, s, s) of one z."""
+        size = self.unet.config["sample_size"]
+        return self.unet.config["in_channels"], size, size
+
+    @property
+    def image_size(self) -> int:
+        """Return the side of the teacher's pictures, pixels."""
+        return self.latent_shape[1] * self.factor
+
+    @property
+    def condition_size(self) -> int:
+        """Return the side of the conditions it takes, pixels."""
+        if self.controlnet is None:
+            return self.image_size
+        widths = self.controlnet.config["conditioning_embedding_out_channels"]
+        return self.latent_shape[1] * 2 ** (len(widths) - 1)
+
+    def tokens(self, prompts: str | Sequence[str]) -> Tensor:
+        """Return the tokens (b, k, d) of prompts; "" is nothing said.
+
+        Raises:
+            ConfigError: ``guidance.no_prompts``, ``styles.unknown``, ``styles.too_many``.
+        """
+        if self.prompts is None:
+            raise ConfigError(
+                "guidance.no_prompts",
+                "This teacher has neither a text encoder nor styles.",
+                "Give tokens, or add text_encoder and tokenizer to its folder.",
+            )
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        rows = [self.prompts.tokens(text) if text else self.prompts.null for text in texts]
+        return torch.stack(rows).to(self.device)
+
+    def resized(self, rgb: Tensor) -> Tensor:
+        """Return pictures in the teacher's size."""
+        size = self.image_size
+        if rgb.shape[-2:] == (size, size):
+            return rgb
+        shrinks = rgb.shape[-1] > size or rgb.shape[-2] > size
+        return F.interpolate(rgb, (size, size), mode="bilinear", antialias=shrinks)
+
+    def encode(self, rgb: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return z of pictures, differentiable.
+
+        Args:
+            rgb: (b, 3, h, w) in [0, 1]; resized to the teacher's size.
+            noise: shaped like z, what the latents are sampled with; None takes their mean.
+        """
+        pictures = 2 * self.resized(rgb) - 1
+        if self.vae is None:
+            return pictures
+        latents = self.vae.encode(pictures).latent_dist
+        z = latents.mean if noise is None else latents.mean + latents.std * noise
+        return z * self.vae.config["scaling_factor"]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the pictures (b, 3, h, w) in [0, 1] of z."""
+        if self.vae is not None:
+            z = self.vae.decode(z / self.vae.config["scaling_factor"]).sample
+        return (z / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def control(
+        self, x_t: Tensor, t: Tensor, tokens: Tensor, condition: Tensor, scale: float = 1.0
+    ) -> Control:
+        """Return what the layout adds inside the UNet.
+
+        Raises:
+            ConfigError: ``guidance.no_controlnet``.
+            ShapeError: ``guidance.wrong_condition``.
+        """
+        if self.controlnet is None:
+            raise ConfigError(
+                "guidance.no_controlnet",
+                "This teacher has no ControlNet, so it cannot follow a layout.",
+                "Name its folder, or choose an objective without layout.",
+            )
+        size = self.condition_size
+        if condition.shape[1:] != (CONDITION_CHANNELS, size, size):
+            raise ShapeError(
+                "guidance.wrong_condition",
+                f"Conditions of shape {tuple(condition.shape[1:])} do not fit this teacher.",
+                f"It takes ({CONDITION_CHANNELS}, {size}, {size}): cast the layout in that size.",
+            )
+        dtype = self.unet.dtype
+        down, mid = self.controlnet(
+            x_t.to(dtype),
+            t.to(x_t.device),
+            encoder_hidden_states=tokens.to(dtype),
+            controlnet_cond=condition.to(dtype),
+            conditioning_scale=scale,
+            return_dict=False,
+        )
+        return Control(tuple(down), mid)
+
+    def output(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        tokens: Tensor,
+        control: Control | None = None,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """Return the UNet's raw output in float32, with gradients where they are enabled.
+
+        Args:
+            x_t: noisy z.
+            t: step of each view (b,).
+            tokens: of each view.
+            control: what `control` returned; None for no layout.
+            labels: what a tracker's camera embedding is given.
+        """
+        dtype = self.unet.dtype
+        return self.unet(
+            x_t.to(dtype),
+            t.to(x_t.device),
+            encoder_hidden_states=tokens.to(dtype),
+            class_labels=labels,
+            down_block_additional_residuals=None if control is None else control.down,
+            mid_block_additional_residual=None if control is None else control.mid,
+            return_dict=False,
+        )[0].float()
+
+    def timesteps(self, steps: int) -> list[int]:
+        """Return the falling steps of a DDIM schedule with ``steps`` of them."""
+        return self._ddim(steps).timesteps.tolist()
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        z: Tensor,
+        steps: Iterable[int],
+        views: tuple[Tensor | None, Tensor, Tensor],
+        config: SampleConfig,
+        progress: ProgressCallback = ignore_progress,
+    ) -> Tensor:
+        """Return z after DDIM steps.
+
+        Args:
+            z: noisy, at the level of the first step.
+            steps: some of `timesteps`(config.steps), in their order.
+            views: condition (or None), tokens, and tokens of the empty prompt.
+            progress: told after every step; may raise `Cancelled`.
+        """
+        ddim, chosen = self._ddim(config.steps), list(steps)
+        condition, tokens, null = views
+        for i, step in enumerate(chosen):
+            parts = [
+                self._guided_output(z[a], step, (_at(condition, a), tokens[a], null[a]), config)
+                for a in chunks(len(z), self.savings.chunk)
+            ]
+            z = ddim.step(torch.cat(parts), step, z).prev_sample
+            report(progress, "denoising", i + 1, len(chosen))
+        return z
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Tensor | None,
+        prompts: str | Sequence[str] | Tensor,
+        config: SampleConfig = SampleConfig(),  # noqa: B008
+        *,
+        generator: torch.Generator,
+        progress: ProgressCallback = ignore_progress,
+    ) -> Tensor:
+        """Draw pictures (b, 3, h, w) in [0, 1] of layouts.
+
+        Args:
+            condition: (b, 4, H, W); None for pictures of no layout, one per prompt.
+            prompts: one for all views, one each, or tokens (b, k, d).
+            generator: of the CPU, for the noise.
+            progress: told after every step; may raise `Cancelled`.
+
+        Raises:
+            ConfigError, ShapeError: as `tokens` and `control`; ``guidance.bad_steps``.
+        """
+        tokens = self.tokens(prompts) if not isinstance(prompts, Tensor) else prompts
+        tokens = tokens.to(self.device)
+        count = len(condition) if condition is not None else len(tokens)
+        tokens = tokens.expand(count, -1, -1) if len(tokens) == 1 else tokens
+        null = self.tokens("").expand_as(tokens) if config.guidance_scale != 1 else tokens
+        drawn = 1 if config.shared_noise else count
+        noise = draw_noise((drawn, *self.latent_shape), generator).to(self.device)
+        given = condition.to(self.device) if condition is not None else None
+        z = noise.expand(count, *self.latent_shape)
+        z = self.denoise(z, self.timesteps(config.steps), (given, tokens, null), config, progress)
+        return torch.cat([self.decode(z[a]) for a in chunks(count, self.savings.chunk)])
+
+    def _guided_output(
+        self,
+        z: Tensor,
+        step: int,
+        views: tuple[Tensor | None, Tensor, Tensor],
+        config: SampleConfig,
+    ) -> Tensor:
+        condition, tokens, null = views
+        if config.guidance_scale != 1:
+            z, tokens = torch.cat([z, z]), torch.cat([null, tokens])
+            condition = torch.cat([condition, condition]) if condition is not None else None
+        t = torch.full((len(z),), step, device=z.device)
+        control = None
+        if condition is not None:
+            control = self.control(z, t, tokens, condition, config.conditioning_scale)
+        output = self.output(z, t, tokens, control)
+        return guided(*output.chunk(2), config.guidance_scale) if len(null) < len(z) else output
+
+    def _read_schedule(self) -> NoiseSchedule:
+        ddim = self._ddim(1)
+        return NoiseSchedule(ddim.alphas_cumprod.float(), ddim.config["prediction_type"])
+
+    def _ddim(self, steps: int) -> Any:
+        require("diffusers")
+        from diffusers import DDIMScheduler
+
+        settings = {"clip_sample": False, **self._scheduler}
+        if settings.get("rescale_betas_zero_snr"):
+            # Otherwise the first step, where nothing of the picture is left, is skipped.
+            settings["timestep_spacing"] = "trailing"
+        try:
+            ddim = DDIMScheduler.from_config(settings)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise CheckpointError(
+                "teacher.bad_part",
+                f"The scheduler cannot be used: {error}.",
+                "scheduler_config.json is one of diffusers' for images.",
+            ) from error
+        if not 1 <= steps <= len(ddim.alphas_cumprod):
+            raise ConfigError(
+                "guidance.bad_steps",
+                f"Pictures cannot be drawn in {steps} steps.",
+                f"Take 1 to {len(ddim.alphas_cumprod)}.",
+            )
+        ddim.set_timesteps(steps)
+        return ddim
+
+
+def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Return standard normal noise drawn on the CPU, item by item."""
+    return torch.stack([torch.randn(shape[1:], generator=generator) for _ in range(shape[0])])
+
+
+def chunks(n: int, size: int) -> list[slice]:
+    """Return slices that cover ``n`` items, ``size`` at a time; 0 for all at once."""
+    step = size if size > 0 else max(n, 1)
+    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+
+
+def _frozen(network: Any, dtype: torch.dtype) -> Any:
+    if network is None:
+        return None
+    network.requires_grad_(False).eval()
+    return network if network.dtype == dtype else network.to(dtype=dtype)
+
+
+def _at(values: Tensor | None, where: slice) -> Tensor | None:
+    return None if values is None else values[where]
+
+
+def _dtype(savings: Savings) -> torch.dtype:
+    if savings.precision not in _DTYPES:
+        raise ConfigError(
+            "guidance.unknown_precision",
+            f"There is no precision '{savings.precision}'.",
+            f"Known are {', '.join(_DTYPES)}.",
+        )
+    return _DTYPES[savings.precision]

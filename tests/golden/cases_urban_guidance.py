@@ -1,0 +1,120 @@
+"""Checks of the golden cases of street scenes that concern the teacher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from scenes.urban.guidance import Guidance, SampleConfig
+from scenes.urban.lgvsd import Draws, LgvsdConfig, Views, distil, distil_latents
+from scenes.urban.resample import ResampleConfig, resample_latents, resample_steps
+from scenes.urban.teacher_folder import TeacherParts
+from scenes.urban.tracker import Tracker
+
+LORA = "lgrad:"
+
+
+def load_parts(folder: Path, name: str) -> tuple[TeacherParts, dict[str, Tensor]]:
+    from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+
+    settings = json.loads((folder / f"{name}.json").read_text("utf-8"))
+    tensors = {k: v.float() for k, v in load_file(folder / f"{name}.safetensors").items()}
+
+    def own(prefix: str) -> dict[str, Tensor]:
+        return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+    unet = UNet2DConditionModel(**settings["unet"])
+    unet.load_state_dict(own("unet."))
+    control = ControlNetModel.from_unet(unet, conditioning_channels=4)
+    control.load_state_dict(own("controlnet."))
+    vae = AutoencoderKL(**settings["vae"])
+    vae.load_state_dict(own("vae."))
+    scheduler = {"set_alpha_to_one": False, "steps_offset": 1, **settings["scheduler"]}
+    return TeacherParts(unet, control, vae, scheduler, None), tensors
+
+
+def check_weights(path: Path) -> None:
+    parts, tensors = load_parts(path.parent, path.stem)
+    tracker = Tracker(parts.unet, torch.Generator())
+    tracker.load_published(tensors)
+    used = {k for k in tensors if k.startswith(("lora.", "camera."))}
+    assert len(used) == len(tracker.state_dict())
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Guidance, dict[str, Tensor]]:
+    with np.load(path) as file:
+        cfg = json.loads(str(file["cfg"]))
+        data = {k: torch.from_numpy(file[k]) for k in file.files if k != "cfg"}
+    data = {k: v.float() if v.is_floating_point() else v for k, v in data.items()}
+    parts, tensors = load_parts(path.parents[1] / "weights", cfg["weights"])
+    return cfg, data, Guidance(parts), tensors
+
+
+def check_lgvsd(path: Path) -> None:
+    cfg, data, guidance, tensors = _open(path)
+    tracker = Tracker(guidance.unet, torch.Generator(), prediction=cfg["lora_prediction"])
+    tracker.load_published(tensors)
+    views = Views(
+        F.interpolate(data["cond8"], (512, 512), mode="nearest"),
+        data["text"][1:],
+        data["text"][:1],
+        data["camera"],
+    )
+    draws = Draws(
+        torch.tensor([cfg["t_vsd"]]),
+        data["noise_vsd"],
+        torch.tensor([cfg["t_lora"]]),
+        data["noise_lora"],
+        torch.tensor([cfg["drop_camera"]]),
+        data.get("vae_noise", data["noise_vsd"]),
+    )
+    config = LgvsdConfig(
+        guidance_scale=cfg["guidance_scale"],
+        tracker_guidance_scale=cfg["guidance_scale_lora"],
+        grad_clip=float(cfg["grad_clip"]),
+        conditioning_scale=cfg["conditioning_scale"],
+        compat=True,
+    )
+    is_latent = cfg["mode"] == "latent"
+    source = data["latents" if is_latent else "pred_rgb"].requires_grad_()
+    act = distil_latents if is_latent else distil
+    step = act(guidance, tracker, source, views, draws, config)
+    step.loss.backward()
+    assert abs(float(step.loss.detach()) / float(data["loss_vsd"]) - 1) < 1e-4
+    assert abs(step.tracker_loss / float(data["loss_lora"]) - 1) < 1e-4
+    assert source.grad is not None
+    _close(source.grad, data["grad_src"], 1e-4, "grad_src")
+    additions = tracker.named_additions()
+    expected = [k for k in data if k.startswith(LORA)]
+    assert len(expected) == 2 * len(additions)
+    for key in expected:
+        name, _, side = key[len(LORA) :].rpartition(".")
+        grad = getattr(additions[name], side).grad
+        _close(grad, data[key], 1e-3, key)
+
+
+def check_resample(path: Path) -> None:
+    cfg, data, guidance, _ = _open(path)
+    condition = F.interpolate(data["cond8"], (512, 512), mode="nearest")
+    start = F.interpolate(data["start32"], (512, 512), mode="bilinear")
+    sampling = SampleConfig(cfg["num_steps"], cfg["guidance_scale"])
+    strength = cfg["resample_steps"] / cfg["num_steps"]
+    config = ResampleConfig(sampling, strength, cfg["repeat"])
+    assert resample_steps(guidance, config) == data["timesteps"].tolist()
+    views = (condition, data["prompt_embeds"], data["negative_prompt_embeds"])
+    with torch.no_grad():
+        z = guidance.encode(start, data["vae_noise"])
+    out = resample_latents(guidance, z, views, data["noises"], config)
+    torch.testing.assert_close(out, data["latents_out"], atol=1e-4, rtol=0)
+
+
+def _close(actual: Tensor, expected: Tensor, share: float, name: str) -> None:
+    error, size = float((actual - expected).abs().max()), float(expected.abs().max())
+    assert error <= share * size, f"{name}: {error} of {size}"
