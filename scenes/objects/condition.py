@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from geo3d.backends import require
@@ -33,6 +34,8 @@ from scenes.objects.image import SIZE
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+UNSAFE_SUFFIXES = (".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
+"""Programs, and weights other than safetensors."""
 
 
 class ImageEncoder(Protocol):
@@ -57,7 +60,8 @@ class DinoEncoder:
 
     Raises:
         BackendUnavailable: ``backend.unavailable`` (transformers is not installed).
-        CheckpointError: ``condition.no_encoder`` (the folder holds no such model).
+        CheckpointError: ``condition.no_encoder`` (the folder holds no such model),
+            ``condition.unsafe_files`` (it holds program text, or weights that can run programs).
     """
 
     def __init__(
@@ -66,6 +70,12 @@ class DinoEncoder:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        if unsafe := unsafe_files(folder):
+            raise CheckpointError(
+                "condition.unsafe_files",
+                f"The folder of the image encoder, {folder}, holds {', '.join(unsafe)}.",
+                "Keep config.json and model.safetensors there; nothing else is needed.",
+            )
         if missing := missing_encoder_files(folder):
             raise CheckpointError(
                 "condition.no_encoder",
@@ -74,10 +84,17 @@ class DinoEncoder:
             )
         model_class = require("transformers").Dinov2WithRegistersModel
         try:
-            model = model_class.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True
+            model, found = model_class.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+            # The library would fill what is missing with random numbers and only warn.
+            if missing := sorted(found["missing_keys"]):
+                raise ValueError(f"it lacks the weights {', '.join(missing[:5])}")
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(
                 "condition.no_encoder",
                 f"The image encoder in {folder} cannot be read: {error}.",
@@ -180,6 +197,14 @@ def to_pixels(pictures: Sequence[Image.Image], size: int) -> Float[Tensor, "b 3 
 def missing_encoder_files(folder: str | Path) -> list[str]:
     """Return which files of a transformers model folder are not there."""
     return [n for n in ("config.json", "model.safetensors") if not (Path(folder) / n).is_file()]
+
+
+def unsafe_files(folder: str | Path) -> list[str]:
+    """Return which files of a folder are programs, or weights in formats that can hold some."""
+    found = Path(folder).rglob("*") if Path(folder).is_dir() else ()
+    return sorted(
+        str(path.relative_to(folder)) for path in found if path.suffix.lower() in UNSAFE_SUFFIXES
+    )
 
 
 class _EncoderBlock(nn.Module):
