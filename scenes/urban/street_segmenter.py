@@ -1,0 +1,190 @@
+"""A small segmenter of street pictures: RGB to class map, trained on the teacher's data.
+
+It judges how well pictures keep to their layout: the mean intersection over union (mIoU) of what it
+sees with what the layout says, beside its own mIoU on held-out pictures of the generator, which is
+the most that can be reached.
+
+Notation: n pictures, h w image, c classes; class 0 is "nothing" (sky), class i + 1 is id i of
+`scenes.urban.classes`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geo3d import checkpoints
+from geo3d.device import item_generator
+from geo3d.files import asset
+from geo3d.progress import ProgressCallback, ignore_progress, report
+from scenes.urban.classes import PALETTE
+from scenes.urban.street_data import StreetPictures, load_street_data
+
+CLASS_COUNT = len(PALETTE) + 1
+IGNORED_BELOW = 0.0005
+"""Classes that cover less of the truth than this share are left out of the mean."""
+
+
+class StreetSegmenter(nn.Module):
+    """A U-Net of three levels; any image size that is a multiple of 4."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        a, b, c = width, 2 * width, 3 * width
+        self.enter = _convolutions(3, a)
+        self.down1, self.down2 = _convolutions(a, b), _convolutions(b, c)
+        self.up1, self.up2 = _convolutions(c + b, b), _convolutions(b + a, a)
+        self.leave = nn.Conv2d(a, CLASS_COUNT, 1)
+        self.width = width
+
+    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
+        """Return class scores of pictures in [-1, 1]."""
+        x = self.enter(pictures)
+        y = self.down1(functional.max_pool2d(x, 2))
+        z = self.down2(functional.max_pool2d(y, 2))
+        y = self.up1(torch.cat([functional.interpolate(z, scale_factor=2.0), y], dim=1))
+        x = self.up2(torch.cat([functional.interpolate(y, scale_factor=2.0), x], dim=1))
+        return self.leave(x)
+
+    @torch.no_grad()
+    def labels(self, pictures: UInt8[np.ndarray, "n h w 3"]) -> Int[np.ndarray, "n h w"]:
+        """Return the class ids of pictures, int8; -1 where nothing is."""
+        parts = [
+            self(_normalised(pictures[i : i + 32])).argmax(dim=1).numpy()
+            for i in range(0, len(pictures), 32)
+        ]
+        return (np.concatenate(parts) - 1).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class SegmenterTrainingConfig:
+    """Settings of `train_segmenter`."""
+
+    data: str = ""
+    """Folder of `scenes.urban.street_data`."""
+    steps: int = 1500
+    batch: int = 12
+    learning_rate: float = 2e-3
+    width: int = 24
+    held_out: int = 400
+    """Pictures at the end of the data that are measured, not learned."""
+    seed: int = 0
+
+
+def train_segmenter(
+    config: SegmenterTrainingConfig,
+    path: str | os.PathLike[str],
+    *,
+    progress: ProgressCallback = ignore_progress,
+) -> dict[str, Any]:
+    """Train a segmenter, write it to ``path`` and return its numbers on held-out pictures.
+
+    Raises:
+        InputError, FileFormatError: errors of reading the data.
+    """
+    data = load_street_data(config.data)
+    count = max(1, len(data) - config.held_out)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(item_generator(config.seed, "segmenter").initial_seed())
+        network = StreetSegmenter(config.width)
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps + 1)
+    for step in range(config.steps):
+        generator = item_generator(config.seed, f"segmenter step {step}")
+        chosen = torch.randint(count, (config.batch,), generator=generator).tolist()
+        pictures = _jittered(_normalised(data.pictures[chosen]), generator)
+        truth = torch.from_numpy(data.labels[chosen].astype(np.int64) + 1)
+        optimizer.zero_grad(set_to_none=True)
+        loss = functional.cross_entropy(network(pictures), truth)
+        loss.backward()
+        optimizer.step()
+        rates.step()
+        report(progress, "training the segmenter", step + 1, config.steps, loss=loss.item())
+    network.eval()
+    numbers = measure(network, data.part(slice(count, None)))
+    about = {"width": config.width, "steps": config.steps, "seed": config.seed, **numbers}
+    checkpoints.save(path, network.state_dict(), about)
+    return numbers
+
+
+def load_segmenter(path: str | os.PathLike[str]) -> StreetSegmenter:
+    """Read a segmenter.
+
+    Raises:
+        CheckpointError: those of `geo3d.checkpoints`.
+    """
+    width = int(checkpoints.load(path).config.get("width", 24))
+    network = StreetSegmenter(width)
+    checkpoints.load_into(network, path)
+    return network.eval().requires_grad_(False)
+
+
+@cache
+def shipped_segmenter() -> StreetSegmenter:
+    """Return the segmenter in ``assets/urban``.
+
+    Raises:
+        InputError: ``asset.missing``.
+    """
+    return load_segmenter(Path(asset("urban/segmenter.safetensors")))
+
+
+def measure(network: StreetSegmenter, data: StreetPictures) -> dict[str, Any]:
+    """Return mIoU, accuracy and IoU by class id of the segmenter on pictures of the generator."""
+    return agreement(network.labels(data.pictures), data.labels)
+
+
+def agreement(seen: Int[np.ndarray, "n h w"], truth: Int[np.ndarray, "n h w"]) -> dict[str, Any]:
+    """Return ``miou``, ``accuracy`` and ``iou`` by class id (-1 nothing) of two class maps.
+
+    Classes that cover less than `IGNORED_BELOW` of the truth are left out.
+    """
+    pairs = (truth.astype(int) + 1) * CLASS_COUNT + seen.astype(int) + 1
+    table = np.bincount(pairs.ravel(), minlength=CLASS_COUNT**2).reshape(CLASS_COUNT, CLASS_COUNT)
+    hits = np.diag(table)
+    union = table.sum(axis=0) + table.sum(axis=1) - hits
+    present = table.sum(axis=1) > IGNORED_BELOW * table.sum()
+    iou: Mapping[str, float] = {
+        str(i - 1): float(hits[i] / union[i]) for i in np.flatnonzero(present).tolist()
+    }
+    return {
+        "miou": float(np.mean(list(iou.values()))) if iou else 0.0,
+        "accuracy": float(hits.sum() / max(1, table.sum())),
+        "iou": dict(iou),
+    }
+
+
+def _convolutions(inputs: int, outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in (inputs, outputs):
+        layers += [nn.Conv2d(width, outputs, 3, padding=1), nn.GroupNorm(4, outputs), nn.SiLU()]
+    return nn.Sequential(*layers)
+
+
+def _normalised(pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
+    scaled = torch.from_numpy(pictures.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def _jittered(
+    pictures: Float[Tensor, "n 3 h w"], generator: torch.Generator
+) -> Float[Tensor, "n 3 h w"]:
+    """Blur, brighten and noise a little: rendered and sampled pictures are not as crisp."""
+    count = len(pictures)
+    gain = 1 + 0.1 * torch.randn(count, 3, 1, 1, generator=generator)
+    shift = 0.1 * torch.randn(count, 1, 1, 1, generator=generator)
+    noise = 0.04 * torch.randn(pictures.shape, generator=generator)
+    blurred = functional.avg_pool2d(pictures, 3, 1, 1, count_include_pad=False)
+    soft = torch.rand(count, 1, 1, 1, generator=generator)
+    return (pictures.lerp(blurred, soft) * gain + shift + noise).clamp(-1, 1)

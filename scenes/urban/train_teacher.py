@@ -1,0 +1,262 @@
+"""Training of the small street teacher, from scratch, on pictures of generated streets.
+
+    train_teacher(TeacherTrainingConfig(data="data/streets"), Path("out"))
+
+The same call again, after an interruption, goes on bit by bit: all random numbers come from (seed,
+step).  ``out`` gets ``checkpoint.safetensors``, ``losses.jsonl`` (by the caller) and, at the end
+and every ``export_every`` steps, the folder ``teacher/`` with the running average of the weights.
+
+Loss: squared error of v at uniform, stratified noise levels; the style is dropped in 10 % of the
+pictures, for guidance.  Source: Zhang et al. 2023 (ControlNet), Lin et al. 2024.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geo3d.config import config_to_dict
+from geo3d.device import item_generator, pick_device
+from geo3d.distill.diffusion import NoiseSchedule, stratified_steps
+from geo3d.distill.training_state import TrainingState, load_state, save_state, update_average
+from geo3d.errors import Cancelled, ConfigError, NumericalError
+from geo3d.progress import ProgressCallback, ignore_progress, report
+from scenes.urban.street_data import StreetPictures, load_street_data
+from scenes.urban.street_teacher import (
+    StreetTeacher,
+    TeacherConfig,
+    prompt_ids,
+    save_teacher,
+    scheduler,
+)
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.safetensors"
+TEACHER = "teacher"
+Log = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TeacherTrainingConfig:
+    """Settings of `train_teacher`."""
+
+    data: str = ""
+    """Folder of `scenes.urban.street_data`."""
+    network: TeacherConfig = field(default_factory=TeacherConfig)
+    steps: int = 6000
+    coarse_steps: int = 2500
+    """The first of them see pictures of half the size, which cost a quarter."""
+    batch: int = 8
+    learning_rate: float = 4e-4
+    """Highest; reached after the warm-up, falls along a cosine."""
+    warmup_steps: int = 100
+    final_rate: float = 0.05
+    """Share of the learning rate that is left at the end."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    average_rate: float = 0.999
+    """Of the running average of the weights."""
+    drop_style: float = 0.1
+    """Share of pictures whose style is not told."""
+    log_every: int = 10
+    checkpoint_every: int = 200
+    export_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        bad = [n for n in ("steps", "batch", "log_every", "checkpoint_every", "export_every")
+               if getattr(self, n) < 1]  # fmt: skip
+        if bad or not self.learning_rate > 0 or not 0 <= self.drop_style <= 1:
+            raise ConfigError(
+                "config.bad_value",
+                f"Settings of the training are out of range: {', '.join(bad) or 'rate or share'}.",
+                "Counts are at least 1, the rate is positive, shares lie in [0, 1].",
+            )
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "small": {},
+    "tiny": {
+        "network": {"size": 16, "widths": [16, 32], "token_width": 16, "heads": 2},
+        "steps": 20,
+        "coarse_steps": 10,
+        "batch": 4,
+        "warmup_steps": 5,
+    },
+}
+"""The shipped teacher; one that only shows that everything runs."""
+
+
+def train_teacher(
+    config: TeacherTrainingConfig,
+    out: Path,
+    *,
+    device: str = "cpu",
+    log_metrics: Log = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
+) -> dict[str, Any]:
+    """Train into ``out`` and return the last numbers; a checkpoint in ``out`` is gone on from.
+
+    Args:
+        config: settings.
+        out: folder for the checkpoint and the teacher.
+        device: see `geo3d.device.pick_device`.
+        log_metrics: receives a mapping every ``log_every`` steps.
+        progress: receives an event per step; may raise `Cancelled`.
+
+    Raises:
+        NumericalError: ``training.diverged``.
+        ConfigError: ``street_teacher.wrong_size``.
+        CheckpointError: ``checkpoint.other_training``, and those of `geo3d.checkpoints.load`.
+        InputError, FileFormatError: errors of reading the data.
+    """
+    trainer = TeacherTrainer(config, load_street_data(config.data), pick_device(device))
+    settings = {name: value for name, value in config_to_dict(config).items() if name != "data"}
+    if (out / CHECKPOINT).is_file():
+        load_state(out / CHECKPOINT, trainer.state, settings)
+        log.info("resumed at step %d", trainer.state.step)
+    losses: list[float] = []
+    numbers: dict[str, Any] = {}
+    try:
+        while trainer.state.step < config.steps:
+            losses.append(trainer.take_step())
+            step = trainer.state.step
+            is_last = step == config.steps
+            if is_last or step % config.log_every == 0:
+                numbers = _numbers(losses, step, trainer.rate)
+                log_metrics(numbers)
+                losses.clear()
+            if step % config.checkpoint_every == 0 and not is_last:
+                save_state(out / CHECKPOINT, trainer.state, settings)
+            if step % config.export_every == 0 and not is_last:
+                save_teacher(trainer.average, out / TEACHER)
+            report(progress, "training the street teacher", step, config.steps, **_shown(numbers))
+    except (Cancelled, KeyboardInterrupt):
+        save_state(out / CHECKPOINT, trainer.state, settings)
+        raise
+    save_state(out / CHECKPOINT, trainer.state, settings)
+    save_teacher(trainer.average, out / TEACHER)
+    return {**numbers, "pictures": len(trainer.data)}
+
+
+class TeacherTrainer:
+    """Network, average, optimiser and data of a training."""
+
+    def __init__(
+        self, config: TeacherTrainingConfig, data: StreetPictures, device: torch.device
+    ) -> None:
+        size = config.network.size
+        if data.pictures.shape[1:3] != (size, size):
+            raise ConfigError(
+                "street_teacher.wrong_size",
+                f"The pictures have {data.pictures.shape[1]} pixels per side, not {size}.",
+                "Set network.size to the size of the data, or make other data.",
+            )
+        self.config, self.data, self.device = config, data, device
+        network = StreetTeacher(config.network, config.seed).to(device)
+        # several times faster for convolutions on CPUs
+        network = network.to(memory_format=torch.channels_last)
+        average = copy.deepcopy(network).requires_grad_(False).eval()
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+        )
+        self.network, self.average = network, average
+        self.state = TrainingState(network, average, optimizer)
+        self.schedule = NoiseSchedule(scheduler().alphas_cumprod, "v_prediction")
+        self.rate = 0.0
+        """Learning rate of the last step."""
+
+    def take_step(self) -> float:
+        """Take one optimiser step and return its loss.
+
+        Raises:
+            NumericalError: ``training.diverged``.
+        """
+        config, state = self.config, self.state
+        self.rate = learning_rate(config, state.step)
+        for group in state.optimizer.param_groups:
+            group["lr"] = self.rate
+        state.optimizer.zero_grad(set_to_none=True)
+        total = self._loss()
+        total.backward()
+        loss = float(total.detach())
+        norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
+        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+            raise NumericalError(
+                "training.diverged",
+                f"The loss is {loss} at step {state.step}.",
+                "Lower learning_rate, or lengthen warmup_steps.",
+            )
+        state.optimizer.step()
+        state.step += 1
+        # the average of a short training must not remember its first weights
+        update_average(state, min(config.average_rate, (1 + state.step) / (10 + state.step)))
+        return loss
+
+    def _loss(self) -> Tensor:
+        config, step = self.config, self.state.step
+        generator = item_generator(config.seed, f"teacher step {step}")
+        chosen = torch.randint(len(self.data), (config.batch,), generator=generator).tolist()
+        dropped = torch.rand(config.batch, generator=generator) < config.drop_style
+        t = stratified_steps(config.batch, (0, self.schedule.steps - 1), generator)
+        clean, condition, ids = batch(
+            self.data, chosen, dropped.tolist(), 2 if step < config.coarse_steps else 1
+        )
+        noise = torch.randn(clean.shape, generator=generator)
+        clean, condition, noise = (
+            x.to(self.device).contiguous(memory_format=torch.channels_last)
+            for x in (clean, condition, noise)
+        )
+        t, network = t.to(self.device), self.network
+        noisy = self.schedule.noisy(clean, noise, t)
+        prompts = network.prompts(ids.to(self.device))
+        wanted = self.schedule.target(clean, noise, t)
+        return (network(noisy, t, prompts, condition) - wanted).square().mean()
+
+
+def batch(
+    data: StreetPictures, chosen: list[int], dropped: list[bool], factor: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return pictures in [-1, 1], conditions and style numbers of some items.
+
+    Args:
+        data: to choose from.
+        chosen: numbers of the items.
+        dropped: which of their styles are not told.
+        factor: by which pictures are made smaller (means of pixels; single pixels of conditions).
+    """
+    pictures = torch.from_numpy(data.pictures[chosen].astype(np.float32) / 127.5 - 1)
+    conditions = torch.from_numpy(np.stack([data.condition(i) for i in chosen]))
+    pairs = zip(chosen, dropped, strict=True)
+    ids = torch.tensor([prompt_ids(() if drop else data.style(i)) for i, drop in pairs])
+    pictures = torch.nn.functional.avg_pool2d(pictures.permute(0, 3, 1, 2), factor)
+    return pictures, conditions[:, :, ::factor, ::factor], ids
+
+
+def learning_rate(config: TeacherTrainingConfig, step: int) -> float:
+    """Return the learning rate of a step: linear warm-up, then a cosine."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    part = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    low = config.final_rate
+    return config.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * part)))
+
+
+def _numbers(losses: list[float], step: int, rate: float) -> dict[str, Any]:
+    loss = sum(losses) / len(losses)
+    return {"step": step, "time": round(time.time(), 1), "loss": loss, "learning_rate": rate}
+
+
+def _shown(numbers: Mapping[str, Any]) -> dict[str, float]:
+    return {"loss": round(numbers["loss"], 4)} if "loss" in numbers else {}
