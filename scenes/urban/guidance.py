@@ -76,7 +76,7 @@ class Control(NamedTuple):
 class Guidance:
     """A teacher, ready to be asked."""
 
-    def __init__(self, parts: TeacherParts, savings: Savings = Savings()) -> None:  # noqa: B008
+    def __init__(self, parts: TeacherParts, savings: Savings = Savings()) -> None:
         """Take the networks of ``parts`` over, frozen.
 
         Raises:
@@ -103,7 +103,7 @@ class Guidance:
         cls,
         folder: str | Path,
         controlnet: str | Path | None = None,
-        savings: Savings = Savings(),  # noqa: B008
+        savings: Savings = Savings(),
         device: torch.device | str = "cpu",
     ) -> Guidance:
         """Read a teacher from local files; see `scenes.urban.teacher_folder`.
@@ -298,7 +298,7 @@ class Guidance:
         self,
         condition: Tensor | None,
         prompts: str | Sequence[str] | Tensor,
-        config: SampleConfig = SampleConfig(),  # noqa: B008
+        config: SampleConfig = SampleConfig(),
         *,
         generator: torch.Generator,
         progress: ProgressCallback = ignore_progress,

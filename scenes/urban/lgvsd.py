@@ -167,7 +167,7 @@ def distil(
     rgb: Tensor,
     views: Views,
     draws: Draws,
-    config: LgvsdConfig = LgvsdConfig(),  # noqa: B008
+    config: LgvsdConfig = LgvsdConfig(),
 ) -> Step:
     """Compare renderings with the teacher, and let the tracker learn from them.
 
@@ -195,7 +195,7 @@ def distil_latents(
     z: Tensor,
     views: Views,
     draws: Draws,
-    config: LgvsdConfig = LgvsdConfig(),  # noqa: B008
+    config: LgvsdConfig = LgvsdConfig(),
 ) -> Step:
     """Do as `distil` with z (b, c, s, s) in place of pictures."""
     if not config.use_layout:

@@ -8,7 +8,7 @@ Source: Meng et al. 2022 (SDEdit); Urban Architect, arXiv 2404.06780, layout-awa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from scenes.urban.guidance import Guidance, SampleConfig, chunks, draw_noise
 class ResampleConfig:
     """How much to change."""
 
-    sampling: SampleConfig = SampleConfig()
+    sampling: SampleConfig = field(default_factory=SampleConfig)
     """Steps and guidance of the whole schedule."""
     strength: float = 0.5
     """Share of the steps that are run, above 0; 1 starts from noise alone."""
@@ -83,7 +83,7 @@ def resample(
     guidance: Guidance,
     rgb: Tensor,
     views: tuple[Tensor | None, Tensor, Tensor],
-    config: ResampleConfig = ResampleConfig(),  # noqa: B008
+    config: ResampleConfig = ResampleConfig(),
     *,
     generator: torch.Generator,
     progress: ProgressCallback = ignore_progress,
