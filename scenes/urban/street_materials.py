@@ -18,14 +18,30 @@ from scenes.urban.street_styles import Look
 from scenes.urban.street_surfels import Surfels
 
 _PLASTER = np.array(
-    [(0.62, 0.54, 0.40), (0.66, 0.62, 0.54), (0.55, 0.36, 0.24), (0.60, 0.50, 0.26)]
-    + [(0.42, 0.45, 0.48), (0.68, 0.66, 0.62), (0.52, 0.42, 0.36), (0.40, 0.46, 0.38)]
+    [
+        (0.62, 0.54, 0.40),
+        (0.66, 0.62, 0.54),
+        (0.55, 0.36, 0.24),
+        (0.60, 0.50, 0.26),
+        (0.42, 0.45, 0.48),
+        (0.68, 0.66, 0.62),
+        (0.52, 0.42, 0.36),
+        (0.40, 0.46, 0.38),
+    ]
 )
 _BRICK = np.array([(0.36, 0.11, 0.06), (0.30, 0.10, 0.07), (0.42, 0.17, 0.09), (0.26, 0.12, 0.09)])
 _MODERN = np.array([(0.55, 0.57, 0.60), (0.66, 0.68, 0.70), (0.30, 0.34, 0.38), (0.46, 0.50, 0.53)])
 _PAINT = np.array(
-    [(0.55, 0.04, 0.03), (0.03, 0.08, 0.32), (0.60, 0.60, 0.62), (0.03, 0.03, 0.035)]
-    + [(0.72, 0.72, 0.70), (0.22, 0.23, 0.25), (0.04, 0.16, 0.10), (0.38, 0.28, 0.10)]
+    [
+        (0.55, 0.04, 0.03),
+        (0.03, 0.08, 0.32),
+        (0.60, 0.60, 0.62),
+        (0.03, 0.03, 0.035),
+        (0.72, 0.72, 0.70),
+        (0.22, 0.23, 0.25),
+        (0.04, 0.16, 0.10),
+        (0.38, 0.28, 0.10),
+    ]
 )
 _ROOF = np.array([(0.26, 0.09, 0.06), (0.12, 0.12, 0.13), (0.20, 0.13, 0.10)])
 _LEAF = np.array([(0.070, 0.150, 0.028), (0.050, 0.115, 0.030), (0.100, 0.165, 0.035)])
@@ -270,7 +286,7 @@ class Materials:
 
 
 def _length_and_width(transforms: Float[np.ndarray, "n 4 4"]) -> Int[np.ndarray, "n 2"]:
-    """Return which local axes are a vehicle's length and width: the longer and shorter level one."""
+    """Return which local axes are a vehicle's length and width: the longer, the shorter level one."""
     columns = transforms[:, :3, :3]
     lengths = np.linalg.norm(columns, axis=1)
     upright = np.argmax(np.abs(columns[:, 1]) / np.maximum(lengths, 1e-12), axis=1)

@@ -81,7 +81,7 @@ class StreetPainter:
         return (255 * tone(linear * look.exposure) + 0.5).astype(np.uint8)
 
     def sun_direction(self, look: Look) -> Float[np.ndarray, " 3"]:
-        """Return the unit direction towards the sun: the seed chooses it within the look's range."""
+        """Return the unit direction towards the sun: the seed chooses within the look's range."""
         low, high = look.sun_elevation
         elevation = np.radians(low + (high - low) * float(hashed(self.seed, 1, 71)))
         azimuth = 2 * np.pi * float(hashed(self.seed, 2, 72))
@@ -123,7 +123,7 @@ class StreetPainter:
         way = surfels.points - eye
         length = np.linalg.norm(way, axis=1)
         cone = np.clip((way @ forward / np.maximum(length, 1e-9) - 0.82) / 0.15, 0, 1)
-        head = 30.0 * cone * _point_light(surfels, eye + [0.0, 0.6, 0.0])
+        head = 30.0 * cone * _point_light(surfels, eye + np.array([0.0, 0.6, 0.0]))
         return total[:, None] * _WARM + head[:, None] * [1.0, 0.95, 0.85]
 
 

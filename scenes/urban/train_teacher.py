@@ -54,8 +54,8 @@ class TeacherTrainingConfig:
     data: str = ""
     """Folder of `scenes.urban.street_data`."""
     network: TeacherConfig = field(default_factory=TeacherConfig)
-    steps: int = 6000
-    coarse_steps: int = 2500
+    steps: int = 5000
+    coarse_steps: int = 1200
     """The first of them see pictures of half the size, which cost a quarter."""
     batch: int = 8
     learning_rate: float = 4e-4
