@@ -4,9 +4,12 @@
   geo3d bench spectral --part scaling --max-vertices 20000
   geo3d bench zero-shot             a pair with the prior, beside the published settings
   geo3d bench fuzz --cases 100000   mutated mesh files through the readers
+  geo3d bench sparse                sparse layers beside dense oracles, and spconv if installed
   geo3d bench topology              losses (seconds, memory), Betti numbers, toy repairs
   geo3d bench topology --part volumes     broken vessels and hollow bodies, repaired in 3D
   geo3d bench topology --part losses --data TOPOMORTAR    on the real labels
+  geo3d bench conditions            frames/s of a layout's depth, class and instance maps
+  geo3d bench conditions --data FOLDER            ... of the published samples too
 
 Seconds are medians; on a shared machine quote the ratios.
 """
@@ -24,7 +27,9 @@ PARTS: dict[str, tuple[str, ...]] = {
     "spectral": ("compare", "scaling"),
     "zero-shot": (),
     "fuzz": (),
+    "sparse": (),
     "topology": ("losses", "betti", "toys", "volumes"),
+    "conditions": (),
 }
 """What can be measured, and in which parts."""
 
@@ -38,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="compare, scaling (spectral); losses, betti, toys, volumes (topology)",
     )
-    parser.add_argument("--data", type=Path, help="TopoMortar's dataset folder (topology)")
+    parser.add_argument(
+        "--data", type=Path, help="TopoMortar's dataset (topology), sample layouts (conditions)"
+    )
     parser.add_argument("--vertices", type=int, default=5_000, help="size compared with pyFM")
     parser.add_argument("--max-vertices", type=int, default=100_000, help="largest size of scaling")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which medians are taken")
@@ -68,7 +75,13 @@ def run(args: argparse.Namespace) -> int:
         if args.what == "topology":
             tables = _topology(args, progress, run_folder.path / "previews")
         else:
-            measure = {"spectral": _spectral, "zero-shot": _zero_shot, "fuzz": _fuzz}[args.what]
+            measure = {
+                "spectral": _spectral,
+                "zero-shot": _zero_shot,
+                "fuzz": _fuzz,
+                "sparse": _sparse,
+                "conditions": _conditions,
+            }[args.what]
             tables = measure(args, progress)
         run_folder.finish(tables)
     text = "\n\n".join(f"{name}\n{_table(rows)}" for name, rows in tables.items())
@@ -101,6 +114,19 @@ def _fuzz(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, A
     from geo3d.mesh.fuzz import bench_fuzz
 
     return {"mutated mesh files": [bench_fuzz(args.cases, args.seed, progress=progress)]}
+
+
+def _conditions(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+    from scenes.urban.bench_conditions import bench_conditions
+
+    return {"layout maps": bench_conditions(args.data, args.seed, progress=progress)}
+
+
+def _sparse(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+    from scenes.objects.sparse_bench import SIZES, bench_sparse
+
+    sizes = tuple(size for size in SIZES if size[0] ** 3 <= args.max_vertices)
+    return bench_sparse(sizes, args.repeats, args.seed, progress)
 
 
 def _topology(args: Any, progress: Any, previews: Path) -> dict[str, list[dict[str, Any]]]:

@@ -22,6 +22,7 @@ from geo3d.render.cameras import Camera
 from scenes.urban import raster
 from scenes.urban.classes import PALETTE
 from scenes.urban.layout import Layout
+from scenes.urban.released import kept_triangles
 
 KITTI_SIZE = 512
 KITTI_FOCAL = 552.554261
@@ -77,6 +78,7 @@ class RayScene:
         boxes = layout.primitive_bounds()
         self._centres = boxes.mean(axis=1)
         self._radii = np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1) / 2
+        self._layout = layout
         self._classes = np.array([p.class_id for p in layout.primitives] + [-1], np.int8)
         self._closed = np.array(
             [p.kind != "mesh" or is_closed(p.vertices, p.faces) for p in layout.primitives], bool
@@ -96,9 +98,10 @@ class RayScene:
             camera: pose and intrinsics; its size is that of the maps.
             segments: whether near, far and segments are wanted too.
             max_segments: intervals kept per ray; those behind are merged into the last.
-            compat: count coincident surfaces one by one in far, as the release does.
+            compat: as the release: coincident surfaces count one by one in far, and triangles that
+                reach behind the camera are lost.  Segments then make no sense.
         """
-        planes, box, owner = self._triangles(camera)
+        planes, box, owner = self._released(camera) if compat else self._triangles(camera)
         shape = (camera.height, camera.width)
         inverse, instance = np.zeros(shape), np.full(shape, -1, np.int32)
         self._share(
@@ -115,19 +118,37 @@ class RayScene:
 
     def _triangles(self, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         seen = self._maybe_seen(camera)
-        points = np.empty_like(self._vertices)
+        faces = np.concatenate([self._face_ranges[seen], seen[:, None]], axis=1)
+        return self._set_up(camera, self._vertices, self._faces, self._vertex_ranges[seen], faces)
+
+    def _set_up(
+        self,
+        camera: Camera,
+        vertices: np.ndarray,
+        faces: np.ndarray,
+        vertex_ranges: np.ndarray,
+        face_ranges: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the planes, pixel boxes and primitives of the triangles that may be seen."""
+        points = np.empty_like(vertices)
         rotation = np.ascontiguousarray(camera.c2w[:3, :3], np.float64)
         position = np.ascontiguousarray(camera.position, np.float64)
         intrinsics = (float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy))
-        ranges = self._vertex_ranges[seen]
-        raster.project(self._vertices, ranges, rotation, position, intrinsics, points)
-        ranges = np.concatenate([self._face_ranges[seen], seen[:, None]], axis=1)
-        most = int((ranges[:, 1] - ranges[:, 0]).sum())
+        raster.project(vertices, vertex_ranges, rotation, position, intrinsics, points)
+        most = int((face_ranges[:, 1] - face_ranges[:, 0]).sum())
         planes, box = np.empty((most, 12)), np.empty((most, 4), np.int64)
         owner = np.empty(most, np.int32)
         size = (camera.width, camera.height)
-        count = raster.set_up(points, self._faces, ranges, size, planes, box, owner)
+        count = raster.set_up(points, faces, face_ranges, size, planes, box, owner)
         return planes[:count], box[:count], owner[:count]
+
+    def _released(self, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        vertices, faces, owner = kept_triangles(self._layout, camera)
+        vertices = np.ascontiguousarray(vertices, np.float64)
+        # one range per triangle: the pieces of a primitive are not counted beforehand
+        first = np.arange(len(faces))
+        ranges = np.stack([first, first + 1, owner], axis=1).astype(np.int64)
+        return self._set_up(camera, vertices, faces, _ranges([len(vertices)]), ranges)
 
     def _maybe_seen(self, camera: Camera) -> np.ndarray:
         """Return the primitives whose bounding balls reach into the camera's pyramid."""

@@ -223,8 +223,8 @@ def _houses(block: Block, side: int) -> None:
     block.stands("building", s, side * (inner + deep / 2), size, up=CURB - 0.2, style=style)
     free = block.end - (s + wide / 2)
     # on the inner side of a bend there is less room behind than in front
-    needed = 4.2 if block.path.kind != "curved" else 6.4
-    if free > needed and block.chance(0.6):
+    bend = (block.path.heading(block.end) - block.path.heading(block.start)) / length
+    if free > 4.2 and bend * side < 1e-3 and block.chance(0.6):
         at = s + wide / 2 + free / 2
         block.stands("garage", at, side * (inner + 4.0), (6.0, 2.7, 3.2), up=CURB - 0.1)
 
