@@ -20,27 +20,30 @@ def cone_samples(
     origins: Float[Tensor, "r 3"],
     directions: Float[Tensor, "r 3"],
     radii: Float[Tensor, " r"],
-    edges: Float[Tensor, "r n1"],
+    starts: Float[Tensor, "r n"],
+    ends: Float[Tensor, "r n"],
     across: Float[Tensor, "r 3"],
     turns: Float[Tensor, "r n 2"] | None = None,
 ) -> tuple[Float[Tensor, "r n 6 3"], Float[Tensor, "r n 6"]]:
     """Return six points per interval whose moments match the cone's, and their spread in metres.
 
     Args:
+        starts, ends: of the intervals, in t.
         across: any vectors not along the rays; they fix the turn of the hexagons.
         turns: uniform in [0, 1): a random turn and whether to mirror, per interval; None turns and
             mirrors every other interval.
     """
-    t0, t1 = edges[:, :-1, None], edges[:, 1:, None]
+    t0, t1 = starts[..., None], ends[..., None]
     tm, td = (t0 + t1) / 2, (t1 - t0) / 2
-    steps = torch.arange(POINTS, dtype=edges.dtype, device=edges.device) * (2 / 5) - 1
+    options = {"dtype": starts.dtype, "device": starts.device}
+    steps = torch.arange(POINTS, **options) * (2 / 5) - 1
     spread = torch.sqrt((td**2 - tm**2) ** 2 + 4 * tm**4)
     t = t1**2 + 2 * tm**2 + 3 / math.sqrt(7) * steps * spread
     t = t0 + td / (td**2 + 3 * tm**2) * t
-    angles = torch.tensor(_ANGLES, dtype=edges.dtype, device=edges.device) * (math.pi / 3)
+    angles = torch.tensor(_ANGLES, **options) * (math.pi / 3)
     mirrored = 5 * math.pi / 3 - angles
     if turns is None:
-        odd = torch.arange(edges.shape[1] - 1, device=edges.device) % 2 == 1
+        odd = torch.arange(starts.shape[1], device=starts.device) % 2 == 1
         angles = torch.where(odd[:, None], mirrored - math.pi / 6, angles)
     else:
         turned = 2 * math.pi * turns[..., :1]

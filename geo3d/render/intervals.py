@@ -37,21 +37,34 @@ def power_transform(x: Float[Tensor, "*n"], power: float = POWER) -> Float[Tenso
     return scale / power * ((x / scale + 1) ** power - 1)
 
 
-def power_transform_inverse(y: Float[Tensor, "*n"], power: float = POWER) -> Float[Tensor, "*n"]:
-    """Return the x with ``power_transform(x) == y``."""
+def power_transform_inverse(
+    y: Float[Tensor, "*n"], power: float = POWER, *, compat: bool = False
+) -> Float[Tensor, "*n"]:
+    """Return the x with ``power_transform(x) == y``.
+
+    Args:
+        compat: add a rounding error before the root, as released code does; it moves large x.
+    """
     scale = abs(power - 1)
-    return scale * ((y * (power / scale) + 1) ** (1 / power) - 1)
+    extra = torch.finfo(y.dtype).eps if compat else 0.0
+    return scale * ((y * power / scale + 1 + extra) ** (1 / power) - 1)
 
 
 def s_to_t(
-    s: Float[Tensor, "r n"], near: Float[Tensor, "r 1"], far: Float[Tensor, "r 1"], warp: Warp
+    s: Float[Tensor, "r n"],
+    near: Float[Tensor, "r 1"],
+    far: Float[Tensor, "r 1"],
+    warp: Warp,
+    *,
+    compat: bool = False,
 ) -> Float[Tensor, "r n"]:
     """Turn normalised distances into ray parameters.
 
     Float32 in the power warp is centimetres off at 200 m; hand in float64 where that matters.
+    ``compat``: see `power_transform_inverse`.
     """
     a, b = _forward(near, warp), _forward(far, warp)
-    return _inverse(s * b + (1 - s) * a, warp)
+    return _inverse(s * b + (1 - s) * a, warp, compat)
 
 
 def t_to_s(
@@ -238,9 +251,9 @@ def _forward(t: Tensor, warp: Warp) -> Tensor:
     return t
 
 
-def _inverse(y: Tensor, warp: Warp) -> Tensor:
+def _inverse(y: Tensor, warp: Warp, compat: bool) -> Tensor:
     if warp == "power":
-        return power_transform_inverse(y) / 2
+        return power_transform_inverse(y, compat=compat) / 2
     if warp == "piecewise":
         return torch.where(y < 0.5, 2 * y, 0.5 / (1 - y.clamp(min=0.25)))
     return y

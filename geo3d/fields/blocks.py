@@ -1,0 +1,237 @@
+"""Blocks: the parts of a scene too large for memory, in memory while needed, else on disk.
+
+A block is any module with a name.  It is made on first use, from its name alone, so a block nobody
+has trained needs no file.  Beyond a limit the block used longest ago leaves memory; what training
+changed of it, and the moments of its optimiser, go to a safetensors file first.  Every block is a
+parameter group of its own: one that comes or goes leaves the moments of the others alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from urllib.parse import quote
+
+import torch
+from torch import Tensor, nn
+
+from geo3d import checkpoints
+from geo3d.errors import CheckpointError, ConfigError
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_SUFFIX = ".safetensors"
+
+
+class Blocks:
+    """Named modules with a limit on how many are in memory.
+
+    Args:
+        make: builds the block of a name, the same each time.
+        folder: where blocks are kept; None uses a temporary folder.
+        resident: how many blocks stay in memory between steps.
+
+    Raises:
+        ConfigError: ``config.bad_value``.
+    """
+
+    def __init__(
+        self, make: Callable[[str], nn.Module], folder: Path | None = None, resident: int = 64
+    ) -> None:
+        if resident < 1:
+            raise ConfigError("config.bad_value", "resident must be 1 or more.", "")
+        self.resident = resident
+        self._make = make
+        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="geo3d-blocks-")
+        self.folder = folder or Path(self._temporary.name if self._temporary else "")
+        self._blocks: OrderedDict[str, nn.Module] = OrderedDict()
+        self._changed: set[str] = set()
+        self._in_use: set[str] = set()
+        self._trainable: frozenset[str] | None = None
+        self._adam: torch.optim.Adam | None = None
+        self._settings: tuple[float, tuple[float, float], float] = (1e-3, (0.9, 0.99), 1e-15)
+
+    def get(self, name: str, train: bool = False) -> nn.Module:
+        """Return a block, from memory, from disk, or made anew.
+
+        Args:
+            train: keep it in memory until `step`; its parameters have gradients unless frozen.
+
+        Raises:
+            CheckpointError: ``checkpoint.missing``, ``checkpoint.damaged``,
+                ``checkpoint.wrong_weights``.
+        """
+        block = self._blocks.get(name)
+        if block is None:
+            block = self._make(name)
+            if self._file(name).is_file():
+                _load(block, self._file(name))
+            block.requires_grad_(self._may_train(name))
+            self._blocks[name] = block
+        self._blocks.move_to_end(name)
+        if train and self._may_train(name):
+            self._in_use.add(name)
+            if self._adam is not None:
+                self._enrol(name, block)
+        return block
+
+    def learn(
+        self, rate: float, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-15
+    ) -> None:
+        """Start to train with Adam, or go on with another rate; moments are kept."""
+        self._settings = (rate, betas, eps)
+        if self._adam is not None:
+            for group in self._adam.param_groups:
+                group.update(lr=rate, betas=betas, eps=eps)
+
+        else:
+            # torch wants a first group; it stays empty of anything that is trained
+            self._adam = torch.optim.Adam([torch.zeros(0)], lr=rate, betas=betas, eps=eps)
+
+    def train_only(self, names: Collection[str] | None) -> None:
+        """Freeze every block but these; None lets all train."""
+        self._trainable = None if names is None else frozenset(names)
+        for name, block in self._blocks.items():
+            block.requires_grad_(self._may_train(name))
+
+    def gradients(self) -> Iterable[tuple[str, nn.Module]]:
+        """Yield the blocks in memory that hold gradients, with their names."""
+        for name, block in self._blocks.items():
+            if any(p.grad is not None for p in block.parameters()):
+                yield name, block
+
+    def step(self) -> tuple[str, ...]:
+        """Apply the gradients, forget them, page out what is over the limit; return who changed.
+
+        Raises:
+            ConfigError: ``blocks.not_learning`` before `learn`.
+        """
+        if self._adam is None:
+            raise ConfigError("blocks.not_learning", "No rate is set.", "Call learn(rate) first.")
+        touched = tuple(name for name, _ in self.gradients())
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+        self._changed.update(touched)
+        self._in_use.clear()
+        self.trim()
+        return touched
+
+    def drop_gradients(self) -> None:
+        """Forget gradients without applying them."""
+        for block in self._blocks.values():
+            block.zero_grad(set_to_none=True)
+        self._in_use.clear()
+
+    def trim(self) -> None:
+        """Page out the blocks used longest ago until the limit holds; blocks in use stay."""
+        spare = [name for name in self._blocks if name not in self._in_use]
+        for name in spare[: max(0, len(self._blocks) - self.resident)]:
+            self._store(name)
+            self._forget(name)
+
+    def flush(self) -> None:
+        """Write every changed block; all stay in memory."""
+        for name in sorted(self._changed):
+            self._store(name)
+
+    def copy(self, source: str, target: str) -> None:
+        """Let a block start as the copy of another, without its moments."""
+        block = self.get(target)
+        block.load_state_dict(self.get(source).state_dict())
+        self._changed.add(target)
+
+    def touch(self, name: str) -> None:
+        """Note that a block's parameters were changed from outside."""
+        self._changed.add(name)
+
+    def export(self, folder: Path, moments: bool = True) -> tuple[str, ...]:
+        """Write every block that has been trained to another folder; return the file names.
+
+        Args:
+            moments: include the optimiser's, to go on training.
+        """
+        self.flush()
+        folder.mkdir(parents=True, exist_ok=True)
+        names = []
+        for file in sorted(self.folder.glob(f"*{_SUFFIX}")):
+            target = folder / file.name
+            if moments and target != file:
+                shutil.copyfile(file, target)
+            elif not moments:
+                tensors = checkpoints.load(file).tensors
+                kept = {k: v for k, v in tensors.items() if k.split("/")[0] not in _MOMENTS}
+                checkpoints.save(target, kept)
+            names.append(file.name)
+        return tuple(names)
+
+    @property
+    def resident_names(self) -> tuple[str, ...]:
+        """The blocks in memory, used longest ago first."""
+        return tuple(self._blocks)
+
+    def resident_bytes(self) -> int:
+        """Return the bytes of parameters and moments in memory."""
+        tensors: list[Tensor] = [p for b in self._blocks.values() for p in b.parameters()]
+        if self._adam is not None:
+            for state in self._adam.state.values():
+                tensors += [v for v in state.values() if isinstance(v, Tensor)]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def _may_train(self, name: str) -> bool:
+        return self._trainable is None or name in self._trainable
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{quote(name, safe='')}{_SUFFIX}"
+
+    def _enrol(self, name: str, block: nn.Module) -> None:
+        adam = self._optimiser()
+        if any(group.get("name") == name for group in adam.param_groups):
+            return
+        parameters = dict(block.named_parameters())
+        adam.add_param_group({"params": list(parameters.values()), "name": name})
+        if self._file(name).is_file():
+            stored = checkpoints.load(self._file(name)).tensors
+            for key, parameter in parameters.items():
+                if f"step/{key}" in stored:
+                    adam.state[parameter] = {m: stored[f"{m}/{key}"] for m in _MOMENTS}
+
+    def _store(self, name: str) -> None:
+        if name not in self._changed:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        block = self._blocks[name]
+        tensors: dict[str, Tensor] = dict(block.state_dict())
+        for key, parameter in block.named_parameters():
+            state = self._adam.state.get(parameter, {}) if self._adam else {}
+            tensors.update({f"{m}/{key}": state[m] for m in _MOMENTS if m in state})
+        checkpoints.save(self._file(name), tensors)
+        self._changed.discard(name)
+
+    def _forget(self, name: str) -> None:
+        block = self._blocks.pop(name)
+        if self._adam is None:
+            return
+        groups = self._adam.param_groups
+        groups[:] = [group for group in groups if group.get("name") != name]
+        for parameter in block.parameters():
+            self._adam.state.pop(parameter, None)
+
+    def _optimiser(self) -> torch.optim.Adam:
+        if self._adam is None:
+            raise ConfigError("blocks.not_learning", "No rate is set.", "Call learn(rate) first.")
+        return self._adam
+
+
+def _load(block: nn.Module, file: Path) -> None:
+    stored = checkpoints.load(file).tensors
+    weights = {k: v for k, v in stored.items() if k.split("/")[0] not in _MOMENTS}
+    wanted = block.state_dict()
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in wanted.items()}:
+        raise CheckpointError(
+            "checkpoint.wrong_weights",
+            f"The weights in {file} do not fit a block of this scene.",
+            "Open the scene with the settings stored beside it.",
+        )
+    block.load_state_dict(weights)
