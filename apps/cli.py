@@ -34,6 +34,8 @@ VERBS: dict[str, str] = {
     "segment": "find the mortar of brick walls in pictures, count components and holes",
     "segment-bench": "compare losses: train, measure and tabulate a grid of runs",
     "train-segmenter": "train a segmenter with any of the topology losses",
+    "train-objects": "train the parts of the small image-to-3D pipeline",
+    "train-street-teacher": "train the small teacher of street scenes on procedural pictures",
     "distill": "train few-step students (and teachers) of image-to-3D",
     "bench": "time the building blocks on this machine",
     "app": "open the workbench in a browser",

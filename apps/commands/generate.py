@@ -2,13 +2,16 @@
 
   geo3d generate chair.png
   geo3d generate chair.png --steps 1 --count 4 --faces 20000 --formats glb obj
+  geo3d generate chair.png --student
   geo3d generate front.png side.png --views
   geo3d generate *.png --model TRELLIS-image-large --encoder dinov2-with-registers-large
   geo3d generate chair.png --model DIR --estimate
 
 The object should be cut out (transparent around it) or stand before a plain background.  --model
 names a folder of networks as published (pipeline.json); without it the shipped small pipeline is
-used.  Object number i of a picture has the seed --seed + i.
+used.  With --student, or with --steps 1 or 2, its few-step students (student.json) take the
+place of its flows, if it has any; --no-student keeps the flows.  Object number i of a picture has
+the seed --seed + i.
 
 The run folder holds, for each object: outputs/NAME.glb (and --formats), NAME-gaussians.ply,
 NAME-latent.safetensors, previews/NAME.png, previews/NAME-gaussians.png, previews/NAME-picture.png
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 SHIPPED = "objects/pipeline"
 """The shipped pipeline, among the assets."""
+MOST_STUDENT_STEPS = 2
+"""Up to so many steps, a pipeline's students are used by default."""
 BAD_INPUT = 3
 """Exit code when some of several pictures could not be used."""
 
@@ -47,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--views", action="store_true", help="all pictures show one object")
     parser.add_argument("--count", metavar="N", type=int, default=1, help="objects per picture")
     parser.add_argument("--steps", metavar="N", type=int, help="steps of both stages")
+    parser.add_argument(
+        "--student",
+        action=argparse.BooleanOptionalAction,
+        help="use the few-step students (default: with --steps 1 or 2)",
+    )
     parser.add_argument("--guidance", metavar="S", type=float, help="guidance scale; 1: none")
     parser.add_argument(
         "--outputs",
@@ -110,8 +120,16 @@ def _pipeline(args: argparse.Namespace) -> tuple[Pipeline, Path]:
         encoder=args.encoder,
         torso=TORSO_TYPES[args.torso] if args.torso else None,
         low_memory=args.low_memory,
+        variant="student" if _is_student(args, folder) else "pipeline",
     )
     return pipeline, folder
+
+
+def _is_student(args: argparse.Namespace, folder: Path) -> bool:
+    if args.student is not None:
+        return args.student
+    is_few = args.steps is not None and args.steps <= MOST_STUDENT_STEPS
+    return is_few and (folder / "student.json").is_file()
 
 
 def _config(args: argparse.Namespace, pipeline: Pipeline) -> GenerateConfig:

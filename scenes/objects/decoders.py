@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from geo3d.errors import ConfigError
 from scenes.objects.attention import LayerNorm32, SelfAttention
+from scenes.objects.block_convolution import convolve_blocks, convolve_subdivided, fits
 from scenes.objects.blocks import FeedForward
 from scenes.objects.embeddings import position_sinusoids
 from scenes.objects.gaussians import GaussianConfig, Gaussians, offset_perturbation, split_gaussians
-from scenes.objects.neighbours import windows
+from scenes.objects.neighbours import children, windows
 from scenes.objects.precision import torso_dtype
 from scenes.objects.radiance import RadianceConfig, RadianceField, split_radiance
 from scenes.objects.slat_mesh import CubeLayout, ExtractedMesh, extract_mesh
@@ -67,7 +68,7 @@ class SLatDecoderConfig:
     qk_rms_norm: bool = False
     """Normalise queries and keys."""
     representation_config: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of what is decoded: `GaussianConfig`, `RadianceConfig`, or ``use_color``."""
+    """Settings of what is decoded: `GaussianConfig`, `RadianceConfig`, or `CubeLayout`."""
 
     def __post_init__(self) -> None:
         if self.attn_mode not in ("full", "swin") or self.pe_mode != "ape":
@@ -112,13 +113,14 @@ class SparseTransformerBlock(nn.Module):
         return x.replace(mixed[parts.place])
 
 
-class _Decoder(nn.Module):
-    """Input layer and blocks, which all decoders share."""
+class SLatTrunk(nn.Module):
+    """Input layer and blocks, which the decoders and the encoder share."""
 
-    def __init__(self, config: SLatDecoderConfig) -> None:
+    def __init__(self, config: SLatDecoderConfig, in_channels: int | None = None) -> None:
         super().__init__()
         self.config = config
-        self.input_layer = nn.Linear(config.latent_channels, config.model_channels)
+        channels = config.latent_channels if in_channels is None else in_channels
+        self.input_layer = nn.Linear(channels, config.model_channels)
         self.blocks = nn.ModuleList(
             SparseTransformerBlock(config, index) for index in range(config.num_blocks)
         )
@@ -133,7 +135,7 @@ class _Decoder(nn.Module):
         return out
 
 
-class SLatGaussianDecoder(_Decoder):
+class SLatGaussianDecoder(SLatTrunk):
     """Latents to ``num_gaussians`` Gaussians per voxel."""
 
     def __init__(self, config: SLatDecoderConfig) -> None:
@@ -141,7 +143,7 @@ class SLatGaussianDecoder(_Decoder):
         self.shape = GaussianConfig.from_published(config.representation_config)
         self.out_layer = nn.Linear(config.model_channels, self.shape.channels)
         self.register_buffer("offset_perturbation", offset_perturbation(self.shape))
-        _initialise(self)
+        initialise(self)
 
     def raw(self, x: SparseTensor) -> SparseTensor:
         """Return the features of all Gaussians of each voxel."""
@@ -154,14 +156,14 @@ class SLatGaussianDecoder(_Decoder):
         return split_gaussians(self.raw(x), self.shape, spread, self.config.resolution)
 
 
-class SLatRadianceFieldDecoder(_Decoder):
+class SLatRadianceFieldDecoder(SLatTrunk):
     """Latents to a small tri-vector radiance field per voxel."""
 
     def __init__(self, config: SLatDecoderConfig) -> None:
         super().__init__(config)
         self.shape = RadianceConfig.from_published(config.representation_config)
         self.out_layer = nn.Linear(config.model_channels, self.shape.channels)
-        _initialise(self)
+        initialise(self)
 
     def raw(self, x: SparseTensor) -> SparseTensor:
         """Return the features of each voxel's field."""
@@ -192,14 +194,25 @@ class SparseSubdivideBlock3d(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Return all children of the voxels."""
         h = self.act_layers[0](x)
-        h = subdivide(h.replace(F.silu(h.feats)))
-        h = self.out_layers[1](self.out_layers[0](h))
-        h = self.out_layers[3](h.replace(F.silu(h.feats)))
+        h = h.replace(F.silu(h.feats))
+        first, second = (cast(SparseConv3d, self.out_layers[i]).conv for i in (0, 3))
+        small = fits(x.grid, second.weight.shape[-1])
+        if small:
+            feats = convolve_subdivided(h.feats, first.weight, x.grid) + first.bias
+            h = SparseTensor(feats, children(x.grid))
+        else:
+            h = first(subdivide(h))
+        h = self.out_layers[1](h)
+        h = h.replace(F.silu(h.feats))
+        if small:
+            h = h.replace(convolve_blocks(h.feats, second.weight, x.grid) + second.bias)
+        else:
+            h = second(h)
         # Each voxel's skip is the same for all its children, so it is computed before they exist.
         return h + subdivide(self.skip_connection(x))
 
 
-class SLatMeshDecoder(_Decoder):
+class SLatMeshDecoder(SLatTrunk):
     """Latents to a signed distance field of four times the resolution, and its mesh."""
 
     def __init__(self, config: SLatDecoderConfig) -> None:
@@ -211,7 +224,10 @@ class SLatMeshDecoder(_Decoder):
                 f"A mesh decoder of width {width} is not supported.",
                 f"The width is a multiple of {8 * _GROUPS}.",
             )
-        self.layout = CubeLayout(use_color=config.representation_config.get("use_color", False))
+        self.layout = CubeLayout(
+            use_color=config.representation_config.get("use_color", False),
+            close=config.representation_config.get("close", True),
+        )
         self.upsample = nn.ModuleList(
             [
                 SparseSubdivideBlock3d(width, width // 4),
@@ -219,7 +235,7 @@ class SLatMeshDecoder(_Decoder):
             ]
         )
         self.out_layer = nn.Linear(width // 8, self.layout.channels)
-        _initialise(self)
+        initialise(self)
 
     @property
     def mesh_resolution(self) -> int:
@@ -245,7 +261,7 @@ def _group_norm(channels: int) -> SparseGroupNorm32:
 
 
 @torch.no_grad()
-def _initialise(network: nn.Module) -> None:
+def initialise(network: nn.Module) -> None:
     """Draw the weights; the output layer and each last convolution start at zero."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear):

@@ -27,6 +27,7 @@ from scenes.objects.decoders import (
     SLatRadianceFieldDecoder,
 )
 from scenes.objects.precision import set_torso
+from scenes.objects.slat_encoder import SLatEncoder, SLatEncoderConfig
 from scenes.objects.slat_flow import SLatFlowConfig, SLatFlowModel
 from scenes.objects.ss_flow import SparseStructureFlowModel, SSFlowConfig
 from scenes.objects.ss_vae import (
@@ -65,6 +66,7 @@ MODELS: Mapping[str, ModelKind] = {
     "SLatMeshDecoder": ModelKind(SLatMeshDecoder, SLatDecoderConfig, _DECODER),
     "SLatGaussianDecoder": ModelKind(SLatGaussianDecoder, SLatDecoderConfig, _DECODER),
     "SLatRadianceFieldDecoder": ModelKind(SLatRadianceFieldDecoder, SLatDecoderConfig, _DECODER),
+    "SLatEncoder": ModelKind(SLatEncoder, SLatEncoderConfig, _DECODER),
     "SmallImageEncoder": ModelKind(SmallImageEncoder, SmallEncoderConfig, {}),
 }
 """Networks by the name model files give them."""

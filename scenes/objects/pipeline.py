@@ -29,6 +29,7 @@ from scenes.objects.condition import DinoEncoder, ImageEncoder
 from scenes.objects.image import prepare_image
 from scenes.objects.models import load_model
 from scenes.objects.pipeline_folder import (
+    Variant,
     encoder_path,
     is_own_encoder,
     read_pipeline,
@@ -260,6 +261,7 @@ def load_pipeline(
     encoder: str | Path | None = None,
     torso: torch.dtype | None = None,
     low_memory: bool = False,
+    variant: Variant = "pipeline",
 ) -> Pipeline:
     """Return the pipeline in ``folder``; networks are read when they are first needed.
 
@@ -269,11 +271,12 @@ def load_pipeline(
         encoder: folder of the image encoder, if it is not inside the pipeline's.
         torso: type of the weights of the networks' blocks; None chooses for the device.
         low_memory: keep one network at a time in memory.
+        variant: the pipeline itself, or its few-step students.
 
     Raises:
         CheckpointError: as `read_pipeline`.
     """
-    description = read_pipeline(folder)
+    description = read_pipeline(folder, variant)
     path = encoder_path(folder, description, encoder)
 
     def load_encoder() -> ImageEncoder:

@@ -1,5 +1,8 @@
 """Pipelines on disk as published: ``pipeline.json`` and a folder of networks; nothing else is read.
 
+Few-step students of a pipeline lie beside it: ``student.json`` has the same form, names their flow
+networks and sampling, and shares all other networks.
+
 Everything is local.  `missing_parts` tells what a folder lacks before anything is loaded.
 
 Source: Xiang et al., "Structured 3D Latents" (TRELLIS, 2024), released checkpoints.
@@ -22,6 +25,7 @@ from scenes.objects.models import MODELS, read_description, read_json, save_mode
 from scenes.objects.samplers import SamplerConfig, from_upstream, to_upstream
 
 PIPELINE_NAME = "TrellisImageTo3DPipeline"
+Variant = Literal["pipeline", "student"]
 Output = Literal["mesh", "gaussian", "radiance"]
 DECODERS: Mapping[Output, str] = {
     "mesh": "slat_decoder_mesh",
@@ -65,8 +69,8 @@ class MissingPart:
     """How to get it."""
 
 
-def read_pipeline(folder: str | Path) -> PipelineDescription:
-    """Read ``folder/pipeline.json``.
+def read_pipeline(folder: str | Path, variant: Variant = "pipeline") -> PipelineDescription:
+    """Read ``folder/pipeline.json``, or ``student.json``.
 
     Raises:
         CheckpointError: ``object_model.missing``, ``object_model.unreadable``,
@@ -75,7 +79,8 @@ def read_pipeline(folder: str | Path) -> PipelineDescription:
         ConfigError: ``sampler.unknown``, ``sampler.bad_config``.
     """
     root = Path(folder)
-    content = read_json(root / "pipeline.json")
+    path = root / f"{variant}.json"
+    content = read_json(path)
     try:
         args = content["args"]
         normalization = args["slat_normalization"]
@@ -92,13 +97,13 @@ def read_pipeline(folder: str | Path) -> PipelineDescription:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             "pipeline.bad_file",
-            f"{root / 'pipeline.json'} is no pipeline for images: {error!r} is missing or wrong.",
+            f"{path} is no pipeline for images: {error!r} is missing or wrong.",
             "Take the file as published, or as written by geo3d.",
         ) from error
     if len(description.mean) != len(description.std) or not all(description.std):
         raise CheckpointError(
             "pipeline.bad_file",
-            f"{root / 'pipeline.json'}: mean and std of the latents do not fit each other.",
+            f"{path}: mean and std of the latents do not fit each other.",
             "There is one number per channel, and no std is 0.",
         )
     return description
@@ -139,6 +144,37 @@ def write_pipeline(
         "image_cond_model": encoder,
     }
     return atomic_write_json(root / "pipeline.json", {"name": PIPELINE_NAME, "args": args})
+
+
+def write_student(
+    folder: str | Path,
+    flows: Mapping[str, nn.Module],
+    samplers: tuple[SamplerConfig, SamplerConfig],
+) -> Path:
+    """Put few-step students beside the pipeline in ``folder`` and return their ``student.json``.
+
+    Args:
+        folder: of a pipeline.
+        flows: the students by the keys of their teachers.
+        samplers: of the structure and of the latents.
+
+    Raises:
+        CheckpointError: ``object_model.missing``, ``object_model.unreadable``,
+            ``object_model.unknown``.
+    """
+    root = Path(folder)
+    content = read_json(root / "pipeline.json")
+    args = dict(content["args"])
+    models = dict(args["models"])
+    for key, network in flows.items():
+        models[key] = f"{_FILES}/{key}_student"
+        save_model(network, root / models[key])
+    args |= {
+        "models": models,
+        "sparse_structure_sampler": to_upstream(samplers[0]),
+        "slat_sampler": to_upstream(samplers[1]),
+    }
+    return atomic_write_json(root / "student.json", {**content, "args": args})
 
 
 def encoder_path(

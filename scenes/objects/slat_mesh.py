@@ -29,6 +29,7 @@ from scenes.objects.flexicubes_tables import CORNERS
 from scenes.objects.sparse import SparseTensor
 
 _OUTSIDE = 1.0
+_TABLE_PER_KEY = 8
 _ATTRIBUTES = 6
 """Red, green, blue, and a normal."""
 
@@ -39,6 +40,9 @@ class CubeLayout:
 
     use_color: bool = True
     """Whether corners have colours and normals."""
+    close: bool = True
+    """Whether the surface is closed where the inside meets cubes that are not active, as published.
+    Then a shell of cubes gets an inner surface; without, only what the cubes tell is drawn."""
 
     @property
     def channels(self) -> int:
@@ -118,7 +122,7 @@ def extract_mesh(
         corners.append(color[0].unflatten(1, (8, _ATTRIBUTES)))
     cube_values = torch.cat(corners, dim=2)
     active = _share_corners(item.coords[:, 1:], cube_values, resolution)
-    field, owner = _add_rim(active, resolution)
+    field, owner = (_add_rim if layout.close else _passed)(active, resolution)
     padded = F.pad(weights, (0, 0, 0, 1))[owner]
     attributes = field.values[:, 4:].sigmoid() if color else None
     points = _positions(field, resolution)
@@ -145,13 +149,32 @@ def _share_corners(
     coords: Int[Tensor, "f 3"], cube_values: Float[Tensor, "f 8 c"], resolution: int
 ) -> _Field:
     """Average what the cubes around each grid point say."""
-    keys, index = corner_keys(coords, resolution).unique(return_inverse=True)
+    keys, index = _distinct(corner_keys(coords, resolution), (resolution + 1) ** 3)
     total = cube_values.new_zeros(len(keys), cube_values.shape[2])
     number = torch.bincount(index.flatten(), minlength=len(keys)).to(cube_values.dtype)
     for corner in range(8):
         total = total.index_add(0, index[:, corner], cube_values[:, corner])
 
     return _Field(Cubes(coords, index), keys, total / number[:, None])
+
+
+def _distinct(keys: Int[Tensor, "f 8"], limit: int) -> tuple[Int[Tensor, " v"], Tensor]:
+    """Return the distinct keys, ascending, and the place of each key among them."""
+    if limit > _TABLE_PER_KEY * keys.numel():
+        return keys.unique(return_inverse=True)
+    # A sort would take several times as long as a table of all possible keys.
+    found = torch.zeros(limit, dtype=torch.bool, device=keys.device)
+    found[keys.flatten()] = True
+    return found.nonzero()[:, 0], (found.cumsum(0) - 1)[keys]
+
+
+def _passed(active: _Field, resolution: int) -> tuple[_Field, Int[Tensor, " f"]]:
+    """Return the active cubes that the surface passes, in ascending order, and their rows."""
+    rows = crossed(active.values[:, 0], active.cubes.corners).nonzero()[:, 0]
+    key_of_cube = torch.tensor([resolution**2, resolution, 1], device=active.keys.device)
+    rows = rows[(active.cubes.coords[rows].long() * key_of_cube).sum(1).argsort()]
+    cubes = Cubes(active.cubes.coords[rows], active.cubes.corners[rows])
+    return _Field(cubes, active.keys, active.values), rows
 
 
 def _add_rim(active: _Field, resolution: int) -> tuple[_Field, Int[Tensor, " f"]]:

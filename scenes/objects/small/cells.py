@@ -1,0 +1,195 @@
+"""What the small pipeline learns an object from: cells of a 16^3 grid with what is inside them.
+
+Notation: n cells of the coarse grid in the order of `np.argwhere`; each has 4^3 fine cells (of the
+64^3 grid) in C order, m of which the surface passes, and 5^3 fine corners; s views of p pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int8, UInt8
+from PIL import Image
+
+from geo3d.errors import FileFormatError, InputError
+from geo3d.files import atomic_path
+from geo3d.npz import read_npz
+from scenes.objects.shapes.generate import generate_object
+from scenes.objects.shapes.shards import ObjectBatch, read_shard
+from scenes.objects.shapes.voxels import RESOLUTION, SurfaceVoxels
+from scenes.objects.small.distances import signed_distances
+
+COARSE = 16
+"""Cells per side."""
+CHILDREN = RESOLUTION // COARSE
+"""Fine cells along the edge of a cell."""
+REACH = 2.0
+"""Distances are cut off at this many fine cells."""
+PIXELS = 64
+CHANNELS = 9 + CHILDREN**3
+"""Of `CellObject.features`."""
+_PARTS = CHILDREN**3
+_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class CellObject:
+    """One object."""
+
+    name: str
+    """Kind and seed, unique."""
+    coords: Int8[np.ndarray, "n 3"]
+    filled: Bool[np.ndarray, "n 64"]
+    """Fine cells that the surface passes."""
+    colors: UInt8[np.ndarray, "m 3"]
+    normals: Int8[np.ndarray, "m 3"]
+    offsets: Int8[np.ndarray, "m 3"]
+    """Of the filled fine cells, cell after cell; as in `SurfaceVoxels`."""
+    distances: Int8[np.ndarray, "n 125"]
+    """Signed distance at the fine corners, in 1/127 of `REACH`, negative inside."""
+    views: UInt8[np.ndarray, "s p p 3"]
+    """Pictures on black."""
+
+    def occupancy(self) -> Bool[np.ndarray, "16 16 16"]:
+        """Return the cells as a dense grid."""
+        grid = np.zeros((COARSE,) * 3, bool)
+        grid[tuple(self.coords.T)] = True
+        return grid
+
+    def features(self) -> Float[np.ndarray, "n 73"]:
+        """Return what the encoder sees: mean colour, normal and centroid, and what is filled.
+
+        All within [-1, 1].
+        """
+        cell, child = np.nonzero(self.filled)
+        place = np.stack(np.unravel_index(child, (CHILDREN,) * 3), axis=1)
+        middle = (place + 0.5 + self.offsets / 254.0) / CHILDREN * 2 - 1
+        values = np.concatenate([self.colors / 127.5 - 1, self.normals / 127.0, middle], axis=1)
+        sums = np.zeros((len(self.coords), values.shape[1]))
+        np.add.at(sums, cell, values)
+        means = sums / self.filled.sum(1, keepdims=True)
+        return np.concatenate([means, self.filled * 2.0 - 1], axis=1).astype(np.float32)
+
+
+_SHARED = tuple(f.name for f in fields(CellObject) if f.name not in ("name", "views"))
+
+
+def cell_object(kind: str, seed: int, voxels: SurfaceVoxels, views: np.ndarray) -> CellObject:
+    """Return an object from its fine cells and its pictures with opacity.
+
+    Raises:
+        NumericalError: ``creature.no_surface`` from making the object again.
+    """
+    parent, child = np.divmod(voxels.coords.astype(np.int64), CHILDREN)
+    number = np.ravel_multi_index(tuple(parent.T), (COARSE,) * 3)
+    part = np.ravel_multi_index(tuple(child.T), (CHILDREN,) * 3)
+    cells, row = np.unique(number, return_inverse=True)
+    filled = np.zeros((len(cells), _PARTS), bool)
+    filled[row, part] = True
+    order = np.lexsort((part, row))
+    coords = np.stack(np.unravel_index(cells, (COARSE,) * 3), axis=1)
+    field = signed_distances(generate_object(kind, seed).mesh, RESOLUTION, REACH)
+    return CellObject(
+        f"{kind}-{seed}",
+        coords.astype(np.int8),
+        filled,
+        voxels.colors[order],
+        voxels.normals[order],
+        voxels.offsets[order],
+        np.rint(_corner_values(field, coords) * (127 / REACH)).astype(np.int8),
+        np.stack([_on_black(view) for view in views]),
+    )
+
+
+def prepare_cells(objects: str | Path, cells: str | Path) -> Iterator[Path]:
+    """Make the cells of every shard of objects that has none yet, and yield the new files.
+
+    Args:
+        objects: a folder of `geo3d objects-data`, finished or not.
+        cells: where to.
+
+    Raises:
+        FileFormatError: ``objects_data.bad_shard``.
+    """
+    Path(cells).mkdir(parents=True, exist_ok=True)
+    for path in sorted(Path(objects).glob("objects-*.npz")):
+        target = Path(cells) / path.name.replace("objects", "cells")
+        if target.is_file():
+            continue
+        try:
+            batch = read_shard(path)[0]
+        except (OSError, ValueError) as error:
+            raise FileFormatError(
+                "objects_data.bad_shard",
+                f"{path} cannot be used: {error}.",
+                "Run the command that made the folder again; it replaces damaged shards.",
+            ) from error
+        _write(target, [_from_batch(batch, i) for i in range(len(batch))])
+        yield target
+
+
+def read_cells(folder: str | Path) -> list[CellObject]:
+    """Return all objects of a folder of `prepare_cells`.
+
+    Raises:
+        InputError: ``cells.none``.
+        FileFormatError: ``cells.bad_file``.
+    """
+    paths = sorted(Path(folder).glob("cells-*.npz"))
+    if not paths:
+        raise InputError(
+            "cells.none",
+            f"There are no cells of objects in {folder}.",
+            "Make them with `geo3d train-objects --stage cells --objects DIR`.",
+        )
+    return [item for path in paths for item in _read(path)]
+
+
+def _from_batch(batch: ObjectBatch, i: int) -> CellObject:
+    return cell_object(str(batch.kinds[i]), int(batch.seeds[i]), batch.voxels(i), batch.views[i])
+
+
+def _corner_values(
+    field: Float[np.ndarray, "k k k"], coords: Int[np.ndarray, "n 3"]
+) -> Float[np.ndarray, "n 125"]:
+    steps = np.stack(np.meshgrid(*[np.arange(CHILDREN + 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    x, y, z = np.moveaxis(coords[:, None] * CHILDREN + steps, 2, 0)
+    return field[x, y, z]
+
+
+def _on_black(view: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "p p 3"]:
+    small = Image.fromarray(view).resize((PIXELS, PIXELS), Image.Resampling.LANCZOS)
+    values = np.asarray(small).astype(np.float32)
+    return (values[:, :, :3] * (values[:, :, 3:] / 255)).astype(np.uint8)
+
+
+def _write(path: Path, items: Sequence[CellObject]) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(
+            stream,
+            names=np.array([item.name for item in items], np.str_),
+            cells=np.array([len(item.coords) for item in items]),
+            fine=np.array([len(item.colors) for item in items]),
+            views=np.stack([item.views for item in items]),
+            **{name: np.concatenate([getattr(i, name) for i in items]) for name in _SHARED},
+        )
+
+
+def _read(path: Path) -> Iterator[CellObject]:
+    try:
+        arrays = read_npz(path, ("names", "cells", "fine", "views", *_SHARED), _BYTES)
+        ends = np.cumsum(arrays["cells"])[:-1], np.cumsum(arrays["fine"])[:-1]
+        columns = {
+            name: np.split(arrays[name], ends[name in ("colors", "normals", "offsets")])
+            for name in _SHARED
+        }
+        for i, name in enumerate(arrays["names"]):
+            parts = {key: column[i] for key, column in columns.items()}
+            yield CellObject(name=str(name), views=arrays["views"][i], **parts)
+    except (OSError, ValueError, IndexError) as error:
+        raise FileFormatError(
+            "cells.bad_file", f"{path} cannot be used: {error}.", "Delete it and make it again."
+        ) from error

@@ -1,0 +1,76 @@
+"""Train one part of the small pipeline into a folder: its networks as model files.
+
+| stage | writes | needs |
+|---|---|---|
+| structure | structure_encoder, sparse_structure_decoder | cells |
+| latent | slat_encoder | cells |
+| mesh | slat_decoder_mesh | cells, the latent encoder |
+| gaussian | slat_decoder_gs | cells, the latent encoder |
+| picture | image_encoder | cells, both encoders |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from geo3d.progress import ProgressCallback, ignore_progress
+from scenes.objects.models import load_model, save_model
+from scenes.objects.slat_encoder import SLatEncoder
+from scenes.objects.small.autoencoders import LatentTask, StructureTask
+from scenes.objects.small.cells import read_cells
+from scenes.objects.small.decoding import GaussianTask, MeshTask
+from scenes.objects.small.fit import Log, Task, fit
+from scenes.objects.small.pictures import PictureTask
+from scenes.objects.small.settings import StageConfig
+from scenes.objects.ss_vae import SparseStructureEncoder
+
+_FILES: Mapping[str, Mapping[str, str]] = {
+    "structure": {"encoder": "structure_encoder", "decoder": "sparse_structure_decoder"},
+    "latent": {"encoder": "slat_encoder"},
+    "mesh": {"decoder": "slat_decoder_mesh"},
+    "gaussian": {"decoder": "slat_decoder_gs"},
+    "picture": {"encoder": "image_encoder"},
+}
+"""Which parts of a task's network are kept, and as what."""
+
+
+def train_stage(
+    config: StageConfig,
+    out: Path,
+    log_metrics: Log = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
+) -> dict[str, float]:
+    """Train a stage, or go on where ``out`` stopped; return its last numbers.
+
+    Raises:
+        InputError: ``cells.none``.
+        FileFormatError: ``cells.bad_file``.
+        CheckpointError: ``checkpoint.other_training``, and those of reading the encoders.
+        NumericalError: ``training.diverged``.
+    """
+    torch.manual_seed(config.seed)
+    task = _task(config)
+    network, numbers = fit(task, config, out, log_metrics, progress)
+    for part, name in _FILES[config.stage].items():
+        save_model(cast(nn.ModuleDict, network)[part], out / name)
+    return numbers
+
+
+def _task(config: StageConfig) -> Task:
+    objects = read_cells(config.cells)[: config.objects]
+    if config.stage == "structure":
+        return StructureTask(objects, config.divergence_weight)
+    if config.stage == "latent":
+        return LatentTask(objects, config.divergence_weight)
+    latent = cast(SLatEncoder, load_model(config.latent))
+    if config.stage == "mesh":
+        return MeshTask(objects, latent)
+    if config.stage == "gaussian":
+        return GaussianTask(objects, latent)
+    structure = cast(SparseStructureEncoder, load_model(config.structure))
+    return PictureTask(objects, structure, latent)
