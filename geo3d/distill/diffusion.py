@@ -27,8 +27,8 @@ class NoiseSchedule:
 
     abar: Float[Tensor, " steps"]
     """Share of signal power by step, falling."""
-    prediction: Prediction = "epsilon"
-    """What the network's output means."""
+    prediction: str = "epsilon"
+    """What the network's output means: a `Prediction`."""
 
     def __post_init__(self) -> None:
         if self.prediction not in ("epsilon", "v_prediction"):

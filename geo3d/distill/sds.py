@@ -53,7 +53,7 @@ def clipped(gradient: Float[Tensor, "b ..."], clip: float | None) -> Float[Tenso
     return gradient if clip is None else gradient.clamp(-clip, clip)
 
 
-def require_finite(values: Float[Tensor, "..."], what: str) -> None:
+def require_finite(values: Float[Tensor, ...], what: str) -> None:
     """Raise where a value is NaN or infinite.
 
     Raises:

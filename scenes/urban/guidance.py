@@ -356,6 +356,7 @@ class Guidance:
         if settings.get("rescale_betas_zero_snr"):
             # Otherwise the first step, where nothing of the picture is left, is skipped.
             settings["timestep_spacing"] = "trailing"
+        ddim: Any
         try:
             ddim = DDIMScheduler.from_config(settings)
         except (ValueError, TypeError, NotImplementedError) as error:

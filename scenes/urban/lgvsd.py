@@ -250,7 +250,7 @@ def _gradient(part: _Part, config: LgvsdConfig) -> tuple[Tensor, Control | None]
     control = _control(guidance, views, x, t, config)
     output = schedule.noise_of(guidance.output(x, t, views.tokens, control), x, t)
     if has_guidance:
-        output = guided(*output.chunk(2), config.guidance_scale)
+        output = guided(output[:n], output[n:], config.guidance_scale)
     weight = step_weight(schedule, draws.t).to(output)
     own = control.last(n) if control is not None else None
     if part.tracker is None:

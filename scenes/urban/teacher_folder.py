@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from geo3d.backends import require
 from geo3d.checkpoints import load
@@ -238,7 +237,7 @@ def _read_prompts(root: Path) -> Prompts | None:
     return TextEncoder(tokenizer, network.requires_grad_(False).eval())
 
 
-def _read_network(kind: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
+def _read_network(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     model, notes = _guarded(
         folder,
         lambda: kind.from_pretrained(

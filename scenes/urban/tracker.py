@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ class Tracker(nn.Module):
     def schedule(self, guidance: Guidance) -> NoiseSchedule:
         """Return the teacher's noise levels with this tracker's kind of output."""
         own = guidance.schedule
-        return NoiseSchedule(own.abar, self.prediction or own.prediction)
+        return replace(own, prediction=self.prediction or own.prediction)
 
     def output(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from golden import cases_urban_guidance as cases
@@ -30,8 +31,20 @@ def golden_files() -> list[Path]:
     return [p for p in found if (p.parent.name, p.suffix) not in READ_WITH_ANOTHER]
 
 
+def parameters() -> list[Any]:
+    """Return the cases; all but reading weights run networks on 512 x 512 pictures."""
+    return [
+        pytest.param(
+            path,
+            id=f"{path.parent.name}-{path.stem}",
+            marks=() if path.parent.name == "weights" else pytest.mark.slow,
+        )
+        for path in golden_files()
+    ]
+
+
 @pytest.mark.golden
-@pytest.mark.parametrize("path", golden_files(), ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize("path", parameters())
 def test_golden_case(path: Path) -> None:
     kind = KINDS.get((path.parent.name, path.suffix))
     assert kind is not None, f"{path.name}: not understood"
