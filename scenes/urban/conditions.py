@@ -80,8 +80,11 @@ class RayScene:
         self._radii = np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1) / 2
         self._layout = layout
         self._classes = np.array([p.class_id for p in layout.primitives] + [-1], np.int8)
-        self._closed = np.array(
-            [p.kind != "mesh" or is_closed(p.vertices, p.faces) for p in layout.primitives], bool
+        self._thickness = np.array(
+            [
+                0.0 if p.kind != "mesh" or is_closed(p.vertices, p.faces) else OPEN_THICKNESS
+                for p in layout.primitives
+            ]
         )
 
     def maps(
@@ -185,10 +188,8 @@ class RayScene:
 
         def work(a: int, b: int) -> None:
             raster.list_hits(planes, box, owner, a, b, starts, depth, primitive)
-            raster.hull(depth, starts, counts, SURFACES, same, a, b, near, far)
-            raster.insides(
-                depth, primitive, starts, counts, self._closed, OPEN_THICKNESS, inside, used, a, b
-            )
+            raster.hull(depth, starts, counts, SURFACES, same, (a, b), near, far)
+            raster.insides(depth, primitive, starts, counts, self._thickness, (a, b), inside, used)
 
         self._share(shape[0], work)
         inside = inside[:, :, : max(1, int(used.max(initial=0)))]

@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from geo3d.errors import InputError
 from scenes.urban.layout import Layout, Primitive, turn
-from scenes.urban.street import CAMERA_HEIGHT, CLEAR, STEP, generate_street, street_section
-from scenes.urban.street_path import Start, StreetKind
+from scenes.urban.street import CAMERA_HEIGHT, STEP, generate_street, street_section
+from scenes.urban.street_path import CLEAR, Start, StreetKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +149,7 @@ def extend(layout: Layout, length: float, seed: int = 0, kind: StreetKind = "str
         length,
         seed,
         kind,
-        start=Start(float(x), float(y) + CAMERA_HEIGHT, float(z), heading),
-        first_camera=STEP - CLEAR,
+        start=Start(float(x), float(y) + CAMERA_HEIGHT, float(z), heading, STEP - CLEAR),
         prefix=prefix,
     )
     changed = replace(

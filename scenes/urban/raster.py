@@ -28,6 +28,9 @@ NEAR = 1e-3
 SAME = 1e-9
 """Relative difference of 1 / z below which two surfaces coincide in the first-hit map."""
 
+TOUCHING = 1e-6
+"""Relative gap below which two intervals of a ray are one."""
+
 
 @njit(cache=True, nogil=True)
 @no_type_check
@@ -233,8 +236,7 @@ def hull(
     counts: Array,
     surfaces: int,
     same: float,
-    top: int,
-    bottom: int,
+    rows: tuple[int, int],
     near: Array,
     far: Array,
 ) -> None:
@@ -242,7 +244,7 @@ def hull(
 
     Surfaces nearer to each other than ``same`` (relative) count once; 0 counts every surface.
     """
-    for row in range(top, bottom):
+    for row in range(rows[0], rows[1]):
         for column in range(counts.shape[1]):
             start, count = starts[row, column], counts[row, column]
             if count == 0:
@@ -265,27 +267,25 @@ def insides(
     primitive: Array,
     starts: Array,
     counts: Array,
-    closed: Array,
-    thickness: float,
+    thickness: Array,
+    rows: tuple[int, int],
     segments: Array,
     used: Array,
-    top: int,
-    bottom: int,
 ) -> None:
     """Write the merged intervals of each ray inside primitives into ``segments`` (h, w, s, 2).
 
-    A closed primitive that is left once more than it is entered holds the camera.  Each surface of
-    a primitive that is not closed is ``thickness`` deep.  Writes how many intervals into ``used``.
+    A closed primitive (``thickness`` 0) that is left once more than it is entered holds the camera.
+    Each surface of another is ``thickness`` deep.  Writes how many intervals into ``used``.
     Intervals beyond the last are merged into it.
     """
     most = segments.shape[2]
-    odd = np.zeros(len(closed), np.int8)
-    for row in range(top, bottom):
+    odd = np.zeros(len(thickness), np.int8)
+    for row in range(rows[0], rows[1]):
         for column in range(counts.shape[1]):
             start, end = starts[row, column], starts[row, column] + counts[row, column]
             level = 0
             for i in range(start, end):
-                if closed[primitive[i]]:
+                if thickness[primitive[i]] == 0:
                     odd[primitive[i]] ^= 1
                     level += 1 if odd[primitive[i]] else -1
             # odd[p]: whether the ray is inside p at its start, then as it goes
@@ -293,7 +293,7 @@ def insides(
             is_open = level > 0
             for i in range(start, end):
                 p, z = primitive[i], depth[i]
-                if not (is_open or z <= reach):
+                if not (is_open or z <= reach * (1 + TOUCHING)):
                     # out of everything since `reach`
                     if count or reach > 0:
                         _keep(segments[row, column], count - 1, most, enter, reach)
@@ -301,12 +301,12 @@ def insides(
                     enter = z
                 elif count == 0:
                     count = 1
-                if closed[p]:
+                if thickness[p] == 0:
                     odd[p] ^= 1
                     level += 1 if odd[p] else -1
                     reach = max(reach, z)
                 else:
-                    reach = max(reach, z + thickness)
+                    reach = max(reach, z + thickness[p])
                 is_open = level > 0
             if count:
                 _keep(segments[row, column], count - 1, most, enter, reach)

@@ -17,14 +17,12 @@ from jaxtyping import Float
 
 from scenes.urban.layout import Layout, turn
 from scenes.urban.street_block import Block, Section, furnish
-from scenes.urban.street_path import BLOCK, Path, Start, StreetKind
+from scenes.urban.street_path import BLOCK, CLEAR, Path, Start, StreetKind
 
 CAMERA_HEIGHT = 1.55
 """Metres of the camera above the road, as in KITTI-360."""
 STEP = 0.7
 """Metres between cameras."""
-CLEAR = 10.0
-"""Metres of street before the first and behind the last camera."""
 
 
 def generate_street(
@@ -34,7 +32,6 @@ def generate_street(
     *,
     hills: float = 0.0,
     start: Start | None = None,
-    first_camera: float = CLEAR,
     prefix: str = "",
     name: str = "",
     prompt: str = "a residential street",
@@ -47,14 +44,14 @@ def generate_street(
         kind: "straight", "curved" or "crossing" (a side street every 80 m).
         hills: height of the hills in metres; 0 is flat.
         start: where the road begins; the origin, heading along z, if None.
-        first_camera: metres from the beginning of the road to the first camera.
         prefix: goes in front of all ids.
         name: of the layout; made of the settings if empty.
 
     Raises:
         ConfigError: ``street.unknown_kind``, ``street.bad_length``.
     """
-    path = Path(length, seed, kind, hills, start or Start())
+    start = start or Start()
+    path = Path(length, seed, kind, hills, start)
     section = street_section(seed)
     primitives = []
     for number in range(math.ceil(length / BLOCK - 1e-9)):
@@ -64,7 +61,7 @@ def generate_street(
         furnish(block)
         primitives += block.made
     name = name or f"{kind}-{length:g}m-{seed}"
-    return Layout(name, tuple(primitives), _drive(path, section, first_camera), prompt)
+    return Layout(name, tuple(primitives), _drive(path, section, start.first_camera), prompt)
 
 
 def street_section(seed: int) -> Section:

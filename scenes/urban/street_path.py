@@ -18,6 +18,8 @@ StreetKind = Literal["straight", "curved", "crossing"]
 STREET_KINDS: tuple[StreetKind, ...] = get_args(StreetKind)
 BLOCK = 20.0
 """Metres of street that are furnished together."""
+CLEAR = 10.0
+"""Metres of street before the first and behind the last camera."""
 _STEP = 1.0
 _WAVES = (320.0, 170.0)
 """Wavelengths of the bends in metres."""
@@ -35,6 +37,8 @@ class Start:
     y: float = 0.0
     z: float = 0.0
     heading: float = 0.0
+    first_camera: float = CLEAR
+    """Metres from there to the first camera."""
 
 
 class Path:

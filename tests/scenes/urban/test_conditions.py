@@ -86,7 +86,7 @@ def intervals(hits: list) -> list[tuple[float, float]]:
         spans += list(zip(depths[::2], depths[1::2], strict=True))
     merged: list[tuple[float, float]] = []
     for enter, leave in sorted(spans):
-        if merged and enter <= merged[-1][1]:
+        if merged and enter <= merged[-1][1] * (1 + 1e-6):
             merged[-1] = (merged[-1][0], max(merged[-1][1], leave))
         else:
             merged.append((enter, leave))
