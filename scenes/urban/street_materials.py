@@ -286,7 +286,7 @@ class Materials:
 
 
 def _length_and_width(transforms: Float[np.ndarray, "n 4 4"]) -> Int[np.ndarray, "n 2"]:
-    """Return which local axes are a vehicle's length and width: the longer, the shorter level one."""
+    """Return the local axes of length and width: the longer and the shorter level one."""
     columns = transforms[:, :3, :3]
     lengths = np.linalg.norm(columns, axis=1)
     upright = np.argmax(np.abs(columns[:, 1]) / np.maximum(lengths, 1e-12), axis=1)

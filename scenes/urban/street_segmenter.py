@@ -72,8 +72,8 @@ class SegmenterTrainingConfig:
 
     data: str = ""
     """Folder of `scenes.urban.street_data`."""
-    steps: int = 1500
-    batch: int = 12
+    steps: int = 3000
+    batch: int = 8
     learning_rate: float = 2e-3
     width: int = 24
     held_out: int = 400
@@ -100,13 +100,14 @@ def train_segmenter(
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps + 1)
+    weights = _class_weights(data.labels[:count])
     for step in range(config.steps):
         generator = item_generator(config.seed, f"segmenter step {step}")
         chosen = torch.randint(count, (config.batch,), generator=generator).tolist()
         pictures = _jittered(_normalised(data.pictures[chosen]), generator)
         truth = torch.from_numpy(data.labels[chosen].astype(np.int64) + 1)
         optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(network(pictures), truth)
+        loss = functional.cross_entropy(network(pictures), truth, weights)
         loss.backward()
         optimizer.step()
         rates.step()
@@ -170,6 +171,12 @@ def _convolutions(inputs: int, outputs: int) -> nn.Sequential:
     for width in (inputs, outputs):
         layers += [nn.Conv2d(width, outputs, 3, padding=1), nn.GroupNorm(4, outputs), nn.SiLU()]
     return nn.Sequential(*layers)
+
+
+def _class_weights(labels: Int[np.ndarray, "n h w"]) -> Float[Tensor, " c"]:
+    """Return weights that grow slowly with rarity, so that persons and bins are not given up."""
+    share = np.bincount(labels.ravel().astype(int) + 1, minlength=CLASS_COUNT) / labels.size
+    return torch.from_numpy((share + 1e-3) ** -0.3).float()
 
 
 def _normalised(pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:

@@ -59,6 +59,7 @@ def evaluate_teacher(
     *,
     per_style: int = 12,
     seed: int = 0,
+    steps: int = 20,
     segmenter: StreetSegmenter | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def evaluate_teacher(
         data: held-out pictures; those of one style are measured, and pairs as "pairs".
         per_style: pictures of each style.
         seed: of the noise.
+        steps: of sampling.
         segmenter: judge of the layout; the shipped one if None.
         progress: receives an event per batch.
 
@@ -80,7 +82,7 @@ def evaluate_teacher(
     pairs = np.flatnonzero([len(data.style(i)) > 1 for i in range(len(data))])
     groups["pairs"] = pairs[:per_style]
     chosen = data.part(np.concatenate(list(groups.values())))
-    made = sampled_pictures(teacher, chosen, seed=seed, progress=progress)
+    made = sampled_pictures(teacher, chosen, seed=seed, steps=steps, progress=progress)
     rows, start = {}, 0
     for name, items in groups.items():
         part = slice(start, start + len(items))
@@ -122,6 +124,7 @@ def draw_samples(
     *,
     samples: int = 2,
     seed: int = 0,
+    steps: int = 20,
 ) -> Path:
     """Draw one row per style: condition, generator's picture, samples; two views side by side."""
     from PIL import Image
@@ -130,7 +133,7 @@ def draw_samples(
     for name in STYLES:
         views = np.flatnonzero(data.styles == name)[:2]
         if len(views) == 2:
-            rows.append(_row(teacher, data.part(np.repeat(views, samples)), samples, seed))
+            rows.append(_row(teacher, data.part(np.repeat(views, samples)), seed, steps))
     size = data.pictures.shape[1]
     gap = np.full((rows[0].shape[0], 4, 3), 255, np.uint8)
     sheet = np.concatenate([np.concatenate([row, gap], axis=1) for row in rows])
@@ -159,10 +162,11 @@ def plot_losses(path: str | Path, lines: Sequence[Mapping[str, Any]]) -> Path:
     return Path(path)
 
 
-def _row(teacher: StreetTeacher, data: StreetPictures, samples: int, seed: int) -> np.ndarray:
-    made = sampled_pictures(teacher, data, seed=seed)
+def _row(teacher: StreetTeacher, data: StreetPictures, seed: int, steps: int) -> np.ndarray:
+    """Draw two views, each of which fills half of ``data``."""
+    made, samples = sampled_pictures(teacher, data, seed=seed, steps=steps), len(data) // 2
     cells = []
-    for view in range(0, len(data), samples):
+    for view in (0, samples):
         cells += [semantic_colors(data.labels[view].astype(int)), data.pictures[view]]
         cells += list(made[view : view + samples])
     return np.concatenate(cells, axis=1)
