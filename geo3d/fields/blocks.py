@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -31,6 +32,7 @@ class Blocks:
     Args:
         make: builds the block of a name, the same each time.
         folder: where blocks are kept; None uses a temporary folder.
+        source: another folder, never written, for blocks that `folder` does not hold.
         resident: how many blocks stay in memory between steps.
 
     Raises:
@@ -38,14 +40,20 @@ class Blocks:
     """
 
     def __init__(
-        self, make: Callable[[str], nn.Module], folder: Path | None = None, resident: int = 64
+        self,
+        make: Callable[[str], nn.Module],
+        folder: Path | None = None,
+        source: Path | None = None,
+        resident: int = 64,
     ) -> None:
         if resident < 1:
             raise ConfigError("config.bad_value", "resident must be 1 or more.", "")
         self.resident = resident
         self._make = make
-        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="geo3d-blocks-")
-        self.folder = folder or Path(self._temporary.name if self._temporary else "")
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="geo3d-blocks-"))
+        if folder is None:
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self.source = source
         self._blocks: OrderedDict[str, nn.Module] = OrderedDict()
         self._changed: set[str] = set()
         self._in_use: set[str] = set()
@@ -66,8 +74,8 @@ class Blocks:
         block = self._blocks.get(name)
         if block is None:
             block = self._make(name)
-            if self._file(name).is_file():
-                _load(block, self._file(name))
+            if (file := self._stored(name)) is not None:
+                _load(block, file)
             block.requires_grad_(self._may_train(name))
             self._blocks[name] = block
         self._blocks.move_to_end(name)
@@ -85,7 +93,6 @@ class Blocks:
         if self._adam is not None:
             for group in self._adam.param_groups:
                 group.update(lr=rate, betas=betas, eps=eps)
-
         else:
             # torch wants a first group; it stays empty of anything that is trained
             self._adam = torch.optim.Adam([torch.zeros(0)], lr=rate, betas=betas, eps=eps)
@@ -155,7 +162,7 @@ class Blocks:
         self.flush()
         folder.mkdir(parents=True, exist_ok=True)
         names = []
-        for file in sorted(self.folder.glob(f"*{_SUFFIX}")):
+        for file in self._files():
             target = folder / file.name
             if moments and target != file:
                 shutil.copyfile(file, target)
@@ -185,14 +192,24 @@ class Blocks:
     def _file(self, name: str) -> Path:
         return self.folder / f"{quote(name, safe='')}{_SUFFIX}"
 
+    def _stored(self, name: str) -> Path | None:
+        file = self._file(name)
+        places = [file] if self.source is None else [file, self.source / file.name]
+        return next((place for place in places if place.is_file()), None)
+
+    def _files(self) -> list[Path]:
+        folders = [self.folder] if self.source is None else [self.source, self.folder]
+        found = {file.name: file for folder in folders for file in folder.glob(f"*{_SUFFIX}")}
+        return [found[name] for name in sorted(found)]
+
     def _enrol(self, name: str, block: nn.Module) -> None:
         adam = self._optimiser()
         if any(group.get("name") == name for group in adam.param_groups):
             return
         parameters = dict(block.named_parameters())
         adam.add_param_group({"params": list(parameters.values()), "name": name})
-        if self._file(name).is_file():
-            stored = checkpoints.load(self._file(name)).tensors
+        if (file := self._stored(name)) is not None:
+            stored = checkpoints.load(file).tensors
             for key, parameter in parameters.items():
                 if f"step/{key}" in stored:
                     adam.state[parameter] = {m: stored[f"{m}/{key}"] for m in _MOMENTS}

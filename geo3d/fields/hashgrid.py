@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from geo3d.errors import ConfigError
 
-Backend = Literal["auto", "torch", "numba", "tinycudann"]
+Backend = Literal["auto", "torch", "numba"]
 PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
 _UINT32 = 0xFFFFFFFF
 _INITIAL = 1e-4

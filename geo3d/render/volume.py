@@ -1,7 +1,7 @@
 """Volume rendering: densities and colours along rays become pixels.
 
 Notation: sigma_i density per metre and delta_i length in metres of interval i;
-alpha_i = 1 - exp(-sigma_i delta_i), T_i = exp(-sum_{j<i} sigma_j delta_j), weight w_i = alpha_i T_i.
+alpha_i = 1 - exp(-sigma_i delta_i), T_i = exp(-sum_{j<i} sigma_j delta_j), w_i = alpha_i T_i.
 Source: Max 1995; Mildenhall et al. 2020 (NeRF).
 """
 

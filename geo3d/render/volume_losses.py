@@ -34,7 +34,7 @@ def inner_outer(
     s_proposal: Float[Tensor, "r m1"],
     proposal: Float[Tensor, "r m"],
 ) -> tuple[Float[Tensor, "r n"], Float[Tensor, "r n"]]:
-    """Return, per interval, the proposal's weight of bins wholly inside it and of bins touching it."""
+    """Return the proposal's weight of bins wholly inside each interval, and of bins touching it."""
     cumulated = torch.cat([torch.zeros_like(proposal[:, :1]), proposal.cumsum(1)], dim=1)
     below, above = bracket(s, s_proposal)
     at_below, at_above = cumulated.gather(1, below), cumulated.gather(1, above)

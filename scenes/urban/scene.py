@@ -85,6 +85,7 @@ class Scene:
         layout: the street.
         folder: where blocks are paged to; None uses a temporary folder.
         cells: the cells that exist; None takes those the layout needs.
+        source: folder of a saved scene's blocks, read but never written.
     """
 
     def __init__(
@@ -93,10 +94,11 @@ class Scene:
         layout: Layout,
         folder: Path | None = None,
         cells: Sequence[Key] | None = None,
+        source: Path | None = None,
     ) -> None:
         self.config = config
         self._chosen = None if cells is None else tuple(cells)
-        self.blocks = Blocks(self._make, folder, config.resident)
+        self.blocks = Blocks(self._make, folder, source, config.resident)
         self.set_layout(layout)
 
     def set_layout(self, layout: Layout) -> None:

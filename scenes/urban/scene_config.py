@@ -82,7 +82,7 @@ class SceneConfig:
     """Width of the sky's network."""
     chunk: int = 16384
     """Rays rendered at once without gradients."""
-    resident: int = 64
+    resident: int = 24
     """Blocks kept in memory."""
     seed: int = 0
     """Decides every field's first parameters."""
