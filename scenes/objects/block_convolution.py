@@ -54,9 +54,8 @@ def convolve_subdivided(
         # the lower child sees its parent and the one before, the upper one the one after
         parents = around[:, x : x + 2, y : y + 2, z : z + 2].flatten()
         kernel = torch.einsum("dijkc,xi,yj,zk->xyzcd", weight, taps[x], taps[y], taps[z])
-        made.append(
-            padded.index_select(0, parents).view(len(feats), -1) @ kernel.reshape(-1, len(weight))
-        )
+        rows = padded.index_select(0, parents).view(len(feats), 8 * feats.shape[1])
+        made.append(rows @ kernel.reshape(-1, len(weight)))
     return torch.stack(made, dim=1).flatten(0, 1)
 
 
@@ -72,7 +71,7 @@ def convolve_blocks(
     """
     rows = grid.once("blocks with rims", lambda: _rims(grid))
     blocks = F.pad(feats, (0, 0, 0, 1)).index_select(0, rows.flatten())
-    blocks = blocks.view(len(grid), _RIM, _RIM, _RIM, -1).movedim(-1, 1)
+    blocks = blocks.view(len(grid), _RIM, _RIM, _RIM, feats.shape[1]).movedim(-1, 1)
     kernel = weight.movedim(-1, 1).contiguous(memory_format=torch.channels_last_3d)
     return F.conv3d(blocks, kernel).movedim(1, -1).reshape(len(feats), len(weight))
 

@@ -2,8 +2,9 @@
 
 Notation: r cells per side, so (r + 1)^3 points k / r - 0.5; distances are in cells, negative
 inside.  The sign is the winding number, counted along columns of points: a point in one or more
-solids is inside, whatever faces of other solids lie around it.  Faces hidden in another solid
-count for the distance, but not for the sign, so the zero set is that of the union.
+solids is inside, whatever faces of other solids lie around it, and so is one in a hollow that no
+way from outside leads to.  Faces hidden inside must not draw distances near zero: there they are at
+least that to the nearest point outside, less one cell.
 
 Source: Ericson, "Real-Time Collision Detection" (2005), 5.1.5, for the nearest point of a triangle.
 """
@@ -13,13 +14,16 @@ from __future__ import annotations
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numba import njit
+from scipy import ndimage
 
 from geo3d.mesh.mesh import Mesh
 
 _SHIFT = (0.00013137, 0.00017931)
 """Columns are moved by this share of a cell, off the edges of aligned boxes."""
+_LEAST = 1e-3
+"""Points inside are told at least this far inside."""
 
 
 def signed_distances(mesh: Mesh, resolution: int, reach: float = 2.0) -> Float[np.ndarray, "k k k"]:
@@ -36,9 +40,17 @@ def signed_distances(mesh: Mesh, resolution: int, reach: float = 2.0) -> Float[n
     square = np.full((points,) * 3, reach * reach)
     _count_crossings(corners, _SHIFT[0], _SHIFT[1], turns)
     _nearest(corners, reach, square)
-    inside = np.cumsum(turns, axis=2)[:, :, :points] > 0
+    inside = _without_hollows(np.cumsum(turns, axis=2)[:, :, :points] > 0)
     distance = np.sqrt(square)
-    return np.where(inside, -distance, distance).astype(np.float32)
+    deep = np.clip(np.asarray(ndimage.distance_transform_edt(inside)) - 1, _LEAST, reach)
+    return np.where(inside, -np.maximum(distance, deep), distance).astype(np.float32)
+
+
+def _without_hollows(inside: Bool[np.ndarray, "k k k"]) -> Bool[np.ndarray, "k k k"]:
+    """Add what cannot be reached from the border of the grid."""
+    labels = np.empty(np.add(inside.shape, 2), np.int32)
+    ndimage.label(~np.pad(inside, 1), output=labels)
+    return (labels != labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
 
 
 @njit(cache=True)
