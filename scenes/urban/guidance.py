@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geo3d.backends import require
 from geo3d.distill.diffusion import NoiseSchedule, guided
-from geo3d.errors import CheckpointError, ConfigError, ShapeError
+from geo3d.errors import ConfigError, ShapeError
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from scenes.urban.ddim import ddim_scheduler
 from scenes.urban.prompts import Prompts
 from scenes.urban.teacher_folder import CONDITION_CHANNELS, TeacherParts, check_parts, read_teacher
 
@@ -263,7 +263,7 @@ class Guidance:
 
     def timesteps(self, steps: int) -> list[int]:
         """Return the falling steps of a DDIM schedule with ``steps`` of them."""
-        return self._ddim(steps).timesteps.tolist()
+        return ddim_scheduler(self._scheduler, steps).timesteps.tolist()
 
     @torch.no_grad()
     def denoise(
@@ -282,7 +282,7 @@ class Guidance:
             views: condition (or None), tokens, and tokens of the empty prompt.
             progress: told after every step; may raise `Cancelled`.
         """
-        ddim, chosen = self._ddim(config.steps), list(steps)
+        ddim, chosen = ddim_scheduler(self._scheduler, config.steps), list(steps)
         condition, tokens, null = views
         for i, step in enumerate(chosen):
             parts = [
@@ -342,37 +342,12 @@ class Guidance:
         if condition is not None:
             control = self.control(z, t, tokens, condition, config.conditioning_scale)
         output = self.output(z, t, tokens, control)
-        return guided(*output.chunk(2), config.guidance_scale) if len(null) < len(z) else output
+        n = len(null)
+        return guided(output[:n], output[n:], config.guidance_scale) if n < len(z) else output
 
     def _read_schedule(self) -> NoiseSchedule:
-        ddim = self._ddim(1)
+        ddim = ddim_scheduler(self._scheduler, 1)
         return NoiseSchedule(ddim.alphas_cumprod.float(), ddim.config["prediction_type"])
-
-    def _ddim(self, steps: int) -> Any:
-        require("diffusers")
-        from diffusers import DDIMScheduler
-
-        settings = {"clip_sample": False, **self._scheduler}
-        if settings.get("rescale_betas_zero_snr"):
-            # Otherwise the first step, where nothing of the picture is left, is skipped.
-            settings["timestep_spacing"] = "trailing"
-        ddim: Any
-        try:
-            ddim = DDIMScheduler.from_config(settings)
-        except (ValueError, TypeError, NotImplementedError) as error:
-            raise CheckpointError(
-                "teacher.bad_part",
-                f"The scheduler cannot be used: {error}.",
-                "scheduler_config.json is one of diffusers' for images.",
-            ) from error
-        if not 1 <= steps <= len(ddim.alphas_cumprod):
-            raise ConfigError(
-                "guidance.bad_steps",
-                f"Pictures cannot be drawn in {steps} steps.",
-                f"Take 1 to {len(ddim.alphas_cumprod)}.",
-            )
-        ddim.set_timesteps(steps)
-        return ddim
 
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -39,9 +39,9 @@ def test_velocity_works_where_no_signal_is_left_and_noise_is_refused() -> None:
     schedule = NoiseSchedule(none, "v_prediction")
     output = schedule.target(x, noise, t)
     torch.testing.assert_close(schedule.clean_of(output, noise, t), x)
-    with pytest.raises(ConfigError, match="diffusion.bad_schedule"):
+    with pytest.raises(ConfigError, match=r"diffusion.bad_schedule"):
         NoiseSchedule(none)
-    with pytest.raises(ConfigError, match="diffusion.unknown_prediction"):
+    with pytest.raises(ConfigError, match=r"diffusion.unknown_prediction"):
         NoiseSchedule(ABAR, "sample")
 
 
@@ -83,7 +83,7 @@ def test_the_window_of_steps_falls_after_a_while() -> None:
     assert step_window(1000, 0.6, (0.02, 0.98), 0.5) == (20, 740)
     assert step_window(1000, 1.0, (0.02, 0.98), 0.5) == (20, 500)
     assert step_window(10, 1.0, (0.0, 1.0)) == (0, 9)
-    with pytest.raises(ConfigError, match="distill.bad_window"):
+    with pytest.raises(ConfigError, match=r"distill.bad_window"):
         step_window(10, 0.0, (0.5, 0.2))
 
 

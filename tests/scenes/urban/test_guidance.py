@@ -62,9 +62,9 @@ def test_the_first_step_of_zero_terminal_signal_is_the_last_of_the_schedule() ->
     assert float(guidance.schedule.abar[-1]) == 0
     assert Guidance(urban_teachers.parts(scheduler=urban_teachers.NOISE)).timesteps(4)[0] < 999
     bad = {**urban_teachers.VELOCITY, "prediction_type": "epsilon"}
-    with pytest.raises(ConfigError, match="diffusion.bad_schedule"):
+    with pytest.raises(ConfigError, match=r"diffusion.bad_schedule"):
         Guidance(urban_teachers.parts(scheduler=bad))
-    with pytest.raises(ConfigError, match="guidance.bad_steps"):
+    with pytest.raises(ConfigError, match=r"guidance.bad_steps"):
         guidance.timesteps(0)
 
 
@@ -91,7 +91,7 @@ def test_half_precision_stays_close() -> None:
     ]
     assert pictures[1].dtype == torch.float32
     assert 0 < (pictures[0] - pictures[1]).abs().max() < 0.1
-    with pytest.raises(ConfigError, match="guidance.unknown_precision"):
+    with pytest.raises(ConfigError, match=r"guidance.unknown_precision"):
         Guidance(urban_teachers.parts(), Savings(precision="int8"))  # type: ignore[arg-type]
 
 
@@ -115,9 +115,9 @@ def test_wrong_conditions_and_missing_parts_are_named() -> None:
     with pytest.raises(ShapeError, match=r"guidance.wrong_condition"):
         guidance.sample(torch.zeros(1, 4, 16, 16), "", generator=seeded())
     blind = Guidance(type(made)(made.unet, None, None, made.scheduler, None))
-    with pytest.raises(ConfigError, match="guidance.no_prompts"):
+    with pytest.raises(ConfigError, match=r"guidance.no_prompts"):
         blind.tokens("night")
-    with pytest.raises(ConfigError, match="guidance.no_controlnet"):
+    with pytest.raises(ConfigError, match=r"guidance.no_controlnet"):
         tokens = torch.zeros(1, 2, urban_teachers.WIDTH)
         config = SampleConfig(2, guidance_scale=1)
         blind.sample(torch.zeros(1, 4, 8, 8), tokens, config, generator=seeded())
@@ -206,6 +206,6 @@ def test_refinement_changes_more_with_more_strength(is_latent: bool) -> None:
         out = resample(guidance, rgb, views, config, generator=seeded())
         changes.append(float((out - plain).detach().abs().mean()))
     assert 0 < changes[0] < changes[1]
-    with pytest.raises(ConfigError, match="resample.bad_strength"):
+    with pytest.raises(ConfigError, match=r"resample.bad_strength"):
         bad = ResampleConfig(SampleConfig(steps=10), 0.01)
         resample(guidance, rgb, views, bad, generator=seeded())
