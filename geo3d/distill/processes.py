@@ -4,6 +4,7 @@ Alone, a loop runs as it is.  Under ``torchrun`` (WORLD_SIZE above 1) Accelerate
 processes; every one computes its share of a batch and gradients are averaged.
 
     processes = connect(device)
+    processes.shard(network)            # or, with all weights in every process:
     network, optimizer = processes.prepare(network, optimizer)
     processes.backward(loss)
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from geo3d.errors import BackendUnavailable
@@ -49,6 +51,9 @@ class Alone:
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Leave the gradients as they are."""
+
+    def shard(self, network: nn.Module) -> None:
+        """Leave the network whole."""
 
     def wait(self) -> None:
         """Return at once."""
@@ -89,7 +94,10 @@ class Accelerated:
         Any number of forward passes of any kind may come before; all processes must have
         gradients for the same parameters.
         """
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        # Those of sharded weights are averages already.
+        gradients = [
+            p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)
+        ]
         for dtype in sorted({g.dtype for g in gradients}, key=str):
             alike = [g for g in gradients if g.dtype == dtype]
             for bucket in _buckets(alike):
@@ -97,6 +105,23 @@ class Accelerated:
                 parts = flat.split([g.numel() for g in bucket])
                 for gradient, part in zip(bucket, parts, strict=True):
                     gradient.copy_(part.view_as(gradient))
+
+    def shard(self, network: nn.Module) -> None:
+        """Spread the weights over the processes (FSDP2); each holds a part of every one.
+
+        Blocks in lists are gathered one at a time, when they are used.  Gradients are averaged as
+        they are computed.
+        """
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+        mesh = init_device_mesh(self.device.type, (self.count,))
+        for blocks in [m for m in network.modules() if isinstance(m, nn.ModuleList)]:
+            for block in blocks:
+                fully_shard(block, mesh=mesh)
+                if hasattr(block, "forward_packed"):
+                    register_fsdp_forward_method(block, "forward_packed")
+        fully_shard(network, mesh=mesh)
 
     def wait(self) -> None:
         """Return when all processes are here."""
@@ -116,6 +141,18 @@ def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 Processes = Alone | Accelerated
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a sharded tensor, on every process; all of them must call."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return ``tensor``, which every process has, sharded as ``like`` is."""
+    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
 def connect(device: torch.device) -> Processes:

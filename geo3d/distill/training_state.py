@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from geo3d import checkpoints
+from geo3d.distill.processes import spread_like
 from geo3d.errors import CheckpointError
 
 
@@ -42,10 +43,10 @@ def update_average(state: TrainingState, beta: float) -> None:
 def save_state(path: str | PathLike[str], state: TrainingState, settings: Mapping[str, Any]) -> str:
     """Write ``state`` with the ``settings`` it belongs to; return the file's digest."""
     tensors = {
-        **_prefixed("network", state.network.state_dict()),
-        **_prefixed("ema", state.ema.state_dict()),
+        **prefixed("network", state.network.state_dict()),
+        **prefixed("ema", state.ema.state_dict()),
     }
-    tensors |= _prefixed("optimizer", optimizer_tensors(state.optimizer))
+    tensors |= prefixed("optimizer", optimizer_tensors(state.optimizer))
     return checkpoints.save(path, tensors, {"step": state.step, "settings": dict(settings)})
 
 
@@ -64,9 +65,9 @@ def load_state(
             f"{path} belongs to a training with other settings or data.",
             "Resume with the settings it was started with, or choose another folder.",
         )
-    state.network.load_state_dict(_below("network.", checkpoint.tensors))
-    state.ema.load_state_dict(_below("ema.", checkpoint.tensors))
-    restore_optimizer(state.optimizer, _below("optimizer.", checkpoint.tensors))
+    state.network.load_state_dict(below("network", checkpoint.tensors))
+    state.ema.load_state_dict(below("ema", checkpoint.tensors))
+    restore_optimizer(state.optimizer, below("optimizer", checkpoint.tensors))
     state.step = int(checkpoint.config["step"])
 
 
@@ -74,7 +75,7 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """Return the optimiser's moments as ``PARAMETER.KEY``, parameters by number."""
     tensors: dict[str, Tensor] = {}
     for index, values in optimizer.state_dict()["state"].items():
-        tensors |= _prefixed(str(index), values)
+        tensors |= prefixed(str(index), values)
     return tensors
 
 
@@ -84,13 +85,19 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
         moments.setdefault(int(index), {})[key] = tensor
+    places = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for index, values in moments.items():
+        moments[index] = {k: spread_like(v, places[index]) for k, v in values.items()}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
-def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors as ``PREFIX.NAME``."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what `prefixed` was given, of tensors with several prefixes."""
+    start = prefix + "."
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

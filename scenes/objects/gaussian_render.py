@@ -74,7 +74,15 @@ def _projected(
 
 @njit(cache=True)
 @no_type_check
-def _paint(pixels, spread, opacity, colors, background, height, width):
+def _paint(
+    pixels: np.ndarray,
+    spread: np.ndarray,
+    opacity: np.ndarray,
+    colors: np.ndarray,
+    background: np.ndarray,
+    height: int,
+    width: int,
+) -> np.ndarray:
     picture = np.zeros((height, width, 3))
     left = np.ones((height, width))
     for i in range(len(pixels)):

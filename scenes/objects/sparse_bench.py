@@ -98,8 +98,8 @@ def attention_rows(x: SparseTensor, repeats: int) -> list[dict[str, Any]]:
     parts, size = windows(x.grid, WINDOW, WINDOW // 2), {"voxels": len(x)}
 
     def windowed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        packed = (part[parts.order] for part in (q, k, v))
-        return attend_packed(*packed, parts.lengths, parts.lengths)[parts.place]
+        q, k, v = (part[parts.order] for part in (q, k, v))
+        return attend_packed(q, k, v, parts.lengths, parts.lengths)[parts.place]
 
     whole = _masked(x.batch_index)
     rows = _rows(

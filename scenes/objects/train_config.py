@@ -171,6 +171,9 @@ class DistillConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     teacher_torso: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type the teacher's torso runs in."""
+    shard: bool = False
+    """With several processes: spread student and teacher over them (FSDP2) instead of keeping them
+    whole in each.  For float32 torsos, finite differences, and objectives without a tracker."""
     batch: int = 8
     """Items per step, over all processes."""
     split: int = 1
@@ -189,6 +192,13 @@ class DistillConfig:
         for name in ("batch", "split", "steps", "log_every", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")
         _require(self.optimiser.learning_rate > 0, "learning_rate must be positive")
+        plain = self.objective.derivative.estimator == "difference"
+        plain = plain and self.objective.kind != "distribution"
+        plain = plain and self.optimiser.torso == self.teacher_torso == "float32"
+        _require(
+            plain or not self.shard,
+            "shard goes with float32 torsos, finite differences and no tracker",
+        )
         needs = ("regression", "velocity", "consistency", "scm", "data_free", "boot")
         missing = self.objective.kind in (*needs, "distribution") and not self.teacher
         _require(not missing, f"the objective {self.objective.kind} needs a teacher")

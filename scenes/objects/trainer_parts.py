@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geo3d.distill.processes import spread_like, whole
+
 
 class AdaptiveClipper:
     """Clips the norm of gradients to a limit that follows the norms seen so far.
@@ -32,7 +34,7 @@ class AdaptiveClipper:
 
     def clip(self, gradients: Sequence[Tensor]) -> float:
         """Scale ``gradients`` in place and return their norm before; not finite: left alone."""
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = float(whole(torch.nn.utils.get_total_norm(gradients)))
         if not math.isfinite(norm):
             return norm
         if self.limit is not None:
@@ -124,7 +126,7 @@ class Masters:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from kept tensors."""
         for name, weight in zip(self.names, self.weights, strict=True):
-            weight.copy_(tensors[f"weights.{name}"])
+            weight.copy_(spread_like(tensors[f"weights.{name}"], weight))
         self.log_scale = float(tensors["log_scale"])
         self.publish()
 
@@ -154,7 +156,25 @@ class Average:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from kept tensors."""
         for name, weight in zip(self.names, self.weights, strict=True):
-            weight.copy_(tensors[name])
+            weight.copy_(spread_like(tensors[name], weight))
+
+
+class MeanNumbers:
+    """Numbers of the steps since the last line of metrics."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    def add(self, numbers: dict[str, float]) -> None:
+        """Take the numbers of one step."""
+        self.steps.append(numbers)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each number over the steps that have it, and start anew."""
+        names = sorted({name for numbers in self.steps for name in numbers})
+        values = {n: [numbers[n] for numbers in self.steps if n in numbers] for n in names}
+        self.steps = []
+        return {name: sum(found) / len(found) for name, found in values.items()}
 
 
 def parts_of_equal_load(loads: Sequence[int], count: int) -> list[list[int]]:

@@ -28,8 +28,13 @@ from torch import Tensor, nn
 from geo3d import checkpoints
 from geo3d.config import config_to_dict, load_config
 from geo3d.device import item_generator, pick_device
-from geo3d.distill.processes import Processes, connect
-from geo3d.distill.training_state import optimizer_tensors, restore_optimizer
+from geo3d.distill.processes import Processes, connect, whole
+from geo3d.distill.training_state import (
+    below,
+    optimizer_tensors,
+    prefixed,
+    restore_optimizer,
+)
 from geo3d.errors import Cancelled, CheckpointError, ConfigError, NumericalError
 from geo3d.files import sha256_file
 from geo3d.progress import ProgressCallback, ignore_progress, report
@@ -40,7 +45,13 @@ from scenes.objects.precision import TORSO_TYPES, set_torso
 from scenes.objects.slat_flow import SLatFlowConfig, SLatFlowModel
 from scenes.objects.ss_flow import SparseStructureFlowModel, SSFlowConfig
 from scenes.objects.train_config import DistillConfig, OptimiserConfig
-from scenes.objects.trainer_parts import AdaptiveClipper, Average, Masters, parts_of_equal_load
+from scenes.objects.trainer_parts import (
+    AdaptiveClipper,
+    Average,
+    Masters,
+    MeanNumbers,
+    parts_of_equal_load,
+)
 from scenes.objects.training_batch import Latents, TwoTimes, join
 from scenes.objects.training_losses import Loss, Roles, batch_loss, draw, tracker_loss
 
@@ -136,6 +147,12 @@ class Trainer:
             student = TwoTimes(student)
         if tracker is not None:
             tracker = tracker.requires_grad_(True).to(device)
+        self.is_sharded = config.shard and processes.count > 1
+        self.template = student
+        """What weights are put into to be written; a copy where the student is sharded."""
+        if self.is_sharded:
+            self.template = copy.deepcopy(student).cpu()
+            _shard(processes, student, teacher)
         self.roles = Roles(student, teacher, tracker)
         scale = settings.initial_log_scale if settings.torso == "float16" else 0.0
         self.masters = Masters(student, scale, settings.scale_growth)
@@ -153,7 +170,7 @@ class Trainer:
 
     def run(self, out: Path, log_metrics: Log, progress: ProgressCallback) -> dict[str, Any]:
         """Train to the last step and write the student."""
-        config, lines = self.config, _Lines()
+        config, lines = self.config, MeanNumbers()
         final: dict[str, Any] = {}
         try:
             while self.step < config.steps:
@@ -167,7 +184,9 @@ class Trainer:
                     self.save(out)
                 report(progress, "distilling", self.step, config.steps, **_shown(final))
         except (Cancelled, KeyboardInterrupt):
-            self.save(out)
+            # Sharded weights are written by all processes, and only this one may have been told.
+            if not self.is_sharded:
+                self.save(out)
             raise
         self.save(out)
         self.export(out)
@@ -201,18 +220,21 @@ class Trainer:
         return {**numbers, "grad_norm": norm, "learning_rate": rate}
 
     def save(self, out: Path) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; all processes must call."""
+        if self.processes.rank != 0 and not self.is_sharded:
+            return
+        tensors = prefixed("masters", self.masters.tensors())
+        tensors |= prefixed("clipper", self.clipper.tensors())
+        tensors |= prefixed("optimiser", optimizer_tensors(self.optimiser))
+        for i, average in enumerate(self.averages):
+            tensors |= prefixed(f"average{i}", average.tensors())
+        if self.roles.tracker is not None and self.tracker_optimiser is not None:
+            tensors |= prefixed("tracker", self.roles.tracker.state_dict())
+            moments = optimizer_tensors(self.tracker_optimiser)
+            tensors |= prefixed("tracker_optimiser", moments)
+        tensors = {name: whole(tensor) for name, tensor in tensors.items()}
         if self.processes.rank != 0:
             return
-        tensors = _prefixed("masters", self.masters.tensors())
-        tensors |= _prefixed("clipper", self.clipper.tensors())
-        tensors |= _prefixed("optimiser", optimizer_tensors(self.optimiser))
-        for i, average in enumerate(self.averages):
-            tensors |= _prefixed(f"average{i}", average.tensors())
-        if self.roles.tracker is not None and self.tracker_optimiser is not None:
-            tensors |= _prefixed("tracker", self.roles.tracker.state_dict())
-            moments = optimizer_tensors(self.tracker_optimiser)
-            tensors |= _prefixed("tracker_optimiser", moments)
         about = {"step": self.step, "skipped": self.skipped, "settings": self._settings()}
         checkpoints.save(out / CHECKPOINT, tensors, about)
 
@@ -230,27 +252,29 @@ class Trainer:
                 "Resume with the settings it was started with, or choose another folder.",
             )
         kept = checkpoint.tensors
-        self.masters.restore(_below("masters", kept))
-        self.clipper.restore(_below("clipper", kept))
-        restore_optimizer(self.optimiser, _below("optimiser", kept))
+        self.masters.restore(below("masters", kept))
+        self.clipper.restore(below("clipper", kept))
+        restore_optimizer(self.optimiser, below("optimiser", kept))
         for i, average in enumerate(self.averages):
-            average.restore(_below(f"average{i}", kept))
+            average.restore(below(f"average{i}", kept))
         if self.roles.tracker is not None and self.tracker_optimiser is not None:
-            self.roles.tracker.load_state_dict(_below("tracker", kept))
-            restore_optimizer(self.tracker_optimiser, _below("tracker_optimiser", kept))
+            self.roles.tracker.load_state_dict(below("tracker", kept))
+            restore_optimizer(self.tracker_optimiser, below("tracker_optimiser", kept))
         self.step = int(checkpoint.config["step"])
         self.skipped = int(checkpoint.config["skipped"])
 
     def export(self, out: Path) -> None:
-        """Write the student and its averages as model files."""
-        if self.processes.rank == 0:
+        """Write the student and its averages as model files; all processes must call."""
+        if self.processes.rank == 0 or self.is_sharded:
             self._write(out, "student", self.masters.tensors(), "weights.")
             for average in self.averages:
                 self._write(out, f"student_ema{average.rate}", average.tensors(), "")
 
     def _write(self, out: Path, name: str, weights: Mapping[str, Tensor], prefix: str) -> None:
-        student = copy.deepcopy(self.roles.student).float().cpu()
-        own = {n: weights[prefix + n].detach().cpu() for n in self.masters.names}
+        own = {n: whole(weights[prefix + n]).detach().cpu() for n in self.masters.names}
+        if self.processes.rank != 0:
+            return
+        student = copy.deepcopy(self.template).float().cpu()
         student.load_state_dict(own, strict=False)
         dtype = TORSO_TYPES[self.config.export]
         if not isinstance(student, TwoTimes):
@@ -303,7 +327,7 @@ class Trainer:
             for share in shares
         ]
 
-    def _numbers(self, lines: _Lines) -> dict[str, Any]:
+    def _numbers(self, lines: MeanNumbers) -> dict[str, Any]:
         numbers = lines.means()
         loss = float(
             self.processes.mean(torch.tensor(numbers["loss"], device=self.processes.device))
@@ -325,23 +349,6 @@ class Trainer:
             "data": {**settings["data"], **places, "digest": self.data.digest()},
             "teacher": self.teacher_digest,
         }
-
-
-class _Lines:
-    """Numbers of the steps since the last line of metrics."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-
-    def add(self, numbers: dict[str, float]) -> None:
-        self.steps.append(numbers)
-
-    def means(self) -> dict[str, float]:
-        """Return the mean of each number over the steps that have it, and start anew."""
-        names = sorted({name for numbers in self.steps for name in numbers})
-        values = {n: [numbers[n] for numbers in self.steps if n in numbers] for n in names}
-        self.steps = []
-        return {name: sum(found) / len(found) for name, found in values.items()}
 
 
 def learning_rate(settings: OptimiserConfig, step: int, steps: int) -> float:
@@ -370,17 +377,17 @@ def _adam(weights: list[Tensor], rate: float, settings: OptimiserConfig) -> torc
     )
 
 
+def _shard(processes: Processes, student: nn.Module, teacher: nn.Module | None) -> None:
+    parts = [student]
+    if isinstance(student, TwoTimes):
+        parts = [student.span_embedder, student.network]
+    for network in (*parts, teacher):
+        if network is not None:
+            processes.shard(network)
+
+
 def _tracks(config: DistillConfig) -> bool:
     return config.objective.kind == "distribution"
-
-
-def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = prefix + "."
-    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
 
 
 def _shown(values: Mapping[str, Any]) -> dict[str, Any]:

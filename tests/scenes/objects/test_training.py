@@ -176,6 +176,27 @@ def test_folded_spans_are_the_student_at_that_span(tmp_path: Path) -> None:
     assert not torch.allclose(other, wanted, atol=1e-3)
 
 
+def test_dropped_without_a_word_and_resumed_is_the_same_bit_by_bit(tmp_path: Path) -> None:
+    """As a kill would: nothing is written on the way out; the last checkpoint counts."""
+
+    class Dropped(BaseException):
+        pass
+
+    def drop(event: Mapping[str, Any]) -> None:
+        if event["step"] == 4:
+            raise Dropped
+
+    for kind in ("dense", "sparse"):
+        folder = tmp_path / kind
+        own = config(folder, kind, objective=OBJECTIVES["mdt"], steps=5, checkpoint_every=3)
+        with pytest.raises(Dropped):
+            train(own, folder / "parts", device="cpu", progress=drop)
+        assert checkpoints.load(folder / "parts" / CHECKPOINT).config["step"] == 3
+        train(own, folder / "parts", device="cpu")
+        train(own, folder / "whole", device="cpu")
+        same_files(folder / "whole", folder / "parts")
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_same_bit_by_bit(tmp_path: Path) -> None:
     own = config(
@@ -267,6 +288,7 @@ def test_every_name_comes_once_per_round() -> None:
         ({"data": {"mean": [1.0]}}, "latents.bad_file"),
         ({"teacher": "nowhere"}, "object_model.missing"),
         ({"teacher": ""}, "config.bad_value"),
+        ({"shard": True, "teacher_torso": "float16"}, "config.bad_value"),
         ({"objective": {"kind": "boot", "distillation_weight": 1.0}}, "config.bad_value"),
     ],
 )

@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,36 +20,95 @@ from scenes.objects.training import CHECKPOINT, train
 SCRIPT = """
 import sys
 from pathlib import Path
+from geo3d.errors import Cancelled
 from geo3d.config import load_config
 from scenes.objects.train_config import DistillConfig
 from scenes.objects.training import train
-train(load_config(DistillConfig, sys.argv[1]), Path(sys.argv[2]), device="cpu")
+def stop(event):
+    if event["step"] == int(sys.argv[3]):
+        raise Cancelled()
+try:
+    train(load_config(DistillConfig, sys.argv[1]), Path(sys.argv[2]), device="cpu", progress=stop)
+except Cancelled:
+    pass
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="needs Accelerate")
-@pytest.mark.parametrize("kind", ["velocity", "distribution"])
-def test_two_processes_train_what_one_trains(kind: str, tmp_path: Path) -> None:
-    objective = {"kind": kind, "guidance": 2.0, "tracker_updates": 1}
-    values = settings(tmp_path, "dense", objective=objective, split=1, steps=3)
-    # plain gradient descent would do; AdamW makes large steps of rounding in tiny gradients
-    values["optimiser"] = {"learning_rate": 1e-5, "average_rates": [0.9]}
-    config = config_from_dict(DistillConfig, values)
-    (tmp_path / "config.yaml").write_text(dump_config(config), "utf-8")
-    (tmp_path / "script.py").write_text(SCRIPT, "utf-8")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="needs Accelerate"),
+]
+
+
+def in_two_processes(folder: Path, config: DistillConfig, out: Path, stop: int = -1) -> None:
+    """Train in two processes, up to step ``stop``."""
+    (folder / "config.yaml").write_text(dump_config(config), "utf-8")
+    (folder / "script.py").write_text(SCRIPT, "utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", "0", "--standalone"]
-    command += [str(tmp_path / "script.py"), str(tmp_path / "config.yaml"), str(tmp_path / "two")]
+    command += ["--master-port", "0", "--standalone", str(folder / "script.py")]
+    command += [str(folder / "config.yaml"), str(out), str(stop)]
     root = Path(__file__).parents[3]
     done = subprocess.run(
-        ["env", f"PYTHONPATH={root}:{':'.join(sys.path)}", *command],
+        ["env", f"PYTHONPATH={root}:{':'.join(sys.path)}", "OMP_NUM_THREADS=1", *command],
         cwd=root, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    train(config, tmp_path / "one", device="cpu")
-    one, two = (checkpoints.load(tmp_path / n / CHECKPOINT).tensors for n in ("one", "two"))
+
+
+def few_steps(folder: Path, kind: str, **changes: Any) -> DistillConfig:
+    # plain gradient descent would do; AdamW makes large steps of rounding in tiny gradients
+    own = {"learning_rate": 1e-5, "average_rates": [0.9]}
+    values = settings(folder, kind, **{"split": 1, "steps": 3, "optimiser": own, **changes})
+    return config_from_dict(DistillConfig, values)
+
+
+def assert_close(a: Path, b: Path) -> None:
+    one, two = (checkpoints.load(f / CHECKPOINT).tensors for f in (a, b))
     assert one.keys() == two.keys()
     torch.testing.assert_close(one["clipper.norms"], two["clipper.norms"], rtol=1e-4, atol=1e-7)
     for name in (n for n in one if n.startswith("masters.weights.")):
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=7e-5)
+
+
+@pytest.mark.parametrize("kind", ["velocity", "distribution"])
+def test_two_processes_train_what_one_trains(kind: str, tmp_path: Path) -> None:
+    objective = {"kind": kind, "guidance": 2.0, "tracker_updates": 1}
+    config = few_steps(tmp_path, "dense", objective=objective)
+    in_two_processes(tmp_path, config, tmp_path / "two")
+    train(config, tmp_path / "one", device="cpu")
+    assert_close(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("latents", "objective"),
+    [
+        ("dense", {"kind": "velocity", "guidance": 2.0, "distillation_weight": 1.0}),
+        ("sparse", {"kind": "velocity", "guidance": 2.0}),
+        ("dense", {"kind": "eulerian"}),
+    ],
+    ids=["dense", "sparse", "two times"],
+)
+def test_shards_train_what_one_process_trains(
+    latents: str, objective: dict[str, Any], tmp_path: Path
+) -> None:
+    changes = {"objective": objective, "shard": True, "split": 2 if latents == "dense" else 1}
+    if latents == "sparse":
+        # losses are means over voxels: parts of a batch weigh the same only if alike
+        changes["batch"] = 2
+    config = few_steps(tmp_path, latents, **changes)
+    in_two_processes(tmp_path, config, tmp_path / "two")
+    if latents == "dense":
+        train(config, tmp_path / "one", device="cpu")
+        assert_close(tmp_path / "one", tmp_path / "two")
+    stem = "student_1step" if objective["kind"] == "eulerian" else "student"
+    kept = checkpoints.load(tmp_path / "two" / f"{stem}.safetensors").tensors
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+    # stopped after a checkpoint, it goes on bit by bit
+    again = few_steps(tmp_path, latents, **changes, checkpoint_every=2)
+    in_two_processes(tmp_path, again, tmp_path / "parts", stop=3 if latents == "dense" else 2)
+    in_two_processes(tmp_path, again, tmp_path / "parts")
+    for name in ("checkpoint", stem):
+        parts = checkpoints.load(tmp_path / "parts" / f"{name}.safetensors").tensors
+        whole = checkpoints.load(tmp_path / "two" / f"{name}.safetensors").tensors
+        assert parts.keys() == whole.keys()
+        assert all(torch.equal(tensor, parts[n]) for n, tensor in whole.items())
