@@ -97,7 +97,7 @@ def train_segmenter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(item_generator(config.seed, "segmenter").initial_seed())
         network = StreetSegmenter(config.width)
-    network = network.to(memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps + 1)
     weights = _class_weights(data.labels[:count])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.cameras import Camera
@@ -58,7 +58,7 @@ class StreetRays:
         length = np.linalg.norm(normals, axis=1, keepdims=True)
         self._normals = normals / np.maximum(length, 1e-12)
         self._path, self._right, self._driven = _dense_path(layout.trajectory)
-        self._tree = cKDTree(self._path)
+        self._tree = KDTree(self._path)
 
     def surfels(self, camera: Camera) -> Surfels:
         """Cast the rays of ``camera``."""

@@ -130,10 +130,10 @@ def draw_samples(
     from PIL import Image
 
     rows = []
-    for name in STYLES:
-        views = np.flatnonzero(data.styles == name)[:2]
-        if len(views) == 2:
-            rows.append(_row(teacher, data.part(np.repeat(views, samples)), seed, steps))
+    present = [name for name in STYLES if (data.styles == name).any()]
+    for name in present or [str(data.styles[0])]:
+        views = np.resize(np.flatnonzero(data.styles == name)[:2], 2)
+        rows.append(_row(teacher, data.part(np.repeat(views, samples)), seed, steps))
     size = data.pictures.shape[1]
     gap = np.full((rows[0].shape[0], 4, 3), 255, np.uint8)
     sheet = np.concatenate([np.concatenate([row, gap], axis=1) for row in rows])

@@ -166,7 +166,7 @@ class TeacherTrainer:
         self.config, self.data, self.device = config, data, device
         network = StreetTeacher(config.network, config.seed).to(device)
         # several times faster for convolutions on CPUs
-        network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = copy.deepcopy(network).requires_grad_(False).eval()
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
