@@ -1,0 +1,133 @@
+"""The cameras a scene is built from and looked at: along the drive, some turned aside.
+
+Notation: v views, h w their size; rays of all views follow each other, row by row.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo3d.render.cameras import Camera
+from geo3d.render.rays import Rays
+from scenes.urban.conditions import LayoutMaps, RayScene, condition_image, street_camera
+from scenes.urban.config import SceneConfig, ViewConfig
+from scenes.urban.constraints import LayoutRays
+from scenes.urban.guidance import Guidance
+from scenes.urban.layout import Layout, turn
+from scenes.urban.lgvsd import Views
+from scenes.urban.sampling import layout_rays
+from scenes.urban.scene_config import SceneConfig as FieldsConfig
+from scenes.urban.styles import Styles
+from scenes.urban.tracker import camera_numbers
+
+_log = logging.getLogger(__name__)
+_AHEAD = 15.0
+"""Metres before the camera at which a region's prompt is looked up."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One camera and the layout it sees."""
+
+    camera: Camera
+    maps: LayoutMaps
+
+
+def stations(layout: Layout, spacing: float) -> Float[np.ndarray, "v 4 4"]:
+    """Return poses of the drive about every ``spacing`` metres, the first and last among them."""
+    places = layout.trajectory[:, :3, 3]
+    along = np.concatenate([[0], np.linalg.norm(np.diff(places, axis=0), axis=1).cumsum()])
+    count = max(2, math.ceil(along[-1] / spacing) + 1)
+    chosen = np.searchsorted(along, np.linspace(0, along[-1], count) - 1e-9)
+    return layout.trajectory[np.unique(np.minimum(chosen, len(along) - 1))]
+
+
+def turned_aside(
+    poses: Float[np.ndarray, "v 4 4"], turns_deg: tuple[float, ...]
+) -> Float[np.ndarray, "v 4 4"]:
+    """Return poses turned about their own vertical axis by the given angles in turn."""
+    turned = poses.copy()
+    for i, pose in enumerate(turned):
+        pose[:3, :3] = pose[:3, :3] @ turn(math.radians(turns_deg[i % len(turns_deg)]))
+    return turned
+
+
+def training_poses(layout: Layout, config: ViewConfig) -> Float[np.ndarray, "v 4 4"]:
+    """Return the cameras a scene is built from, in the order of the drive."""
+    return turned_aside(stations(layout, config.spacing), config.turns_deg)
+
+
+def held_out_poses(layout: Layout, config: ViewConfig, count: int) -> Float[np.ndarray, "v 4 4"]:
+    """Return cameras between those of `training_poses`, turned less."""
+    n = len(stations(layout, config.spacing))
+    between = np.linspace(0, len(layout.trajectory) - 1, 2 * n - 1).round().astype(int)[1::2]
+    chosen = between[np.linspace(0, len(between) - 1, min(count, len(between))).round().astype(int)]
+    return turned_aside(layout.trajectory[chosen], (8.0, -8.0))
+
+
+def look(rays: RayScene, pose: Float[np.ndarray, "4 4"], size: int, segments: bool = True) -> View:
+    """Return a view of the layout."""
+    camera = street_camera(pose, size)
+    return View(camera, rays.maps(camera, segments))
+
+
+def view_rays(views: list[View], config: FieldsConfig) -> Rays:
+    """Return the rays of all views."""
+    parts = [layout_rays(view.camera, view.maps, config) for view in views]
+    segments = None
+    if parts[0].segments is not None:
+        most = max(part.segments.shape[1] for part in parts if part.segments is not None)
+        segments = torch.cat([_padded(part.segments, most) for part in parts])
+    names = ("origins", "directions", "radii", "near", "far")
+    return Rays(*(torch.cat([getattr(part, name) for part in parts]) for name in names), segments)
+
+
+def layout_along(views: list[View], far: float) -> LayoutRays:
+    """Return what the layout says of every ray; what lies beyond ``far`` is not there."""
+    depth = np.concatenate([view.maps.depth.ravel() for view in views]).astype(np.float32)
+    label = np.concatenate([view.maps.label.ravel() for view in views]).astype(np.int64)
+    beyond = depth >= far
+    depth, label = np.where(beyond, -1, depth), np.where(beyond, -1, label)
+    parts = [torch.from_numpy(np.asarray(v.maps.segments, np.float32)) for v in views]
+    most = max(part.shape[2] for part in parts)
+    segments = torch.cat([_padded(part.flatten(0, 1), most) for part in parts])
+    return LayoutRays(torch.from_numpy(depth), torch.from_numpy(label), segments)
+
+
+def conditions(views: list[View], size: int) -> Float[Tensor, "v 4 h w"]:
+    """Return the teacher's input for views of its size."""
+    return torch.from_numpy(np.stack([condition_image(view.maps, size) for view in views]))
+
+
+def prompts_of(guidance: Guidance, layout: Layout, config: SceneConfig, views: list[View]) -> Views:
+    """Return all that teacher and tracker are told of views, without the condition.
+
+    A teacher that knows styles only hears nothing where a layout's prompt names none.
+    """
+    texts = []
+    for view in views:
+        ahead = view.camera.position + _AHEAD * view.camera.c2w[:3, 2]
+        text = config.prompt or layout.prompt_at(float(ahead[0]), float(ahead[2]))
+        if not config.prompt and isinstance(guidance.prompts, Styles):
+            text = text if guidance.prompts.named_in(text) else ""
+        texts.append(text)
+    tokens = guidance.tokens(texts)
+    null = guidance.tokens("").expand_as(tokens)
+    places = layout.trajectory[:, :3, 3]
+    middle = (places.min(axis=0) + places.max(axis=0)) / 2
+    half = max(1.0, float(np.linalg.norm(places.max(axis=0) - places.min(axis=0))) / 2)
+    c2w = torch.from_numpy(np.stack([view.camera.c2w for view in views]))
+    camera = camera_numbers(c2w, torch.from_numpy(middle), half)
+    return Views(None, tokens, null, camera.to(tokens.device))
+
+
+def _padded(segments: Tensor, most: int) -> Tensor:
+    extra = most - segments.shape[1]
+    return torch.cat([segments, segments.new_zeros(len(segments), extra, 2)], dim=1)
