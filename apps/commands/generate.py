@@ -10,8 +10,8 @@
 The object should be cut out (transparent around it) or stand before a plain background.  --model
 names a folder of networks as published (pipeline.json); without it the shipped small pipeline is
 used.  With --student, or with --steps 1 or 2, its few-step students (student.json) take the
-place of its flows, if it has any; --no-student keeps the flows.  Object number i of a picture has
-the seed --seed + i.
+place of its flows, if it has any; --no-student keeps the flows; --both takes one after the other
+and tells the times of each.  Object number i of a picture has the seed --seed + i.
 
 The run folder holds, for each object: outputs/NAME.glb (and --formats), NAME-gaussians.ply,
 NAME-latent.safetensors, previews/NAME.png, previews/NAME-gaussians.png, previews/NAME-picture.png
@@ -57,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="use the few-step students (default: with --steps 1 or 2)",
     )
+    parser.add_argument(
+        "--both",
+        action="store_true",
+        help="make every object twice: with the flows, and as NAME-student with the students",
+    )
+    parser.add_argument(
+        "--student-steps", metavar="N", type=int, help="steps of the students, with --both"
+    )
     parser.add_argument("--guidance", metavar="S", type=float, help="guidance scale; 1: none")
     parser.add_argument(
         "--outputs",
@@ -65,6 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to decode (default: mesh and Gaussians, if the pipeline can)",
     )
     parser.add_argument("--faces", metavar="N", type=int, help="most faces of a mesh")
+    parser.add_argument(
+        "--texture", metavar="N", type=int, help="colours of the GLB as a texture of N x N"
+    )
     parser.add_argument("--formats", metavar="F", nargs="+", default=["glb"], help="glb obj ply")
     parser.add_argument(
         "--torso",
@@ -85,9 +96,10 @@ def run(args: argparse.Namespace) -> int:
     from geo3d.runs import start_run
     from scenes.objects.export import ExportConfig
 
-    pipeline, folder = _pipeline(args)
-    config = _config(args, pipeline)
-    chosen = ExportConfig(formats=tuple(args.formats), faces=args.faces)
+    first = argparse.Namespace(**{**vars(args), "student": False}) if args.both else args
+    pipeline, folder = _pipeline(first)
+    config = _config(first, pipeline)
+    chosen = ExportConfig(tuple(args.formats), args.faces, args.texture)
     expected = _estimate(args, pipeline, config)
     if args.estimate:
         emit(args, expected, _estimate_text(expected))
@@ -98,10 +110,32 @@ def run(args: argparse.Namespace) -> int:
     run_folder = start_run("generate", name, config, args.out, args.seed, device, inputs)
     with run_folder:
         metrics = _make_all(args, run_folder, pipeline, (config, chosen))
+        if args.both:
+            metrics["student"] = _make_again(args, run_folder, chosen)
         metrics = {**metrics, "estimate": expected, "model": str(folder)}
         run_folder.finish(metrics, backends={"torso": str(pipeline.torso)})
     emit(args, {**metrics, "run": str(run_folder.path)}, _text(metrics, run_folder))
     return BAD_INPUT if metrics["failed"] else 0
+
+
+def _make_again(
+    args: argparse.Namespace, run_folder: Run, chosen: ExportConfig
+) -> dict[str, Any]:
+    """Make the objects with the students, stepped and guided as these want it.
+
+    That the students fail where the flows did not is a finding of the comparison, and no error.
+    """
+    from geo3d.errors import NumericalError
+
+    changes = {"student": True, "steps": args.student_steps, "guidance": None}
+    student = argparse.Namespace(**{**vars(args), **changes})
+    pipeline, _ = _pipeline(student)
+    configs = (_config(student, pipeline), chosen)
+    try:
+        return _make_all(student, run_folder, pipeline, configs, "-student")
+    except NumericalError as error:
+        failed = [{"image": args.images[0], **error.to_dict()}]
+        return {"objects": [], "failed": failed, "seconds": {}, "calls": {}, "seconds_in_all": 0.0}
 
 
 def _pipeline(args: argparse.Namespace) -> tuple[Pipeline, Path]:
@@ -159,14 +193,19 @@ def _make_all(
     run_folder: Run,
     pipeline: Pipeline,
     configs: tuple[GenerateConfig, ExportConfig],
+    ending: str = "",
 ) -> dict[str, Any]:
     from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
 
-    progress = chain(
+    listeners = chain(
         cancel_listener(run_folder),
         jsonl_listener(run_folder.path / "progress.jsonl"),
         tqdm_listener(disable=args.quiet or args.json),
     )
+
+    def progress(event: Mapping[str, Any]) -> None:
+        listeners({**event, "stage": f"{event['stage']}{ending}"})
+
     begun, failed = time.perf_counter(), []
     pictures = _prepared(args.images, failed)
     seeds = [args.seed + i for i in range(args.count)]
@@ -188,7 +227,8 @@ def _make_all(
     for name, picture in pictures:
         picture.save(run_folder.previews / f"{name}-picture.png")
     made = [item for batch in batches for item in batch.objects]
-    rows = _export(run_folder, list(zip(labels, made, strict=True)), configs[1], failed)
+    named = [f"{label}{ending}" for label in labels]
+    rows = _export(run_folder, list(zip(named, made, strict=True)), configs[1], failed)
     return {
         "objects": rows,
         "failed": failed,
@@ -277,6 +317,14 @@ def _sum(parts: Any) -> dict[str, float]:
 
 
 def _text(metrics: Mapping[str, Any], run_folder: Run) -> str:
+    lines = _lines(metrics)
+    if "student" in metrics:
+        lines += ["students:", *_lines(metrics["student"])]
+    lines.append(f"results: {run_folder.outputs}\npreviews: {run_folder.previews}")
+    return "\n".join(lines)
+
+
+def _lines(metrics: Mapping[str, Any]) -> list[str]:
     lines = []
     for row in metrics["objects"]:
         parts = [f"{row['voxels']} voxels"]
@@ -287,5 +335,4 @@ def _text(metrics: Mapping[str, Any], run_folder: Run) -> str:
         lines.append(f"{row['image']}: [{row['code']}] {row['message']}")
     spent = ", ".join(f"{stage} {t:.2f}" for stage, t in metrics["seconds"].items())
     lines.append(f"seconds: {spent}; in all {metrics['seconds_in_all']:.2f}")
-    lines.append(f"results: {run_folder.outputs}\npreviews: {run_folder.previews}")
-    return "\n".join(lines)
+    return lines

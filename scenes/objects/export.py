@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from geo3d import checkpoints
-from geo3d.errors import ConfigError, NumericalError
+from geo3d.errors import ConfigError, InputError, NumericalError
 from geo3d.mesh.decimate import FEWEST_VERTICES, decimate
 from geo3d.mesh.io import save_mesh
 from geo3d.mesh.mesh import Mesh
@@ -24,6 +24,7 @@ from scenes.objects.gaussian_files import Frame, save_gaussians
 from scenes.objects.gaussian_render import cube_camera, render_gaussians
 from scenes.objects.pipeline import Generated
 from scenes.objects.radiance_render import render_radiance
+from scenes.objects.texture import bake, save_textured_glb
 
 FORMATS = ("glb", "obj", "ply")
 """Formats of meshes."""
@@ -42,6 +43,8 @@ class ExportConfig:
     """Of the mesh: glb, obj, ply."""
     faces: int | None = None
     """Most faces of the mesh; None means all."""
+    texture: int | None = None
+    """Texels along an edge of a texture in place of the colours of a GLB's vertices; None: none."""
     views: int = len(VIEWS_DEG)
     """Pictures of the object, from all sides; 0 for none."""
     gaussian_frame: Frame = "y_up"
@@ -141,14 +144,24 @@ def _export_mesh(
     if extracted is None or len(extracted.faces) == 0:
         row["notes"].append("The decoded field has no surface: there is no mesh.")
         return
-    mesh = extracted.to_mesh(name=row["name"])
+    fine = mesh = extracted.to_mesh(name=row["name"])
     if config.faces is not None:
         try:
             mesh = simplified(mesh, config.faces)
         except NumericalError as error:
             row["notes"].append(f"The mesh keeps all its faces: {error.message}")
+    textured = None
+    if config.texture is not None and "glb" in config.formats:
+        try:
+            textured = bake(mesh, fine, config.texture)
+        except (ConfigError, InputError) as error:
+            row["notes"].append(f"There is no texture: {error.message} {error.hint}")
     for suffix in config.formats:
-        path = save_mesh(mesh, folders[0] / f"{row['name']}.{suffix}")
+        path = folders[0] / f"{row['name']}.{suffix}"
+        if textured is not None and suffix == "glb":
+            save_textured_glb(textured, path)
+        else:
+            save_mesh(mesh, path)
         row["files"].append(path.name)
     row |= {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
     if config.views:
