@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from scenes.objects.decoders import (
     SLatRadianceFieldDecoder,
 )
 from scenes.objects.pipeline import Pipeline
+from scenes.objects.pipeline_folder import write_student
 from scenes.objects.samplers import SamplerConfig
 from scenes.objects.slat_flow import SLatFlowConfig, SLatFlowModel
 from scenes.objects.ss_flow import SparseStructureFlowModel, SSFlowConfig
@@ -92,3 +94,16 @@ def cut_out_picture(color: tuple[int, int, int] = (200, 40, 40), size: int = 48)
         (quarter, quarter, size - quarter, size - quarter), fill=(*color, 255)
     )
     return image
+
+
+def tiny_pipeline_folder(folder: Path, *, student: bool = True) -> Path:
+    """Write the tiny pipeline, with a student of other weights beside it, and return ``folder``."""
+    tiny_pipeline().save(folder)
+    if student:
+        flows = {key: n for key, n in tiny_networks().items() if key.endswith("flow_model")}
+        for flow in flows.values():
+            for parameter in flow.parameters():
+                parameter.data *= 0.9
+        one = SamplerConfig(steps=1, rescale_t=1.0, guidance_scale=None)
+        write_student(folder, flows, (one, one))
+    return folder

@@ -118,9 +118,7 @@ def run(args: argparse.Namespace) -> int:
     return BAD_INPUT if metrics["failed"] else 0
 
 
-def _make_again(
-    args: argparse.Namespace, run_folder: Run, chosen: ExportConfig
-) -> dict[str, Any]:
+def _make_again(args: argparse.Namespace, run_folder: Run, chosen: ExportConfig) -> dict[str, Any]:
     """Make the objects with the students, stepped and guided as these want it.
 
     That the students fail where the flows did not is a finding of the comparison, and no error.

@@ -21,8 +21,9 @@ from types import FrameType
 import gradio as gr
 
 from apps.jobs import Jobs
+from apps.viewer.generate_tab import GenerateTab
 from apps.viewer.jobs_tab import JobsTab
-from apps.viewer.match_tab import MatchTab
+from apps.viewer.match_tab import QUIET, MatchTab
 from apps.viewer.segment_tab import SegmentTab
 
 HERE = Path(__file__).resolve().parent
@@ -49,36 +50,20 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
                 match = MatchTab(jobs, scratch)
             with gr.Tab("Segment", id="segment"):
                 segment = SegmentTab(jobs, scratch)
+            with gr.Tab("Generate", id="generate"):
+                generate = GenerateTab(jobs, scratch)
             with gr.Tab("Jobs", id="jobs") as jobs_page:
                 listing = JobsTab(jobs)
         jobs_page.select(
             lambda: (listing.render(), gr.Timer(active=True)),
             None,
             [listing.table, listing.timer],
-            api_visibility="private",
-            show_progress="hidden",
+            **QUIET,
         )
-        page.load(
-            match.attach,
-            None,
-            match.attach_outputs,
-            api_visibility="private",
-            show_progress="hidden",
-        )
-        page.load(
-            segment.attach,
-            None,
-            segment.attach_outputs,
-            api_visibility="private",
-            show_progress="hidden",
-        )
-        page.load(
-            segment.select_tab,
-            None,
-            tabs,
-            api_visibility="private",
-            show_progress="hidden",
-        )
+        for tab in (match, segment, generate):
+            page.load(tab.attach, None, tab.attach_outputs, **QUIET)
+        for select in (segment.select_tab, generate.controls.select_tab):
+            page.load(select, None, tabs, **QUIET)
     page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
     return page
 

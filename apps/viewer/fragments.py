@@ -127,6 +127,26 @@ def map_figure(png: bytes, running: bool) -> str:
     )
 
 
+def time_bars(names: Sequence[str], stages: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """Return the seconds of every stage as bars, one per name, to a common scale."""
+    longest = max((t for _, times in stages for t in times), default=0.0) or 1.0
+    rows = []
+    for title, times in stages:
+        bars = "".join(
+            f'<div class="g3-time" title="{escape(name)}"><i class="g3-series-{i}" '
+            f'style="width: {100 * t / longest:.1f}%"></i><span>{t:.2f} s</span></div>'
+            for i, (name, t) in enumerate(zip(names, times, strict=True))
+        )
+        rows.append(f'<div class="g3-dim">{escape(title)}</div><div>{bars}</div>')
+    legend = "".join(
+        f'<span><i class="g3-series-{i}"></i>{escape(name)}</span>' for i, name in enumerate(names)
+    )
+    return (
+        f'<div class="g3-card"><div class="g3-legend">{legend}</div>'
+        f'<div class="g3-times">{"".join(rows)}</div></div>'
+    )
+
+
 def scale(colors: Sequence[Sequence[int]], low: str, high: str, label: str) -> str:
     """Return a colour bar with its two ends named."""
     stops = ", ".join("rgb({}, {}, {})".format(*map(int, c)) for c in colors)

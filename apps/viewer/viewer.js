@@ -1,17 +1,25 @@
-// Runs once when the page opens: while "Link cameras" is on, what the pointer does on one pane is
-// repeated on the other, so that both shapes turn together.
+// Runs once when the page opens.
 () => {
-  const PANES = ["pane-source", "pane-target"];
-  const linked = () => document.querySelector("#link-cameras input")?.checked;
+  // While "Link cameras" is on, what the pointer does on one pane is repeated on the other, so that
+  // both shapes turn together.
+  const PAIRS = [
+    ["link-cameras", "pane-source", "pane-target"],
+    ["generate-link", "generate-teacher", "generate-student"],
+  ];
 
   function twinOf(canvas) {
-    const mine = PANES.findIndex((id) => document.getElementById(id)?.contains(canvas));
-    return mine < 0 ? null : document.querySelector(`#${PANES[1 - mine]} canvas`);
+    for (const [link, ...panes] of PAIRS) {
+      const mine = panes.findIndex((id) => document.getElementById(id)?.contains(canvas));
+      if (mine < 0) continue;
+      const linked = document.querySelector(`#${link} input`)?.checked;
+      return linked ? document.querySelector(`#${panes[1 - mine]} canvas`) : null;
+    }
+    return null;
   }
 
   function repeat(event) {
     // Our own copies are not trusted events: they end here.
-    if (!event.isTrusted || !(event.target instanceof HTMLCanvasElement) || !linked()) return;
+    if (!event.isTrusted || !(event.target instanceof HTMLCanvasElement)) return;
     const twin = twinOf(event.target);
     if (!twin) return;
     const from = event.target.getBoundingClientRect();

@@ -35,8 +35,8 @@ RemoveBackground = Callable[[Image.Image], Image.Image]
 """RGB in, RGBA of the same size out."""
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Read a picture as RGBA, with the rotation its camera noted.
+def read_image(path: str | Path, max_pixels: int = _MAX_PIXELS) -> Image.Image:
+    """Read a picture of at most ``max_pixels`` as RGBA, with the rotation its camera noted.
 
     Raises:
         InputError: ``object_image.missing``.
@@ -49,7 +49,7 @@ def read_image(path: str | Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if image.width * image.height <= _MAX_PIXELS:
+                if image.width * image.height <= max_pixels:
                     return ImageOps.exif_transpose(image).convert("RGBA")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         pass
@@ -60,7 +60,7 @@ def read_image(path: str | Path) -> Image.Image:
     raise LimitError(
         "object_image.too_large",
         f"{path} has too many pixels.",
-        f"Reduce it to at most {_MAX_PIXELS:,} pixels.",
+        f"Reduce it to at most {max_pixels:,} pixels.",
     )
 
 

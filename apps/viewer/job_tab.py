@@ -1,0 +1,121 @@
+"""What the tabs of jobs have in common: start, cancel, status, and finding a job again.
+
+A tab remembers a job by its id only; the rest is read from the job's folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from apps.job_files import Job
+from apps.jobs import Jobs
+from apps.viewer import fragments
+from apps.viewer.match_tab import POLL_S, QUIET, SHOW_ADDRESS
+from geo3d.errors import Geo3dError
+
+Updates = dict[Any, Any]
+
+
+class JobControls:
+    """The button that starts, the one that cancels, and the card that tells how it goes."""
+
+    def __init__(self, jobs: Jobs, kind: str, label: str) -> None:
+        self._jobs = jobs
+        self.kind = kind
+        with gr.Row():
+            self.run = gr.Button(label, variant="primary", elem_id=f"{kind}-run")
+            self.cancel = gr.Button("Cancel", interactive=False, elem_id=f"{kind}-cancel")
+        self.status = gr.HTML(elem_id=f"{kind}-status")
+        # Hidden and not absent: the change of a component that is not on the page goes unnoticed.
+        self.job_id = gr.Textbox(visible="hidden")
+        self.finished = gr.Textbox(visible="hidden")
+        self.timer = gr.Timer(POLL_S, active=False)
+        self.parts = [self.status, self.timer, self.run, self.cancel, self.finished]
+        self.outputs = [*self.parts, self.job_id]
+
+    def wire(
+        self,
+        show: Callable[[str], Updates],
+        outcome: list[Any],
+        watch: Callable[[Job], Updates] | None = None,
+        watched: list[Any] | None = None,
+    ) -> None:
+        """Connect the buttons and the clock.
+
+        Args:
+            show: returns the result of the job with this id.
+            outcome: the components it fills.
+            watch: returns what is shown of a job that runs.
+            watched: the components it fills.
+        """
+
+        def poll(job_id: str) -> Updates:
+            return self._poll(job_id, watch)
+
+        def shown(job_id: str) -> Updates:
+            # gradio does not take an empty mapping
+            return show(job_id) if job_id else {outcome[0]: gr.skip()}
+
+        self.cancel.click(self._cancel, self.job_id, self.parts, **QUIET)
+        self.job_id.change(None, self.job_id, None, js=SHOW_ADDRESS)
+        followed = [*self.parts, *(watched or [])]
+        self.timer.tick(poll, self.job_id, followed, queue=False, **QUIET)
+        self.finished.change(shown, self.finished, outcome, **QUIET)
+
+    def started(self, job: Job) -> Updates:
+        """Show a job that was queued just now, or that the page's address names."""
+        return self.state(job) | {self.job_id: job.id}
+
+    def refused(self, error: Geo3dError) -> Updates:
+        """Show why there is no job."""
+        return {self.status: fragments.error_card(error)}
+
+    def idle(self) -> Updates:
+        """Show that nothing runs; a job shown before goes on without this page."""
+        return {
+            self.job_id: "",
+            self.status: "",
+            self.timer: gr.Timer(active=False),
+            self.run: gr.Button(interactive=True),
+            self.cancel: gr.Button(interactive=False),
+            self.finished: "",
+        }
+
+    def state(self, job: Job) -> Updates:
+        """Show what the job is doing; when it is done, `finished` brings the result."""
+        return {
+            self.status: fragments.job_card(job),
+            self.timer: gr.Timer(active=not job.ended),
+            self.run: gr.Button(interactive=job.ended),
+            self.cancel: gr.Button(interactive=job.state in ("queued", "running")),
+            self.finished: job.id if job.state == "done" else "",
+        }
+
+    def job_of(self, request: gr.Request) -> Job | None:
+        """Return the job of this kind that the page's address names, if it names one."""
+        try:
+            job = self._jobs.get(str(request.query_params.get("job", "")))
+        except Geo3dError:
+            # The tab Match says so.
+            return None
+        return job if job.settings.get("kind") == self.kind else None
+
+    def select_tab(self, request: gr.Request) -> Any:
+        """Open this tab where the page's address names one of its jobs."""
+        return gr.Tabs(selected=self.kind) if self.job_of(request) else gr.skip()
+
+    def _cancel(self, job_id: str) -> Updates:
+        try:
+            return self.state(self._jobs.cancel(job_id))
+        except Geo3dError as error:
+            return self.refused(error)
+
+    def _poll(self, job_id: str, watch: Callable[[Job], Updates] | None) -> Updates:
+        try:
+            job = self._jobs.get(job_id)
+            return self.state(job) | (watch(job) if watch else {})
+        except Geo3dError as error:
+            return self.idle() | self.refused(error)
