@@ -36,6 +36,7 @@ VERBS: dict[str, str] = {
     "train-segmenter": "train a segmenter with any of the topology losses",
     "train-objects": "train the parts of the small image-to-3D pipeline",
     "train-street-teacher": "train the small teacher of street scenes on procedural pictures",
+    "scenes": "build many street scenes: layouts x prompts x seeds, in parallel, resumable",
     "distill": "train few-step students (and teachers) of image-to-3D",
     "bench": "time the building blocks on this machine",
     "app": "open the workbench in a browser",
