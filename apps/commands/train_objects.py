@@ -9,6 +9,7 @@
   geo3d train-objects --stage structure-flow --work work            (also: latent-flow,
                                                     structure-student, latent-student)
   geo3d train-objects --stage pipeline --work work --out DIR
+  geo3d train-objects --stage sheet --objects HELD-OUT --model DIR --out FILE.png
 
 Every stage goes on where it was interrupted when it is given again.  Its networks, checkpoint and
 curve lie in work/STAGE.  The flows are trained as by `geo3d distill work/latents/STAGE.yaml`.  See
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 AUTOENCODERS = ("structure", "latent", "mesh", "gaussian", "picture")
 FLOWS = ("structure-flow", "latent-flow", "structure-student", "latent-student")
-STAGES = ("cells", *AUTOENCODERS, "latents", *FLOWS, "pipeline")
+SHOWN = (0, 4, 8, 11, 14, 18, 19, 21, 24, 29, 30, 33)
+"""Objects on the sheet."""
+STAGES = ("cells", *AUTOENCODERS, "latents", *FLOWS, "pipeline", "sheet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", choices=STAGES, required=True, help="what to make")
     parser.add_argument("--objects", metavar="DIR", help="folder of geo3d objects-data")
     parser.add_argument("--cells", metavar="DIR", default="cells", help="folder of cells")
+    parser.add_argument("--model", metavar="DIR", help="pipeline folder to draw objects of")
     parser.add_argument("--work", metavar="DIR", default="work", help="folder of all stages")
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: all)")
     add_common(parser, "set", "seed", "out", "json", "quiet")
@@ -54,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         return _latents(args)
     if args.stage == "pipeline":
         return _pipeline(args)
+    if args.stage == "sheet":
+        return _sheet(args)
     numbers = _train(args)
     folder = Path(args.work) / args.stage
     text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if "bin" not in name)
@@ -93,6 +99,23 @@ def _pipeline(args: argparse.Namespace) -> int:
         )
     written = [str(path) for path in assemble(Path(args.work), Path(args.out))]
     emit(args, {"files": written}, "\n".join(written))
+    return 0
+
+
+def _sheet(args: argparse.Namespace) -> int:
+    from geo3d.errors import ConfigError
+    from geo3d.files import asset
+    from scenes.objects.small.sheet import draw_generated
+
+    if not args.out or not args.objects:
+        raise ConfigError(
+            "train_objects.no_folder",
+            "A sheet needs --objects and --out.",
+            "Name a folder of objects nothing was trained on, and a PNG file.",
+        )
+    model = args.model or asset("objects/pipeline")
+    path = draw_generated(args.objects, model, Path(args.out), SHOWN)
+    emit(args, {"picture": str(path)}, str(path))
     return 0
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from object_pipelines import cut_out_picture, tiny_pipeline
+from object_pipelines import cut_out_picture, tiny_networks, tiny_pipeline
 
 from apps.cli import main
 from geo3d.errors import ConfigError
 from geo3d.mesh.io import load_mesh
 from geo3d.mesh.mesh import Mesh
 from scenes.objects.export import ExportConfig, simplified
+from scenes.objects.pipeline_folder import write_student
+from scenes.objects.samplers import SamplerConfig
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,24 @@ def test_several_pictures_seeds_and_a_broken_one(
     assert code == 3 and [row["code"] for row in found["failed"]] == ["object_image.unreadable"]
     names = [(row["name"], row["seed"]) for row in found["objects"]]
     assert names == [("red-5", 5), ("red-6", 6), ("blue-5", 5), ("blue-6", 6)]
+
+
+def test_few_steps_mean_the_students(
+    places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    networks = tiny_pipeline()
+    networks.save(model)
+    sampler = SamplerConfig(steps=1, rescale_t=1.0, guidance_scale=None)
+    write_student(model, {"slat_flow_model": tiny_networks()["slat_flow_model"]}, (sampler,) * 2)
+    calls = []
+    for flags in (("--steps", "2"), ("--steps", "2", "--no-student"), ("--student",), ()):
+        picture = ["generate", str(places / "red.png"), "--model", str(model), "--outputs", "mesh"]
+        options = ["--out", str(tmp_path), "--device", "cpu", "--json", *flags]
+        assert main([*picture, *options]) == 0
+        calls.append(answer(capsys)["calls"]["structure"])
+    # the students know the guidance, the flows need a negative pass
+    assert calls == [2, 4, 1, 4]
 
 
 def test_views_of_one_object(

@@ -17,16 +17,16 @@ from scenes.objects.small.latents import GUIDANCE, INTERVAL
 from scenes.objects.train_config import DistillConfig
 
 PARTS: Mapping[str, str] = {
-    "sparse_structure_flow_model": "structure-flow/outputs/student_ema0.999",
+    "sparse_structure_flow_model": "structure-flow/outputs/student",
     "sparse_structure_decoder": "latents/sparse_structure_decoder",
-    "slat_flow_model": "latent-flow/outputs/student_ema0.999",
+    "slat_flow_model": "latent-flow/outputs/student",
     "slat_decoder_mesh": "mesh/slat_decoder_mesh",
     "slat_decoder_gs": "gaussian/slat_decoder_gs",
 }
 """Where the networks of the pipeline lie below the folder of the stages."""
 STUDENTS: Mapping[str, str] = {
-    "sparse_structure_flow_model": "structure-student/outputs/student_ema0.999",
-    "slat_flow_model": "latent-student/outputs/student_ema0.999",
+    "sparse_structure_flow_model": "structure-student/outputs/student",
+    "slat_flow_model": "latent-student/outputs/student",
 }
 TEACHER_SAMPLER = SamplerConfig(guidance_scale=strength_to_scale(GUIDANCE), interval=INTERVAL)
 STUDENT_SAMPLER = SamplerConfig(steps=1, rescale_t=1.0, guidance_scale=None)

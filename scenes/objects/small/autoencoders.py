@@ -64,7 +64,7 @@ class LatentTask:
         self.network = nn.ModuleDict({"encoder": self.encoder, "probe": self.probe})
 
     def loss(self, items: list[int], generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the errors of distances and of mean features, and the divergence."""
+        """Return the errors of distances, colours and other means, and the divergence."""
         objects = [self.objects[i] for i in items]
         x = cell_features(objects)
         mean, logvar = self.encoder.distribution(x)
@@ -75,7 +75,8 @@ class LatentTask:
         near = 1.0 + 3.0 * (truth.abs() < 0.5)
         return {
             "distance": (near * (read[:, :_CORNERS] - truth).abs()).mean(),
-            "means": F.mse_loss(read[:, _CORNERS:], x.feats[:, :_MEANS]),
+            "color": 2 * F.l1_loss(read[:, _CORNERS:][:, :3], x.feats[:, :3]),
+            "means": F.mse_loss(read[:, _CORNERS + 3 :], x.feats[:, 3:_MEANS]),
             "divergence": self.weight * divergence(mean, logvar),
         }
 

@@ -77,7 +77,7 @@ class MeshTask:
         target = _looks(objects)
         return {
             "distance": (near * (raw[:, :8] - shift - truth).abs()).mean(),
-            "color": F.l1_loss(looks[:, :3], target[:, :3]),
+            "color": 2 * F.l1_loss(looks[:, :3], target[:, :3]),
             "normal": 0.3 * F.l1_loss(looks[:, 3:], target[:, 3:]),
         }
 

@@ -45,7 +45,7 @@ _STUDENT: Mapping[str, Any] = {
     },
     "optimiser": {"learning_rate": 2e-4, "warmup_steps": 50, "decay": "cosine"},
     "batch": 16,
-    "steps": 1500,
+    "steps": 600,
     "log_every": 20,
     "checkpoint_every": 100,
 }
@@ -53,7 +53,7 @@ _TEACHER: Mapping[str, Any] = {
     "objective": {"kind": "flow_matching", "drop_condition": 0.1},
     "optimiser": {
         "learning_rate": 1e-3,
-        "warmup_steps": 200,
+        "warmup_steps": 100,
         "decay": "cosine",
         "weight_decay": 0.01,
     },
@@ -61,10 +61,10 @@ _TEACHER: Mapping[str, Any] = {
     "checkpoint_every": 200,
 }
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "structure-flow": {**_TEACHER, "network": "dense", "batch": 64, "steps": 4000},
-    "latent-flow": {**_TEACHER, "network": "sparse", "batch": 8, "steps": 6000},
+    "structure-flow": {**_TEACHER, "network": "dense", "batch": 48, "steps": 2500},
+    "latent-flow": {**_TEACHER, "network": "sparse", "batch": 8, "steps": 3000},
     "structure-student": {**_STUDENT, "network": "dense"},
-    "latent-student": {**_STUDENT, "network": "sparse", "batch": 4},
+    "latent-student": {**_STUDENT, "network": "sparse", "batch": 4, "steps": 500},
 }
 """Settings of the four flows; folders and normalisation are filled in."""
 TEACHER_OF = {"structure-student": "structure-flow", "latent-student": "latent-flow"}
@@ -127,7 +127,7 @@ def write_recipes(work: Path, normalization: tuple[list[float], list[float]]) ->
         size = config_to_dict(LATENT_FLOW if is_sparse else STRUCTURE_FLOW)
         full = {**settings, "data": data}
         if name in TEACHER_OF:
-            full["teacher"] = str(work / TEACHER_OF[name] / "outputs" / "student_ema0.999")
+            full["teacher"] = str(work / TEACHER_OF[name] / "outputs" / "student")
         else:
             full["arguments"] = [f"{key}={_argument(value)}" for key, value in size.items()]
         config = load_config(DistillConfig, presets={"recipe": full}, preset="recipe")

@@ -103,10 +103,10 @@ class StageConfig:
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "structure": {"stage": "structure", "steps": 3000, "batch": 16},
-    "latent": {"stage": "latent", "steps": 2500, "batch": 8},
-    "mesh": {"stage": "mesh", "steps": 4000, "batch": 2, "learning_rate": 7e-4},
-    "gaussian": {"stage": "gaussian", "steps": 2000, "batch": 4},
-    "picture": {"stage": "picture", "steps": 4000, "batch": 32, "learning_rate": 7e-4},
+    "structure": {"stage": "structure", "steps": 1200, "batch": 16},
+    "latent": {"stage": "latent", "steps": 2000, "batch": 4, "learning_rate": 1.5e-3},
+    "mesh": {"stage": "mesh", "steps": 1200, "batch": 2, "average_rate": 0.99},
+    "gaussian": {"stage": "gaussian", "steps": 500, "batch": 4, "average_rate": 0.98},
+    "picture": {"stage": "picture", "steps": 1500, "batch": 32, "average_rate": 0.99},
 }
 """The recipes of the shipped networks."""

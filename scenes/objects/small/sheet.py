@@ -1,0 +1,83 @@
+"""A picture of objects made by a pipeline and by its students, from the camera of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from geo3d.errors import NumericalError
+from geo3d.render.cameras import Camera
+from geo3d.render.previews import contact_sheet, save_png
+from geo3d.render.shading import render_mesh
+from scenes.objects.image import prepare_image
+from scenes.objects.pipeline import GenerateConfig, Pipeline, load_pipeline
+from scenes.objects.shapes.generate import generate_object
+from scenes.objects.shapes.shards import join_batches, read_batches
+from scenes.objects.shapes.views import OBJECT_STYLE
+
+Picture = UInt8[np.ndarray, "h w 3"]
+STUDENT_STEPS = (2, 1)
+
+
+def draw_generated(
+    objects: str | Path, model: str | Path, path: Path, rows: Sequence[int], size: int = 160
+) -> Path:
+    """Draw a sheet into ``path``: input, truth, teacher, and the students if there are any.
+
+    Args:
+        objects: folder of procedural objects that no network was trained on.
+        model: pipeline folder.
+        path: PNG file.
+        rows: which objects.
+        size: pixels per picture.
+
+    Raises:
+        CheckpointError: as `load_pipeline`.
+        InputError, FileFormatError: as `read_batches`.
+    """
+    batch = join_batches(list(read_batches(objects)))
+    makers = [("teacher, 25 + 25 steps", load_pipeline(model), None)]
+    if (Path(model) / "student.json").is_file():
+        student = load_pipeline(model, variant="student")
+        makers += [(f"student, {n} + {n}", student, n) for n in STUDENT_STEPS]
+    images, labels = [], []
+    for i in rows:
+        picture = Image.fromarray(batch.views[i, 0])
+        camera = _camera(batch.c2w[i, 0], batch.intrinsics[i, 0], picture.width, size)
+        truth = generate_object(str(batch.kinds[i]), int(batch.seeds[i])).mesh
+        images += [_on_white(picture, size), render_mesh(truth, camera, style=OBJECT_STYLE)]
+        images += [_made(pipeline, picture, camera, n) for _, pipeline, n in makers]
+        labels += ["input", "truth", *(label for label, _, _ in makers)]
+    return save_png(contact_sheet(images, labels, columns=2 * (2 + len(makers))), path)
+
+
+def _made(pipeline: Pipeline, picture: Image.Image, camera: Camera, steps: int | None) -> Picture:
+    """Return the object made from a picture, or white where none comes out."""
+    config = GenerateConfig(outputs=("mesh",))
+    if steps is not None:
+        structure, latent = (replace(sampler, steps=steps) for sampler in pipeline.samplers)
+        config = replace(config, structure=structure, latent=latent)
+    try:
+        (made,) = pipeline.generate([prepare_image(picture)], [0], config, prepared=True).objects
+    except NumericalError:
+        made = None
+    if made is None or made.mesh is None or not len(made.mesh.faces):
+        return np.full((camera.height, camera.width, 3), 255, np.uint8)
+    mesh = made.mesh.to_mesh(y_up=False)
+    return render_mesh(mesh, camera, mesh.vertex_colors, OBJECT_STYLE)
+
+
+def _camera(c2w: np.ndarray, intrinsics: np.ndarray, width: int, size: int) -> Camera:
+    fx, fy, cx, cy = (float(v) * size / width for v in intrinsics)
+    return Camera(c2w.astype(np.float64), fx, fy, cx, cy, size, size)
+
+
+def _on_white(picture: Image.Image, size: int) -> Picture:
+    white = Image.new("RGBA", picture.size, "white")
+    white.alpha_composite(picture)
+    return np.asarray(white.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))

@@ -1,0 +1,130 @@
+"""Every stage of the small pipeline once, from objects to a pipeline with students."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from apps.cli import main
+from geo3d.config import load_config
+from scenes.objects.image import prepare_image
+from scenes.objects.latent_folder import LatentFolder
+from scenes.objects.models import load_model, save_model
+from scenes.objects.pipeline import GenerateConfig, load_pipeline
+from scenes.objects.slat_encoder import SLatEncoder
+from scenes.objects.small.assemble import PARTS
+from scenes.objects.small.latents import RECIPES, rescale, structure_latents
+from scenes.objects.small.settings import LATENT_ENCODER, STRUCTURE_DECODER, STRUCTURE_ENCODER
+from scenes.objects.sparse import SparseTensor
+from scenes.objects.ss_vae import SparseStructureDecoder, SparseStructureEncoder
+from scenes.objects.train_config import DistillConfig
+
+
+def test_the_latent_encoder_is_a_model_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = SLatEncoder(LATENT_ENCODER)
+    for parameter in encoder.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    save_model(encoder, tmp_path / "encoder")
+    again = load_model(tmp_path / "encoder")
+    coords = torch.tensor([[0, 1, 2, 3], [0, 15, 15, 15], [1, 0, 0, 0]], dtype=torch.int32)
+    x = SparseTensor(torch.randn(3, LATENT_ENCODER.in_channels), coords)
+    assert torch.equal(again(x).feats, encoder(x).feats)
+    drawn = encoder(x, torch.Generator().manual_seed(0)).feats
+    mean, logvar = encoder.distribution(x)
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(drawn, mean + noise * torch.exp(0.5 * logvar))
+    names = set(dict(encoder.named_parameters()))
+    assert {"input_layer.weight", "blocks.0.attn.to_qkv.weight", "out_layer.bias"} <= names
+
+
+def test_rescaled_latents_have_unit_size_and_decode_the_same() -> None:
+    torch.manual_seed(0)
+    encoder, decoder = (
+        SparseStructureEncoder(STRUCTURE_ENCODER),
+        SparseStructureDecoder(STRUCTURE_DECODER),
+    )
+    grids = (torch.rand(6, 1, 16, 16, 16) < 0.2).float()
+    with torch.no_grad():
+        before = encoder(grids).mean
+        logits = decoder(before)
+        rescale(encoder, decoder, before)
+        after = encoder(grids).mean
+        assert torch.allclose(after.square().mean((0, 2, 3, 4)), torch.ones(8), atol=1e-4)
+        assert torch.allclose(decoder(after), logits, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with all stages, each trained for a step."""
+    root = tmp_path_factory.mktemp("small")
+    objects = ["objects-data", "--out", str(root / "objects"), "--objects", "2", "--workers", "1"]
+    sizes = ["--set", "kinds=[spoon,key]", "--set", "views=2", "--set", "view_size=32"]
+    assert main([*objects, *sizes, "--quiet"]) == 0
+    common = ["--cells", str(root / "cells"), "--work", str(root / "work"), "--quiet"]
+
+    def stage(name: str, *more: str) -> None:
+        assert main(["train-objects", "--stage", name, *common, *more]) == 0
+
+    stage("cells", "--objects", str(root / "objects"))
+    few = ("--set", "steps=1", "--set", "batch=1")
+    for name in ("structure", "latent", "mesh", "gaussian", "picture"):
+        stage(name, *few, "--set", "warmup_steps=0")
+    stage("latents")
+    for name in RECIPES:
+        stage(name, *few, "--set", "optimiser.warmup_steps=0")
+    stage("pipeline", "--out", str(root / "pipeline"))
+    return root
+
+
+@pytest.mark.slow
+def test_folders_and_recipes(work: Path) -> None:
+    latents = work / "work" / "latents"
+    config = load_config(DistillConfig, latents / "latent-flow.yaml")
+    folder = LatentFolder(config.data, is_sparse=True)
+    assert folder.names == ["key-1", "spoon-0"]
+    rows = torch.cat([folder.read(name, torch.Generator()).values for name in folder.names])
+    assert torch.allclose(rows.mean(0), torch.zeros(8), atol=1e-3)
+    assert torch.allclose(rows.std(0), torch.ones(8), atol=1e-2)
+    student = load_config(DistillConfig, latents / "structure-student.yaml")
+    assert student.teacher.endswith("structure-flow/outputs/student")
+
+
+@pytest.mark.slow
+def test_the_pipeline_and_its_students_generate(work: Path) -> None:
+    picture = np.zeros((40, 40, 4), np.uint8)
+    picture[10:30, 5:35] = (180, 90, 60, 255)
+    prepared = prepare_image(Image.fromarray(picture))
+    teacher = load_pipeline(work / "pipeline")
+    student = load_pipeline(work / "pipeline", variant="student")
+    assert teacher.samplers[0].evaluations() == 44 and student.samplers[0].evaluations() == 1
+    settings = GenerateConfig(on_empty="keep", outputs=("mesh", "gaussian"))
+    assert len(student.generate([prepared], [0], settings, prepared=True).objects) == 1
+    assert set(PARTS) <= set(teacher.networks)
+    same = ["sparse_structure_decoder", "slat_decoder_mesh", "slat_decoder_gs"]
+    assert all(teacher.networks[key] == student.networks[key] for key in same)
+    size = sum(path.stat().st_size for path in (work / "pipeline").rglob("*") if path.is_file())
+    assert size < 25_000_000
+
+
+@pytest.mark.slow
+def test_a_finished_stage_stays_as_it_is(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stem = work / "work" / "structure" / "structure_encoder"
+    before = load_model(stem).state_dict()
+    again = ["--cells", str(work / "cells"), "--work", str(work / "work"), "--json"]
+    few = ["--set", "steps=1", "--set", "batch=1", "--set", "warmup_steps=0"]
+    assert main(["train-objects", "--stage", "structure", *again, *few]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"].endswith("structure")
+    after = load_model(stem).state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("stage", ["cells", "pipeline", "sheet"])
+def test_missing_folders_are_named(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-objects", "--stage", stage, "--json"]) == 2
+    assert "train_objects.no_folder" in capsys.readouterr().out
