@@ -10,6 +10,10 @@
   geo3d bench topology --part losses --data TOPOMORTAR    on the real labels
   geo3d bench conditions            frames/s of a layout's depth, class and instance maps
   geo3d bench conditions --data FOLDER            ... of the published samples too
+  geo3d bench objects --part quality --set work=WORK --set cells=HELD-OUT --set grid=DIR
+                                    ways of distilling the small image-to-3D pipeline, one table;
+                                    given again it goes on (settings: ComparisonConfig)
+  geo3d bench objects --part speed --data PIPELINE    teacher beside students, stage by stage
 
 Seconds are medians; on a shared machine quote the ratios.
 """
@@ -30,6 +34,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "sparse": (),
     "topology": ("losses", "betti", "toys", "volumes"),
     "conditions": (),
+    "objects": ("quality", "speed"),
 }
 """What can be measured, and in which parts."""
 
@@ -41,23 +46,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--part",
         choices=("all", *sorted({part for parts in PARTS.values() for part in parts})),
         default="all",
-        help="compare, scaling (spectral); losses, betti, toys, volumes (topology)",
+        help="compare, scaling (spectral); losses, betti, toys, volumes (topology); quality, "
+        "speed (objects)",
     )
     parser.add_argument(
-        "--data", type=Path, help="TopoMortar's dataset (topology), sample layouts (conditions)"
+        "--data",
+        type=Path,
+        help="TopoMortar's dataset (topology), sample layouts (conditions), pipeline (objects)",
     )
     parser.add_argument("--vertices", type=int, default=5_000, help="size compared with pyFM")
     parser.add_argument("--max-vertices", type=int, default=100_000, help="largest size of scaling")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which medians are taken")
     parser.add_argument("--cases", type=int, default=2_000, help="mutated files")
-    add_common(parser, "seed", "out", "json", "quiet")
+    add_common(parser, "set", "seed", "out", "json", "quiet")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, keep them in a run folder.
 
     Raises:
-        ConfigError: "bench.wrong_part".
+        ConfigError: "bench.wrong_part", "bench.no_settings".
     """
     from geo3d.errors import ConfigError
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
@@ -68,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "bench.wrong_part", f"{args.what} has no part {args.part}.", f"Its parts: {known}."
         )
+    if args.set and args.what != "objects":
+        raise ConfigError("bench.no_settings", f"{args.what} has no settings to --set.", "")
     with start_run("bench", args.what, None, args.out, args.seed, "cpu") as run_folder:
         progress = chain(
             cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json)
@@ -81,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
                 "fuzz": _fuzz,
                 "sparse": _sparse,
                 "conditions": _conditions,
+                "objects": _objects,
             }[args.what]
             tables = measure(args, progress)
         run_folder.finish(tables)
@@ -120,6 +131,23 @@ def _conditions(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[
     from scenes.urban.bench_conditions import bench_conditions
 
     return {"layout maps": bench_conditions(args.data, args.seed, progress=progress)}
+
+
+def _objects(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+    from geo3d.config import load_config
+    from geo3d.files import asset
+    from scenes.objects.small.comparison import compare_methods
+    from scenes.objects.small.comparison_methods import ComparisonConfig
+    from scenes.objects.small.speed import bench_generation
+
+    tables = {}
+    if args.part != "speed":
+        config = load_config(ComparisonConfig, overrides=args.set)
+        tables["ways of distilling"] = compare_methods(config, progress)
+    if args.part != "quality":
+        model = args.data or asset("objects/pipeline")
+        tables["from picture to mesh"] = bench_generation(model, args.repeats, args.seed, progress)
+    return tables
 
 
 def _sparse(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
