@@ -12,11 +12,12 @@ import shutil
 import tempfile
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geo3d import checkpoints
@@ -59,7 +60,6 @@ class Blocks:
         self._in_use: set[str] = set()
         self._trainable: frozenset[str] | None = None
         self._adam: torch.optim.Adam | None = None
-        self._settings: tuple[float, tuple[float, float], float] = (1e-3, (0.9, 0.99), 1e-15)
 
     def get(self, name: str, train: bool = False) -> nn.Module:
         """Return a block, from memory, from disk, or made anew.
@@ -89,13 +89,13 @@ class Blocks:
         self, rate: float, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-15
     ) -> None:
         """Start to train with Adam, or go on with another rate; moments are kept."""
-        self._settings = (rate, betas, eps)
         if self._adam is not None:
             for group in self._adam.param_groups:
                 group.update(lr=rate, betas=betas, eps=eps)
         else:
             # torch wants a first group; it stays empty of anything that is trained
-            self._adam = torch.optim.Adam([torch.zeros(0)], lr=rate, betas=betas, eps=eps)
+            none = [torch.zeros(0)]
+            self._adam = torch.optim.Adam(none, lr=rate, betas=betas, eps=eps, fused=True)
 
     def train_only(self, names: Collection[str] | None) -> None:
         """Freeze every block but these; None lets all train."""
@@ -168,10 +168,38 @@ class Blocks:
                 shutil.copyfile(file, target)
             elif not moments:
                 tensors = checkpoints.load(file).tensors
-                kept = {k: v for k, v in tensors.items() if k.split("/")[0] not in _MOMENTS}
-                checkpoints.save(target, kept)
+                checkpoints.save(target, _weights(tensors))
             names.append(file.name)
         return tuple(names)
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Return weights and moments of the blocks in memory, the tensors themselves."""
+        return {name: self._tensors(name) for name in self._blocks}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take back what `state_dict` returned.
+
+        Blocks that are not in it leave memory; those that were paged out since keep what they have.
+        """
+        for name in list(self._blocks):
+            if name not in state:
+                self._forget(name)
+                self._changed.discard(name)
+        self._in_use.clear()
+        for name, tensors in state.items():
+            block = self.get(name)
+            block.load_state_dict(_weights(tensors))
+            block.zero_grad(set_to_none=True)
+            if self._adam is not None:
+                for key, parameter in block.named_parameters():
+                    moments = {
+                        m: tensors[f"{m}/{key}"] for m in _MOMENTS if f"{m}/{key}" in tensors
+                    }
+                    self._adam.state.pop(parameter, None)
+                    if moments:
+                        self._enrol(name, block)
+                        self._adam.state[parameter] = {k: v.clone() for k, v in moments.items()}
+            self._changed.add(name)
 
     @property
     def resident_names(self) -> tuple[str, ...]:
@@ -214,6 +242,17 @@ class Blocks:
                 if f"step/{key}" in stored:
                     adam.state[parameter] = {m: stored[f"{m}/{key}"] for m in _MOMENTS}
 
+    def _take_moments(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        block, adam = self._blocks[name], self._optimiser()
+        for key, parameter in block.named_parameters():
+            moments = {
+                m: tensors[f"{m}/{key}"].clone() for m in _MOMENTS if f"{m}/{key}" in tensors
+            }
+            adam.state.pop(parameter, None)
+            if moments:
+                self._enrol(name, block)
+                adam.state[parameter] = moments
+
     def _store(self, name: str) -> None:
         if name not in self._changed:
             return
@@ -223,7 +262,11 @@ class Blocks:
         for key, parameter in block.named_parameters():
             state = self._adam.state.get(parameter, {}) if self._adam else {}
             tensors.update({f"{m}/{key}": state[m] for m in _MOMENTS if m in state})
-        checkpoints.save(self._file(name), tensors)
+        # renamed whole but not forced to the disk: after a crash the last saved scene counts, and
+        # waiting for the disk at every page would cost more than the training
+        temporary = self._file(name).with_suffix(".part")
+        save_file({key: t.detach().contiguous() for key, t in tensors.items()}, temporary)
+        temporary.replace(self._file(name))
         self._changed.discard(name)
 
     def _forget(self, name: str) -> None:
@@ -242,8 +285,7 @@ class Blocks:
 
 
 def _load(block: nn.Module, file: Path) -> None:
-    stored = checkpoints.load(file).tensors
-    weights = {k: v for k, v in stored.items() if k.split("/")[0] not in _MOMENTS}
+    weights = _weights(checkpoints.load(file).tensors)
     wanted = block.state_dict()
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in wanted.items()}:
         raise CheckpointError(
@@ -252,3 +294,8 @@ def _load(block: nn.Module, file: Path) -> None:
             "Open the scene with the settings stored beside it.",
         )
     block.load_state_dict(weights)
+
+
+def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without the optimiser's moments."""
+    return {k: v for k, v in tensors.items() if k.split("/")[0] not in _MOMENTS}

@@ -103,11 +103,11 @@ class SceneConfig:
     """Diffusers folder of the teacher; empty for the shipped one."""
     controlnet: str = ""
     """Folder of the ControlNet, if it is not in the teacher's."""
-    fields: FieldsConfig = field(default_factory=lambda: FieldsConfig(semantics=14, far=120.0))
-    """The scene itself."""
+    fields: FieldsConfig = field(default_factory=FieldsConfig)
+    """The scene itself; it predicts classes where `constraints` demand them."""
     views: ViewConfig = field(default_factory=ViewConfig)
     """Cameras it is built from."""
-    sampling: SampleConfig = field(default_factory=lambda: SampleConfig(steps=15))
+    sampling: SampleConfig = field(default_factory=SampleConfig)
     """How the teacher draws."""
     fit: FitConfig = field(default_factory=FitConfig)
     """Sample, then fit."""
@@ -136,6 +136,7 @@ class SceneConfig:
 _SMALL_FIELDS: Mapping[str, Any] = {
     "stuff": {"levels": 6, "finest": 256, "log2_rows": 13, "hidden": 16},
     "samples": 16,
+    "far": 120.0,
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "demo": {
@@ -147,6 +148,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "outputs": {"frames": 32, "frame_size": 96, "voxel": 0.5},
     },
     "cpu": {
+        "fields": {"far": 150.0},
         "views": {"spacing": 2.0},
         "sampling": {"steps": 20},
         "fit": {"steps_per_view": 40},

@@ -1,0 +1,181 @@
+"""How well a scene keeps to its layout, to its teacher, and to itself.
+
+* depth: |rendered depth - layout's| in metres where the layout has a surface; a ray that the scene
+  lets through counts as going on to the scene's far end.
+* classes: mean intersection over union of what the shipped segmenter sees with the layout.
+* distance to the teacher's pictures of the same views: squared kernel distance (polynomial kernel
+  of third degree) between features; the features are activations in the middle of the teacher's own
+  UNet, averaged over the picture.  It is no FID or KID: those need networks that are not shipped.
+* consistency: difference of colours between a view and its neighbour, carried over by the depth.
+
+Cameras lie between those the scene was built from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo3d.device import item_generator
+from geo3d.errors import InputError
+from geo3d.progress import ProgressCallback, ignore_progress
+from scenes.urban.conditions import RayScene
+from scenes.urban.config import SceneConfig
+from scenes.urban.frames import as_bytes, render_frames
+from scenes.urban.guidance import Guidance
+from scenes.urban.scene import Rendering, Scene
+from scenes.urban.street_segmenter import agreement, shipped_segmenter
+from scenes.urban.views import View, conditions, held_out_poses, look, prompts_of
+
+SIZE = 48
+"""Side of the measured pictures without a teacher, pixels."""
+_AGREES = 0.1
+"""Relative difference of depths up to which a point is the same in two views."""
+_LEVEL = 0.1
+"""Share of the teacher's steps at which its features are taken."""
+_STEP = 1.0
+"""Metres between the two views of a pair."""
+
+
+def measure(
+    scene: Scene,
+    config: SceneConfig,
+    guidance: Guidance | None,
+    progress: ProgressCallback = ignore_progress,
+) -> dict[str, Any]:
+    """Return the numbers of a scene at held-out cameras.
+
+    What cannot be measured is left out: classes without the shipped segmenter, the distance to the
+    teacher's pictures without a teacher.
+    """
+    poses = held_out_poses(scene.layout, config.views, config.outputs.measured)
+    size = guidance.image_size if guidance is not None else SIZE
+    found = list(render_frames(scene, poses, size, progress))
+    views, seen = [one[0] for one in found], [one[1] for one in found]
+    numbers: dict[str, Any] = {"measured_views": len(views), **depth_numbers(found, scene)}
+    pictures = np.stack([as_bytes(one) for one in seen])
+    labels = np.stack([_near_labels(view, scene.config.far) for view in views])
+    try:
+        numbers["miou"] = agreement(shipped_segmenter().labels(pictures), labels)["miou"]
+    except InputError:
+        numbers["miou"] = None
+    numbers["consistency"] = consistency(scene, poses, size)
+    if guidance is not None and not guidance.is_latent:
+        numbers |= teacher_numbers(scene, config, guidance, views, seen)
+    return numbers
+
+
+def depth_numbers(found: list[tuple[View, Rendering]], scene: Scene) -> dict[str, float]:
+    """Return depth errors in metres, and the shares of rays that pass or are stopped wrongly."""
+    far = scene.config.far
+    depth = np.concatenate([view.maps.depth.ravel() for view, _ in found])
+    acc = np.concatenate([seen.acc.numpy() for _, seen in found])
+    made = np.concatenate([seen.depth.numpy() for _, seen in found])
+    hit, empty = (depth > 0) & (depth < far), depth < 0
+    made = acc * made + (1 - acc) * far
+    error = np.abs(made - depth)[hit]
+    return {
+        "depth_error_m": float(error.mean()) if len(error) else 0.0,
+        "depth_error_median_m": float(np.median(error)) if len(error) else 0.0,
+        "see_through": float((1 - acc[hit]).mean()) if hit.any() else 0.0,
+        "floaters": float(acc[empty].mean()) if empty.any() else 0.0,
+    }
+
+
+def consistency(scene: Scene, poses: Float[np.ndarray, "n 4 4"], size: int) -> float:
+    """Return the mean absolute difference of colours of points seen from two places."""
+    ahead = poses.copy()
+    ahead[:, :3, 3] += _STEP * poses[:, :3, 2]
+    first = list(render_frames(scene, poses, size))
+    second = list(render_frames(scene, ahead, size))
+    errors = [_carried(a, b) for a, b in zip(first, second, strict=True)]
+    differences = np.concatenate(errors)
+    return float(differences.mean()) if len(differences) else 0.0
+
+
+def teacher_numbers(
+    scene: Scene,
+    config: SceneConfig,
+    guidance: Guidance,
+    views: list[View],
+    seen: list[Rendering],
+) -> dict[str, float]:
+    """Return the distance to the teacher's own pictures, and that of two sets of them."""
+    known = prompts_of(guidance, scene.layout, config, views)
+    condition = None
+    if guidance.controlnet is not None:
+        rays, size = RayScene(scene.layout), guidance.condition_size
+        given = [look(rays, view.camera.c2w, size, segments=False) for view in views]
+        condition = conditions(given, size).to(guidance.device)
+    drawn = [
+        guidance.sample(
+            condition,
+            known.tokens,
+            config.sampling,
+            generator=item_generator(config.seed, f"measured {name}"),
+        )
+        for name in ("one", "two")
+    ]
+    own = torch.stack([one.image().permute(2, 0, 1) for one in seen]).clamp(0, 1)
+    features = [picture_features(guidance, part.to(guidance.device)) for part in (own, *drawn)]
+    return {
+        "feature_distance": kernel_distance(features[0], features[1]),
+        "feature_distance_of_samples": kernel_distance(features[1], features[2]),
+    }
+
+
+@torch.no_grad()
+def picture_features(
+    guidance: Guidance, pictures: Float[Tensor, "n 3 h w"]
+) -> Float[Tensor, "n c"]:
+    """Return activations in the middle of the teacher's UNet, averaged over each picture."""
+    kept: list[Tensor] = []
+    hook = guidance.unet.mid_block.register_forward_hook(
+        lambda _module, _inputs, output: kept.append(output)
+    )
+    try:
+        z = guidance.encode(pictures)
+        t = torch.full((len(z),), int(_LEVEL * guidance.schedule.steps), device=z.device)
+        abar = guidance.schedule.abar.to(z.device)[t][:, None, None, None]
+        null = guidance.tokens("").expand(len(z), -1, -1)
+        # without noise, scaled as a noisy picture would be: the features do not depend on a draw
+        guidance.output(abar.sqrt() * z, t, null)
+    finally:
+        hook.remove()
+    features = kept[0].float().mean(dim=(2, 3))
+    return torch.nn.functional.normalize(features, dim=1).cpu()
+
+
+def kernel_distance(a: Float[Tensor, "n c"], b: Float[Tensor, "m c"]) -> float:
+    """Return 1000 times the squared distance of two sets in the kernel (1 + x . y)^3."""
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return (1 + x @ y.T) ** 3
+
+    return float(1000 * (kernel(a, a).mean() + kernel(b, b).mean() - 2 * kernel(a, b).mean()))
+
+
+def _near_labels(view: View, far: float) -> np.ndarray:
+    return np.where(view.maps.depth < far, view.maps.label, -1).astype(np.int8)
+
+
+def _carried(a: tuple[View, Rendering], b: tuple[View, Rendering]) -> np.ndarray:
+    """Return the differences of the points of a that b sees too."""
+    (view, seen), (other, again) = a, b
+    depth, solid = seen.depth.numpy(), seen.acc.numpy() > 0.5
+    origins, directions = view.camera.rays()
+    forward = directions @ view.camera.c2w[:3, 2]
+    points = origins + directions * (depth / forward)[:, None]
+    pixels, away = other.camera.project(points[solid])
+    width, height = other.camera.width, other.camera.height
+    low, high = (pixels >= 0.5).all(axis=1), (pixels < (width - 0.5, height - 0.5)).all(axis=1)
+    inside = (away > 0.1) & low & high
+    row, column = pixels[inside, 1].astype(int), pixels[inside, 0].astype(int)
+    at = row * width + column
+    same = np.abs(again.depth.numpy()[at] - away[inside]) < _AGREES * away[inside]
+    ours = seen.rgb.numpy()[solid][inside][same]
+    return np.abs(ours - again.rgb.numpy()[at][same]).mean(axis=1)

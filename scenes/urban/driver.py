@@ -1,0 +1,307 @@
+"""From a layout to a scene, window by window along the drive, and all that is made of it.
+
+    built = build_scene(layout, SceneConfig(prompt="sunny"), run.path)
+    built.scene.render(camera, maps)
+    same = load_built(run.path)
+
+A window is a few successive cameras.  All work on it is done before the next one begins, so memory
+does not depend on the length of the street.  Into the folder:
+
+    work/state.json, work/state-*/     where an interrupted build goes on; removed at the end
+    outputs/scene/  layout.json        the scene (`scenes.urban.scene_folder`)
+    outputs/frames/*.png  drive.gif    the drive
+    outputs/mesh.glb  points.ply  gaussians.ply
+    outputs/metrics.json               adherence to the layout, time, memory
+    previews/progress.png  pictures.png  drive.png   the newest window, the teacher's pictures,
+                                       some frames
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geo3d.device import item_generator
+from geo3d.errors import InputError
+from geo3d.files import asset, atomic_write_json
+from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.render.previews import contact_sheet, save_png
+from scenes.urban import adherence, export, optimise
+from scenes.urban.config import SceneConfig
+from scenes.urban.frames import as_bytes, render_frames, save_film, save_frames
+from scenes.urban.guidance import Guidance
+from scenes.urban.layout import Layout
+from scenes.urban.layout_json import save_layout
+from scenes.urban.sample_then_fit import fit_window, make_window, render_views
+from scenes.urban.scene import Scene
+from scenes.urban.scene_folder import load_scene, save_scene
+from scenes.urban.tracker import Tracker
+from scenes.urban.validate import require_valid
+from scenes.urban.views import training_poses
+
+TEACHER = "urban/teacher"
+"""The shipped teacher, among the assets."""
+CLASS_COUNT = 14
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltScene:
+    """A finished scene."""
+
+    scene: Scene
+    layout: Layout
+    metrics: Mapping[str, Any]
+    previews: tuple[Path, ...]
+
+
+def open_teacher(config: SceneConfig, device: str = "cpu") -> Guidance:
+    """Open the teacher that a configuration names.
+
+    Raises:
+        InputError: ``asset.missing`` without the shipped teacher.
+        CheckpointError, BackendUnavailable: see `scenes.urban.teacher_folder.read_teacher`.
+    """
+    folder = config.teacher or asset(TEACHER)
+    return Guidance.from_folder(folder, config.controlnet or None, device=device)
+
+
+def build_scene(
+    layout: Layout,
+    config: SceneConfig,
+    folder: Path,
+    progress: ProgressCallback = ignore_progress,
+    device: str = "cpu",
+    resume: bool = False,
+    guidance: Guidance | None = None,
+) -> BuiltScene:
+    """Build a scene and all that is made of it.
+
+    Args:
+        folder: the run's; see the head of this module for what comes into it.
+        progress: told after every step; may raise `Cancelled`.
+        device: of the teacher; the scene stays on the processor.
+        resume: go on from the last state in ``folder``, if there is one.
+        guidance: a teacher already open; None opens the one of ``config``.
+
+    Raises:
+        InputError: faults of the layout (`scenes.urban.validate`).
+        NumericalError: ``distill.not_finite``, ``rollback.gave_up``.
+        Cancelled: from ``progress``; call again with ``resume`` to go on.
+    """
+    require_valid(layout)
+    config = with_classes(config)
+    guidance = guidance or open_teacher(config, device)
+    builder = Builder(layout, config, Path(folder), guidance, progress)
+    builder.open(resume)
+    builder.build()
+    return finish(builder.scene, config, Path(folder), guidance, builder.costs(), progress)
+
+
+def load_built(folder: str | Path) -> BuiltScene:
+    """Open what `build_scene` left in a run's folder.
+
+    Raises:
+        InputError: ``scene.missing``, and those of `load_scene`.
+    """
+    root = Path(folder)
+    outputs = root / "outputs"
+    scene = load_scene(outputs / "scene")
+    try:
+        metrics = json.loads((outputs / "metrics.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "scene.missing", f"{root} holds no finished scene.", "Finish it with --resume."
+        ) from error
+    return BuiltScene(scene, scene.layout, metrics, _previews(root))
+
+
+def with_classes(config: SceneConfig) -> SceneConfig:
+    """Let the scene predict classes where the constraints ask for them, and only there."""
+    wanted = CLASS_COUNT if config.constraints.semantics > 0 else 0
+    return replace(config, fields=replace(config.fields, semantics=wanted, seed=config.seed))
+
+
+class Builder:
+    """The work on the windows of one scene, and its state on disk."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        config: SceneConfig,
+        folder: Path,
+        guidance: Guidance,
+        progress: ProgressCallback,
+    ) -> None:
+        self.config, self.folder, self.guidance = config, folder, guidance
+        self.layout, self.progress = layout, progress
+        self.work, self.previews = folder / "work", folder / "previews"
+        poses = training_poses(layout, config.views)
+        count = max(1, math.ceil(len(poses) / config.views.window))
+        self.windows = np.array_split(poses, count)
+        self.done, self.seconds, self.cpu = 0, 0.0, 0.0
+        self.divergences: list[dict[str, Any]] = []
+
+    def open(self, resume: bool) -> None:
+        """Start anew, or from the last state."""
+        state = _read_state(self.work) if resume else None
+        if state is None:
+            shutil.rmtree(self.work, ignore_errors=True)
+            self.scene = Scene(self.config.fields, self.layout, self.work / "blocks")
+            self.tracker = self._new_tracker()
+            return
+        kept = self.work / state["folder"]
+        shutil.rmtree(self.work / "blocks", ignore_errors=True)
+        self.scene = load_scene(kept, self.work / "blocks")
+        self.tracker = self._new_tracker()
+        if self.tracker is not None:
+            optimise.load_tracker(self.tracker, kept / "tracker.safetensors")
+        self.done, self.seconds = state["done"], state["seconds"]
+        self.cpu, self.divergences = state["cpu"], state["divergences"]
+
+    def build(self) -> None:
+        """Do the windows that are left.
+
+        Raises:
+            Cancelled: from ``progress``.
+        """
+        saved = time.monotonic()
+        while self.done < len(self.windows):
+            start, cpu = time.monotonic(), time.process_time()
+            self._work_on(self.done)
+            self.done += 1
+            self.seconds += time.monotonic() - start
+            self.cpu += time.process_time() - cpu
+            is_last = self.done == len(self.windows)
+            if not is_last and time.monotonic() - saved > self.config.checkpoint_seconds:
+                self.save()
+                saved = time.monotonic()
+            report(self.progress, "windows of the street", self.done, len(self.windows))
+
+    def save(self) -> None:
+        """Write the state; the one before is removed afterwards."""
+        name = f"state-{self.done:05d}"
+        save_scene(self.scene, self.work / name)
+        if self.tracker is not None:
+            optimise.save_tracker(self.tracker, self.work / name / "tracker.safetensors")
+        state = {
+            "folder": name,
+            "done": self.done,
+            "seconds": self.seconds,
+            "cpu": self.cpu,
+            "divergences": self.divergences,
+        }
+        atomic_write_json(self.work / "state.json", state)
+        for old in self.work.glob("state-*"):
+            if old.name != name:
+                shutil.rmtree(old)
+
+    def costs(self) -> dict[str, Any]:
+        """Return time and memory of the windows."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {
+            "windows": len(self.windows),
+            "views": sum(map(len, self.windows)),
+            "build_seconds": round(self.seconds, 2),
+            "build_cpu_seconds": round(self.cpu, 2),
+            "peak_memory_mib": round(peak, 1),
+            "divergences": self.divergences,
+        }
+
+    def _work_on(self, number: int) -> None:
+        window = make_window(self.scene, self.guidance, self.config, self.windows[number], number)
+        first = 0
+        if self.config.method != "sample_then_fit":
+            self.divergences += optimise.distil_window(
+                self.scene, self.guidance, self.tracker, window, self.config, self.progress
+            )
+            first = 1
+        rounds = self.config.fit.rounds if first == 0 else 1 + self.config.optimise.fit_rounds
+        pictures, _ = fit_window(
+            self.scene, self.guidance, window, self.config, range(first, rounds), self.progress
+        )
+        self._show(pictures, render_views(self.scene, window))
+
+    def _show(self, pictures: Tensor, seen: Tensor) -> None:
+        self.previews.mkdir(parents=True, exist_ok=True)
+        save_png(_sheet(seen), self.previews / "progress.png")
+        if len(pictures):
+            save_png(_sheet(pictures), self.previews / "pictures.png")
+
+    def _new_tracker(self) -> Tracker | None:
+        if self.config.method not in ("vsd", "lgvsd"):
+            return None
+        return Tracker(self.guidance.unet, item_generator(self.config.seed, "tracker"))
+
+
+def finish(
+    scene: Scene,
+    config: SceneConfig,
+    folder: Path,
+    guidance: Guidance | None,
+    costs: Mapping[str, Any],
+    progress: ProgressCallback = ignore_progress,
+) -> BuiltScene:
+    """Write the scene and everything made of it; also after an edit.
+
+    Args:
+        guidance: the teacher, for the distance to its pictures; None leaves that out.
+        costs: numbers that go into the metrics as they are.
+    """
+    start, cpu = time.monotonic(), time.process_time()
+    outputs, asked = folder / "outputs", config.outputs
+    save_scene(scene, outputs / "scene")
+    save_layout(scene.layout, outputs / "layout.json")
+    if asked.frames:
+        _drive(scene, config, folder, progress)
+    made = export.export_all(scene, asked, outputs, progress)
+    found: dict[str, Any] = {}
+    if asked.measured:
+        found = adherence.measure(scene, config, guidance, progress)
+    spent = {
+        "outputs_seconds": round(time.monotonic() - start, 2),
+        "outputs_cpu_seconds": round(time.process_time() - cpu, 2),
+    }
+    metrics = {**found, **costs, **spent, **made, "method": config.method, "seed": config.seed}
+    atomic_write_json(outputs / "metrics.json", metrics)
+    shutil.rmtree(folder / "work", ignore_errors=True)
+    return BuiltScene(load_scene(outputs / "scene"), scene.layout, metrics, _previews(folder))
+
+
+def _drive(scene: Scene, config: SceneConfig, folder: Path, progress: ProgressCallback) -> None:
+    asked = config.outputs
+    poses = scene.layout.trajectory
+    poses = poses[np.linspace(0, len(poses) - 1, asked.frames).round().astype(int)]
+    size = asked.frame_size
+    frames = [as_bytes(seen) for _, seen in render_frames(scene, poses, size, progress)]
+    save_frames(frames, folder / "outputs" / "frames")
+    save_film(frames, folder / "outputs" / "drive.gif", asked.frame_rate)
+    (folder / "previews").mkdir(parents=True, exist_ok=True)
+    some = frames[:: max(1, len(frames) // 8)][:8]
+    save_png(contact_sheet(some, columns=4), folder / "previews" / "drive.png")
+
+
+def _sheet(pictures: Tensor) -> np.ndarray:
+    images = (pictures[:12].clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    scale = max(1, 128 // images.shape[1])
+    large = [image.repeat(scale, 0).repeat(scale, 1) for image in images]
+    return contact_sheet(large, columns=min(4, len(large)))
+
+
+def _previews(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted((folder / "previews").glob("*.png")))
+
+
+def _read_state(work: Path) -> dict[str, Any] | None:
+    path = work / "state.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
