@@ -194,7 +194,7 @@ def kill_and_resume(data: Path, folder: Path, kills: int, seed: int) -> None:
     """Kill an evaluation ``kills`` times when a random number of pairs is done, then compare."""
     script = folder / "run.py"
     script.write_text(KILLED_RUN)
-    assert start(script, data, folder / "whole").wait(120) == 0
+    assert start(script, data, folder / "whole").wait(600) == 0
     rng = random.Random(seed)
     total = len(rows(folder / "whole"))
     done = 0
@@ -212,7 +212,7 @@ def kill_and_resume(data: Path, folder: Path, kills: int, seed: int) -> None:
         process.wait()
         for file in (folder / "killed").glob("*.json"):
             json.loads(file.read_text())
-    assert start(script, data, folder / "killed").wait(120) == 0
+    assert start(script, data, folder / "killed").wait(600) == 0
     for name in TABLES:
         whole, killed = folder / "whole" / name, folder / "killed" / name
         assert whole.read_bytes() == killed.read_bytes(), name
