@@ -24,6 +24,7 @@ from apps.jobs import Jobs
 from apps.viewer.generate_tab import GenerateTab
 from apps.viewer.jobs_tab import JobsTab
 from apps.viewer.match_tab import QUIET, MatchTab
+from apps.viewer.scene_tab import SceneTab
 from apps.viewer.segment_tab import SegmentTab
 
 HERE = Path(__file__).resolve().parent
@@ -52,6 +53,8 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
                 segment = SegmentTab(jobs, scratch)
             with gr.Tab("Generate", id="generate"):
                 generate = GenerateTab(jobs, scratch)
+            with gr.Tab("Scene", id="scene"):
+                scene = SceneTab(jobs, scratch)
             with gr.Tab("Jobs", id="jobs") as jobs_page:
                 listing = JobsTab(jobs)
         jobs_page.select(
@@ -60,10 +63,11 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
             [listing.table, listing.timer],
             **QUIET,
         )
-        for tab in (match, segment, generate):
+        for tab in (match, segment, generate, scene):
             page.load(tab.attach, None, tab.attach_outputs, **QUIET)
-        for select in (segment.select_tab, generate.controls.select_tab):
-            page.load(select, None, tabs, **QUIET)
+        page.load(segment.select_tab, None, tabs, **QUIET)
+        for controls in (generate.controls, scene.controls):
+            page.load(controls.select_tab, None, tabs, **QUIET)
     page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
     return page
 

@@ -1,0 +1,210 @@
+"""Building a street scene from the viewer's side: layouts in, what is submitted, what comes out."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.job_files import Job, read_json
+from apps.jobs import Jobs
+from apps.viewer import fragments
+from geo3d.errors import InputError
+from geo3d.files import asset_roots, new_id, slug
+from scenes.urban.layout import Layout
+from scenes.urban.layout_json import load_layout, save_layout
+from scenes.urban.street import generate_street
+from scenes.urban.street_path import StreetKind
+from scenes.urban.street_styles import LIGHTS, LOOKS
+
+KIND = "scene"
+STREETS = "urban/streets"
+"""Shipped layouts, among the assets."""
+KINDS: tuple[StreetKind, ...] = ("straight", "curved", "crossing")
+PRESETS = {
+    "demo": "about two minutes for 60 m",
+    "cpu": "half an hour for 60 m",
+    "smoke": "seconds; only shows that everything runs",
+}
+"""Presets of `scenes.urban.config` that make sense on the page, and what they cost."""
+NO_STYLE = "as the layout says"
+LENGTHS = (30, 300)
+"""Metres of streets that are made up on the page."""
+MAX_LAYOUT_BYTES = 16 << 20
+FILES = ("drive.gif", "drive.mp4", "mesh.glb", "points.ply", "gaussians.ply", "layout.json")
+"""What can be downloaded of a scene."""
+_METRICS = {
+    "depth_error_m": ("Depth error, m", "Scene against layout, median over pixels"),
+    "depth_error": ("Depth error, m", "Scene against layout, median over pixels"),
+    "semantic_miou": ("Semantic mIoU", "Classes seen in the pictures against the layout's"),
+    "miou": ("Semantic mIoU", "Classes seen in the pictures against the layout's"),
+    "consistency": ("View consistency", "Colour difference of neighbouring views, reprojected"),
+    "seconds": ("Seconds", "All stages"),
+    "peak_bytes": ("Peak memory, MB", "Of the process"),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user chose beside the layout."""
+
+    preset: str
+    light: str
+    look: str
+    seed: int
+
+    @property
+    def style(self) -> str:
+        """The words for the teacher; empty where the layout's prompts hold."""
+        return " ".join(word for word in (self.light, self.look) if word != NO_STYLE)
+
+
+def examples() -> dict[str, Path]:
+    """Return the shipped layouts by title."""
+    for root in asset_roots():
+        if found := sorted((root / STREETS).glob("*.json")):
+            return {f"{path.stem.capitalize()} street": path for path in found}
+    return {}
+
+
+def made_up(kind: str, length: float | None, seed: float | None) -> Layout:
+    """Return a street made up by rule.
+
+    Raises:
+        InputError: ``viewer.unknown_choice``, ``viewer.bad_length``, ``viewer.bad_seed``.
+    """
+    found = next((k for k in KINDS if k == kind), None)
+    if found is None:
+        raise InputError("viewer.unknown_choice", "There is no such street.", "Reload the page.")
+    if length is None or not LENGTHS[0] <= length <= LENGTHS[1]:
+        raise InputError(
+            "viewer.bad_length",
+            f"On the page streets are {LENGTHS[0]} to {LENGTHS[1]} m long.",
+            "Longer ones are built on the command line: `geo3d scene`.",
+        )
+    return generate_street(float(length), _seed(seed), found)
+
+
+def read_upload(file: Path) -> Layout:
+    """Read an uploaded layout file.
+
+    Raises:
+        InputError: ``viewer.not_a_layout``, or what is wrong with the file.
+        LimitError, FileFormatError: see `scenes.urban.layout_json.load_layout`.
+    """
+    if file.suffix.lower() != ".json":
+        raise InputError(
+            "viewer.not_a_layout",
+            f"{file.name} is no .json file.",
+            "See docs/urban.md for layouts.",
+        )
+    return load_layout(file, MAX_LAYOUT_BYTES)
+
+
+def keep_layout(layout: Layout, scratch: Path) -> str:
+    """Write the layout as a file to download and return its path."""
+    folder = scratch / "layouts" / new_id()
+    folder.mkdir(parents=True)
+    return str(save_layout(layout, folder / f"{slug(layout.name)}.json"))
+
+
+def submit(jobs: Jobs, layout: Layout, request: Request) -> Job:
+    """Write the layout into a new job and queue ``geo3d scene`` on it.
+
+    Raises:
+        InputError: ``viewer.unknown_choice``, ``viewer.bad_seed``.
+        LimitError: see `apps.jobs.Jobs.submit`.
+    """
+    known = request.light in (NO_STYLE, *LIGHTS) and request.look in (NO_STYLE, *LOOKS)
+    if request.preset not in PRESETS or not known:
+        raise InputError(
+            "viewer.unknown_choice", "There is no such preset or style.", "Reload the page."
+        )
+    _seed(request.seed)
+    folder = jobs.new_folder()
+    path = save_layout(layout, folder / "inputs" / "layout.json")
+    argv = ["scene", str(path), "--preset", request.preset, "--seed", str(request.seed)]
+    argv += ["--style", request.style] if request.style else []
+    argv += ["--out", str(folder / "run"), "--json"]
+    record = {"kind": KIND, "layout": layout.name, **vars(request)}
+    title = f"Scene of {layout.name}" + (f", {request.style}" if request.style else "")
+    return jobs.submit(folder, title, argv, record)
+
+
+def layout_of(job: Job) -> Layout:
+    """Return the layout of a job; errors as `scenes.urban.layout_json.load_layout`."""
+    return load_layout(job.folder / "inputs" / "layout.json", MAX_LAYOUT_BYTES)
+
+
+def preview(job: Job, scratch: Path) -> str | None:
+    """Return a copy of the newest picture of a job, under a name that changes with it."""
+    run = job.run_folder
+    if run is None:
+        return None
+    try:
+        found = [(p.stat().st_mtime_ns, p) for p in (run / "previews").glob("*.png")]
+        if not found:
+            return None
+        moment, path = max(found)
+        target = scratch / "views" / job.id / f"{path.stem}-{moment}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.is_file():
+            shutil.copyfile(path, target)
+        return str(target)
+    except OSError:
+        # It was replaced just now; the next look finds the new one.
+        return None
+
+
+def frames(job: Job) -> list[Path]:
+    """Return the frames along the drive of a finished job.
+
+    Raises:
+        InputError: ``job.no_result``.
+    """
+    run = job.run_folder
+    found = sorted((run / "outputs" / "frames").glob("*.png")) if run else []
+    if job.state != "done" or not found:
+        raise InputError("job.no_result", "The job has no result.", "Run it again.")
+    return found
+
+
+def output(job: Job, name: str, scratch: Path) -> str | None:
+    """Return a copy of one of `FILES` of a job, or None."""
+    source = job.run_folder / "outputs" / name if job.run_folder else None
+    if source is None or name not in FILES or not source.is_file():
+        return None
+    target = scratch / "downloads" / job.id / f"{slug(str(job.settings['layout']))}-{name}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return str(shutil.copyfile(source, target))
+
+
+def result_card(job: Job) -> str:
+    """Return the numbers of a finished scene, as HTML."""
+    run = job.run_folder
+    metrics: dict[str, Any] = (read_json(run / "metrics.json") if run else None) or {}
+    flat = {**metrics, **_mapping(metrics.get("adherence")), **_mapping(metrics.get("metrics"))}
+    facts = [("Job, seconds", f"{job.seconds:.0f}", "From start to end, loading included")]
+    for key, (words, why) in _METRICS.items():
+        value = flat.get(key)
+        if isinstance(value, int | float) and words not in [fact[0] for fact in facts]:
+            number = value / 2**20 if key == "peak_bytes" else value
+            facts.append((words, f"{number:.3g}" if number < 1000 else f"{number:.0f}", why))
+    facts.append(("Seed", str(job.settings["seed"]), "The same seed gives the same scene"))
+    words = " ".join(w for w in (job.settings["light"], job.settings["look"]) if w != NO_STYLE)
+    mark = fragments.badge("info", f"{job.settings['preset']}, {words or NO_STYLE}")
+    remarks = [str(text) for text in metrics.get("notes", ())]
+    return fragments.facts_card(facts, remarks, mark)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _seed(seed: float | None) -> int:
+    if seed is None or not 0 <= seed < 2**31:
+        raise InputError(
+            "viewer.bad_seed", "The seed is not a whole number from 0 to 2147483647.", "Try 0."
+        )
+    return int(seed)

@@ -1,0 +1,384 @@
+"""The tab "Scene": a street on a map, drawn and changed by hand, and what is built of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import gradio as gr
+
+from apps.job_files import Job
+from apps.jobs import Jobs
+from apps.viewer import fragments, scene_edit, scene_job, scene_views
+from apps.viewer.job_tab import JobControls, Updates
+from apps.viewer.match_tab import QUIET
+from apps.viewer.scene_edit import Street
+from apps.viewer.scene_job import NO_STYLE, Request
+from geo3d.errors import Geo3dError, InputError
+from geo3d.files import new_id
+from scenes.urban.layout import Layout
+from scenes.urban.street_styles import LIGHTS, LOOKS
+
+CAMERA = (-90, 62, None)
+"""Where the 3D pane looks from at first: azimuth and elevation in degrees, distance to fit."""
+LAYOUT, MESH = "Layout", "Scene"
+HELP = (
+    "Drag a thing to move it, its handle to turn it; drag the ground to move the map, wheel to "
+    "zoom, double click to see all. Keys: arrows, R, D, Delete, Ctrl+Z, Ctrl+Y."
+)
+STEP_RAD = 0.2617993877991494
+"""15 degrees."""
+
+
+class SceneTab:
+    """Components of the tab and what happens when they are used."""
+
+    def __init__(self, jobs: Jobs, scratch: Path) -> None:
+        self._jobs = jobs
+        self._scratch = scratch
+        self.street = gr.State(None)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=340, elem_classes="g3-controls"):
+                self._build_sources()
+                self._build_settings()
+            with gr.Column(scale=5, min_width=480):
+                self._build_map()
+                self._build_views()
+        self._wire()
+
+    def _build_sources(self) -> None:
+        self.example = gr.Dropdown(
+            ["", *scene_job.examples()], label="Example street", elem_id="scene-example"
+        )
+        self.file = gr.File(
+            label="Layout (json)", file_types=[".json"], height=92, elem_id="scene-file"
+        )
+        with gr.Accordion("Make up a street", open=False):
+            with gr.Row():
+                self.kind = gr.Dropdown(
+                    list(scene_job.KINDS), value="straight", label="Kind", min_width=100
+                )
+                low, high = scene_job.LENGTHS
+                self.length = gr.Number(60, label="Metres", minimum=low, maximum=high, min_width=80)
+                self.street_seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=80)
+            self.make = gr.Button("Make this street", elem_id="scene-make")
+        self.card = gr.HTML(elem_id="scene-card")
+        self.save = gr.Button("Save the layout as a file", size="sm", elem_id="scene-save")
+        self.saved = gr.File(
+            label="Layout to download",
+            interactive=False,
+            visible=False,
+            elem_id="scene-downloads-0",
+        )
+
+    def _build_settings(self) -> None:
+        with gr.Row():
+            self.light = gr.Dropdown(
+                [NO_STYLE, *LIGHTS], value=NO_STYLE, label="Light", min_width=120
+            )
+            self.look = gr.Dropdown([NO_STYLE, *LOOKS], value=NO_STYLE, label="Look", min_width=120)
+        presets = [(f"{name}: {cost}", name) for name, cost in scene_job.PRESETS.items()]
+        self.preset = gr.Dropdown(presets, value="demo", label="Preset", elem_id="scene-preset")
+        self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+        self.controls = JobControls(self._jobs, scene_job.KIND, "Build the scene")
+        self.preview = gr.Image(
+            label="Newest picture",
+            type="filepath",
+            interactive=False,
+            visible=False,
+            elem_id="scene-preview",
+        )
+
+    def _build_map(self) -> None:
+        with gr.Row(elem_classes="g3-tools g3-mapbar"):
+            self.draw = gr.Checkbox(
+                False,
+                label="Draw",
+                interactive=True,
+                container=False,
+                min_width=80,
+                elem_id="scene-draw",
+            )
+            self.name = gr.Dropdown(
+                list(scene_edit.USUAL_SIZES),
+                value="car",
+                label="Class",
+                show_label=False,
+                container=False,
+                min_width=130,
+                elem_id="scene-class",
+            )
+            self.buttons = {
+                op: gr.Button(words, size="sm", min_width=60, elem_id=f"scene-{op}")
+                for op, words in (
+                    ("left", "⟲ 15°"),
+                    ("right", "⟳ 15°"),
+                    ("duplicate", "Duplicate"),
+                    ("remove", "Remove"),
+                    ("undo", "Undo"),
+                    ("redo", "Redo"),
+                )
+            }
+        self.plan = gr.HTML(elem_id="scene-plan")
+        gr.HTML(fragments.note(HELP))
+        # What viewer.js asks for; hidden and not absent, so that it is on the page.
+        self.message = gr.Textbox(visible="hidden", elem_id="scene-message")
+        self.problem = gr.HTML(elem_id="scene-problem")
+        self.selection = gr.HTML(elem_id="scene-selection")
+        with gr.Row():
+            self.style = gr.Textbox(
+                label="Style of the selected thing",
+                placeholder="red brick",
+                max_length=scene_edit.MAX_STYLE,
+                scale=3,
+                elem_id="scene-style",
+            )
+            self.size = [
+                gr.Number(None, label=label, minimum=0.05, step=0.1, min_width=70)
+                for label in ("Width, m", "Height, m", "Length, m")
+            ]
+            self.apply = gr.Button("Apply", min_width=70, elem_id="scene-apply")
+
+    def _build_views(self) -> None:
+        self.camera = gr.Slider(
+            0, 1, 0, step=1, label="Camera along the drive", elem_id="scene-camera"
+        )
+        with gr.Row(equal_height=False):
+            with gr.Column(min_width=300):
+                self.conditions = gr.HTML(elem_id="scene-conditions")
+            with gr.Column(min_width=300):
+                self.shown = gr.Radio(
+                    [LAYOUT, MESH],
+                    value=LAYOUT,
+                    show_label=False,
+                    container=False,
+                    visible=False,
+                    elem_id="scene-shown",
+                )
+                self.pane = gr.Model3D(
+                    label="In 3D",
+                    height=380,
+                    camera_position=CAMERA,
+                    interactive=False,
+                    elem_id="scene-pane",
+                    elem_classes="g3-pane",
+                )
+        self.drive = gr.HTML(elem_id="scene-drive")
+        self.result = gr.HTML(elem_id="scene-result")
+        self.downloads = gr.File(
+            label="Download: film, mesh, points, Gaussians, layout",
+            file_count="multiple",
+            interactive=False,
+            visible=False,
+            elem_id="scene-downloads",
+        )
+
+    def _wire(self) -> None:
+        outcome = [self.result, self.drive, self.downloads, self.shown, self.pane, self.preview]
+        edited = [self.street, self.plan, self.selection, self.problem, self.conditions]
+        edited += [self.pane, self.style, *self.size]
+        opened = [*edited, self.camera, self.card, self.saved, *outcome, *self.controls.outputs]
+        opened = list(dict.fromkeys(opened))
+        files = [self.file, self.example]
+        self.example.input(self._pick, self.example, [*opened, *files], **QUIET)
+        self.file.upload(self._upload, self.file, [*opened, *files], **QUIET)
+        made = [self.kind, self.length, self.street_seed]
+        self.make.click(self._make, made, [*opened, *files], **QUIET)
+        self.message.input(self._change, [self.street, self.message, self.name], edited, **QUIET)
+        for op, button in self.buttons.items():
+            asked = gr.State(_button_message(op))
+            button.click(self._change, [self.street, asked, self.name], edited, **QUIET)
+        inputs = [self.street, self.style, *self.size]
+        for event in (self.apply.click, self.style.submit):
+            event(self._restyle, inputs, edited, **QUIET)
+        self.camera.input(
+            self._look, [self.street, self.camera], [self.plan, self.conditions], **QUIET
+        )
+        self.save.click(self._save, self.street, self.saved, **QUIET)
+        chosen = [self.preset, self.light, self.look, self.seed]
+        self.controls.run.click(
+            self._start, [self.street, *chosen], [*outcome, *self.controls.outputs], **QUIET
+        )
+        self.controls.wire(self._show, outcome, self._watch, [self.preview])
+        self.shown.input(
+            self._model, [self.street, self.controls.job_id, self.shown], self.pane, **QUIET
+        )
+        self.attach_outputs = [*opened, *files, *chosen]
+
+    def attach(self, request: gr.Request) -> Updates:
+        """Show the scene that the page's address names; without one, the first example."""
+        job = self.controls.job_of(request)
+        if job is None:
+            first = next(iter(scene_job.examples()), "")
+            return self._pick(first) | {self.example: first}
+        updates = self._open(lambda: scene_job.layout_of(job), "")
+        if self.street not in updates:
+            return updates
+        names = ("preset", "light", "look", "seed")
+        boxes = (self.preset, self.light, self.look, self.seed)
+        chosen = {box: job.settings[name] for box, name in zip(boxes, names, strict=True)}
+        return updates | chosen | self.controls.started(job)
+
+    def _pick(self, title: str) -> Updates:
+        found = scene_job.examples()
+        if title not in found:
+            return {self.problem: ""}
+        return self._open(lambda: scene_job.load_layout(found[title])) | {self.file: None}
+
+    def _upload(self, upload: str) -> Updates:
+        path = Path(upload)
+        done = self._open(lambda: scene_job.read_upload(path), path.name)
+        # Where it was refused the box is emptied, so that the next try is one click away.
+        return done | ({self.example: ""} if self.street in done else {self.file: None})
+
+    def _make(self, kind: str, length: float | None, seed: float | None) -> Updates:
+        done = self._open(lambda: scene_job.made_up(kind, length, seed))
+        return done | ({self.example: "", self.file: None} if self.street in done else {})
+
+    def _open(self, read: Callable[[], Layout], about: str = "") -> Updates:
+        """Show another street; a job shown before goes on without this page."""
+        try:
+            street = scene_edit.open_street(read(), new_id())
+        except Geo3dError as error:
+            return {self.card: fragments.error_card(error, about=about)}
+        last = len(street.layout.trajectory) - 1
+        return (
+            self._no_result()
+            | self.controls.idle()
+            | self._edited(street)
+            | {
+                self.camera: gr.Slider(maximum=max(last, 1), value=street.camera),
+                self.card: scene_views.layout_card(street.layout),
+                self.saved: gr.File(value=None, visible=False),
+            }
+        )
+
+    def _edited(self, street: Street) -> Updates:
+        """Show a street after a change."""
+        path = self._scratch / "layouts" / street.key / f"{new_id()}.glb"
+        return self._chosen(street) | {
+            self.conditions: scene_views.conditions(street),
+            self.pane: str(scene_views.layout_view(street.layout, path)),
+        }
+
+    def _chosen(self, street: Street) -> Updates:
+        """Show what is selected."""
+        size: list[float | None] = [None, None, None]
+        style = ""
+        if street.selected:
+            thing = street.layout.primitive(street.selected)
+            size, style = scene_edit.size_of(thing).round(2).tolist(), thing.style
+        return {
+            self.street: street,
+            self.plan: scene_views.plan(street),
+            self.selection: scene_views.selection(street),
+            self.problem: "",
+            self.style: style,
+            **dict(zip(self.size, size, strict=True)),
+        }
+
+    def _change(self, street: Street | None, message: str, name: str) -> Updates:
+        if street is None:
+            return {self.problem: ""}
+        before = street.layout
+        try:
+            scene_edit.change(street, message, name)
+        except Geo3dError as error:
+            # The map is drawn anew: what was dragged goes back to where it was.
+            return self._chosen(street) | {self.problem: fragments.error_card(error)}
+        return self._edited(street) if street.layout is not before else self._chosen(street)
+
+    def _restyle(
+        self,
+        street: Street | None,
+        style: str,
+        width: float | None,
+        height: float | None,
+        length: float | None,
+    ) -> Updates:
+        if street is None:
+            return {self.problem: ""}
+        size = tuple(math.nan if s is None else float(s) for s in (width, height, length))
+        try:
+            scene_edit.restyle(street, str(style or ""))
+            scene_edit.resize(street, cast("tuple[float, float, float]", size))
+        except Geo3dError as error:
+            return self._chosen(street) | {self.problem: fragments.error_card(error)}
+        return self._edited(street)
+
+    def _look(self, street: Street | None, camera: float) -> Updates:
+        if street is None:
+            return {self.conditions: ""}
+        last = len(street.layout.trajectory) - 1
+        street.camera = min(max(int(camera), 0), last)
+        return {
+            self.plan: scene_views.plan(street),
+            self.conditions: scene_views.conditions(street),
+        }
+
+    def _save(self, street: Street | None) -> Any:
+        if street is None:
+            return gr.skip()
+        return gr.File(value=scene_job.keep_layout(street.layout, self._scratch), visible=True)
+
+    def _no_result(self) -> Updates:
+        return {
+            self.result: "",
+            self.drive: "",
+            self.downloads: gr.File(value=None, visible=False),
+            self.shown: gr.Radio(value=LAYOUT, visible=False),
+            self.preview: gr.Image(value=None, visible=False),
+        }
+
+    def _start(
+        self, street: Street | None, preset: str, light: str, look: str, seed: float | None
+    ) -> Updates:
+        try:
+            if street is None:
+                raise InputError("viewer.no_layout", "There is no street.", "Pick or make one.")
+            request = Request(preset, light, look, -1 if seed is None else int(seed))
+            job = scene_job.submit(self._jobs, street.layout, request)
+        except Geo3dError as error:
+            return self.controls.refused(error)
+        return self._no_result() | self.controls.started(job)
+
+    def _watch(self, job: Job) -> Updates:
+        """Show the newest picture of a job."""
+        picture = scene_job.preview(job, self._scratch)
+        shown = gr.skip() if picture is None else gr.Image(value=picture, visible=True)
+        return {self.preview: shown}
+
+    def _show(self, job_id: str) -> Updates:
+        try:
+            job = self._jobs.get(job_id)
+            frames = scene_job.frames(job)
+        except Geo3dError as error:
+            return {self.result: fragments.error_card(error)}
+        files = [scene_job.output(job, name, self._scratch) for name in scene_job.FILES]
+        return {
+            self.result: scene_job.result_card(job),
+            self.drive: scene_views.drive(frames),
+            self.downloads: gr.File(value=[f for f in files if f], visible=True),
+            self.shown: gr.Radio(value=LAYOUT, visible=True),
+        } | self._watch(job)
+
+    def _model(self, street: Street | None, job_id: str, shown: str) -> Any:
+        """Return what the 3D pane shows: the layout as it is now, or the mesh of the scene."""
+        if street is None:
+            return gr.skip()
+        if shown == MESH:
+            try:
+                return scene_job.output(self._jobs.get(job_id), "mesh.glb", self._scratch)
+            except Geo3dError:
+                return gr.skip()
+        path = self._scratch / "layouts" / street.key / f"{new_id()}.glb"
+        return str(scene_views.layout_view(street.layout, path))
+
+
+def _button_message(op: str) -> str:
+    """Return what a button asks for."""
+    turns = {"left": -STEP_RAD, "right": STEP_RAD}
+    return json.dumps({"op": "rotate", "yaw": turns[op]} if op in turns else {"op": op})
