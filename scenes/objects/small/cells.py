@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8, UInt8
@@ -127,7 +128,7 @@ def prepare_cells(objects: str | Path, cells: str | Path) -> Iterator[Path]:
                 f"{path} cannot be used: {error}.",
                 "Run the command that made the folder again; it replaces damaged shards.",
             ) from error
-        _write(target, [_from_batch(batch, i) for i in range(len(batch))])
+        write_cells(target, [_from_batch(batch, i) for i in range(len(batch))])
         yield target
 
 
@@ -166,7 +167,8 @@ def _on_black(view: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "p p 3"]:
     return (values[:, :, :3] * (values[:, :, 3:] / 255)).astype(np.uint8)
 
 
-def _write(path: Path, items: Sequence[CellObject]) -> None:
+def write_cells(path: Path, items: Sequence[CellObject]) -> None:
+    """Write a file of `read_cells`, whole or not at all."""
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         np.savez(
             stream,
@@ -174,7 +176,7 @@ def _write(path: Path, items: Sequence[CellObject]) -> None:
             cells=np.array([len(item.coords) for item in items]),
             fine=np.array([len(item.colors) for item in items]),
             views=np.stack([item.views for item in items]),
-            **{name: np.concatenate([getattr(i, name) for i in items]) for name in _SHARED},
+            **cast(Any, {n: np.concatenate([getattr(i, n) for i in items]) for n in _SHARED}),
         )
 
 
