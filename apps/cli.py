@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "train-prior": "train the spectral prior of zero-shot matching on such maps",
     "train-corrector": "train the corrector, which mends the maps that the search finds",
     "generate": "make a 3D object from a picture",
+    "scene": "make a street scene from a layout",
     "segment": "find the mortar of brick walls in pictures, count components and holes",
     "segment-bench": "compare losses: train, measure and tabulate a grid of runs",
     "train-segmenter": "train a segmenter with any of the topology losses",

@@ -27,6 +27,7 @@ from scenes.urban.conditions import RayScene
 from scenes.urban.config import SceneConfig
 from scenes.urban.frames import as_bytes, render_frames
 from scenes.urban.guidance import Guidance
+from scenes.urban.layout import Layout
 from scenes.urban.scene import Rendering, Scene
 from scenes.urban.street_segmenter import agreement, shipped_segmenter
 from scenes.urban.views import View, conditions, held_out_poses, look, prompts_of
@@ -46,15 +47,20 @@ def measure(
     config: SceneConfig,
     guidance: Guidance | None,
     progress: ProgressCallback = ignore_progress,
+    drawn: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, Any]:
     """Return the numbers of a scene at held-out cameras.
 
     What cannot be measured is left out: classes without the shipped segmenter, the distance to the
     teacher's pictures without a teacher.
+
+    Args:
+        drawn: two sets of the teacher's pictures of these views; None draws them.
     """
     poses = held_out_poses(scene.layout, config.views, config.outputs.measured)
     size = guidance.image_size if guidance is not None else SIZE
-    found = list(render_frames(scene, poses, size, progress))
+    rays = RayScene(scene.layout)
+    found = list(render_frames(scene, poses, size, progress, rays))
     views, seen = [one[0] for one in found], [one[1] for one in found]
     numbers: dict[str, Any] = {"measured_views": len(views), **depth_numbers(found, scene)}
     pictures = np.stack([as_bytes(one) for one in seen])
@@ -63,9 +69,10 @@ def measure(
         numbers["miou"] = agreement(shipped_segmenter().labels(pictures), labels)["miou"]
     except InputError:
         numbers["miou"] = None
-    numbers["consistency"] = consistency(scene, poses, size)
+    numbers["consistency"] = consistency(scene, found, rays)
     if guidance is not None and not guidance.is_latent:
-        numbers |= teacher_numbers(scene, config, guidance, views, seen)
+        drawn = drawn or teacher_pictures(scene.layout, config, guidance, poses)
+        numbers |= teacher_numbers(guidance, drawn, seen)
     return numbers
 
 
@@ -86,40 +93,42 @@ def depth_numbers(found: list[tuple[View, Rendering]], scene: Scene) -> dict[str
     }
 
 
-def consistency(scene: Scene, poses: Float[np.ndarray, "n 4 4"], size: int) -> float:
+def consistency(scene: Scene, found: list[tuple[View, Rendering]], rays: RayScene) -> float:
     """Return the mean absolute difference of colours of points seen from two places."""
-    ahead = poses.copy()
-    ahead[:, :3, 3] += _STEP * poses[:, :3, 2]
-    first = list(render_frames(scene, poses, size))
-    second = list(render_frames(scene, ahead, size))
-    errors = [_carried(a, b) for a, b in zip(first, second, strict=True)]
+    poses = np.stack([view.camera.c2w for view, _ in found])
+    poses[:, :3, 3] += _STEP * poses[:, :3, 2]
+    size = found[0][0].camera.width
+    ahead = render_frames(scene, poses, size, rays=rays)
+    errors = [_carried(a, b) for a, b in zip(found, ahead, strict=True)]
     differences = np.concatenate(errors)
     return float(differences.mean()) if len(differences) else 0.0
 
 
-def teacher_numbers(
-    scene: Scene,
+def teacher_pictures(
+    layout: Layout,
     config: SceneConfig,
     guidance: Guidance,
-    views: list[View],
-    seen: list[Rendering],
-) -> dict[str, float]:
-    """Return the distance to the teacher's own pictures, and that of two sets of them."""
-    known = prompts_of(guidance, scene.layout, config, views)
+    poses: Float[np.ndarray, "n 4 4"],
+) -> tuple[Tensor, Tensor]:
+    """Draw two sets of pictures (n, 3, h, w) of views with the teacher, from different noises."""
+    rays, size = RayScene(layout), guidance.condition_size
+    views = [look(rays, pose, size, segments=False) for pose in poses]
+    known = prompts_of(guidance, layout, config, views)
     condition = None
     if guidance.controlnet is not None:
-        rays, size = RayScene(scene.layout), guidance.condition_size
-        given = [look(rays, view.camera.c2w, size, segments=False) for view in views]
-        condition = conditions(given, size).to(guidance.device)
-    drawn = [
-        guidance.sample(
-            condition,
-            known.tokens,
-            config.sampling,
-            generator=item_generator(config.seed, f"measured {name}"),
-        )
-        for name in ("one", "two")
-    ]
+        condition = conditions(views, size).to(guidance.device)
+
+    def draw(name: str) -> Tensor:
+        generator = item_generator(config.seed, f"measured {name}")
+        return guidance.sample(condition, known.tokens, config.sampling, generator=generator)
+
+    return draw("one"), draw("two")
+
+
+def teacher_numbers(
+    guidance: Guidance, drawn: tuple[Tensor, Tensor], seen: list[Rendering]
+) -> dict[str, float]:
+    """Return the distance to the teacher's own pictures, and that of two sets of them."""
     own = torch.stack([one.image().permute(2, 0, 1) for one in seen]).clamp(0, 1)
     features = [picture_features(guidance, part.to(guidance.device)) for part in (own, *drawn)]
     return {

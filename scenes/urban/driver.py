@@ -38,6 +38,7 @@ from geo3d.files import asset, atomic_write_json
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.render.previews import contact_sheet, save_png
 from scenes.urban import adherence, export, optimise
+from scenes.urban.conditions import RayScene
 from scenes.urban.config import SceneConfig
 from scenes.urban.frames import as_bytes, render_frames, save_film, save_frames
 from scenes.urban.guidance import Guidance
@@ -146,6 +147,7 @@ class Builder:
         self.config, self.folder, self.guidance = config, folder, guidance
         self.layout, self.progress = layout, progress
         self.work, self.previews = folder / "work", folder / "previews"
+        self.rays = RayScene(layout)
         poses = training_poses(layout, config.views)
         count = max(1, math.ceil(len(poses) / config.views.window))
         self.windows = np.array_split(poses, count)
@@ -219,7 +221,8 @@ class Builder:
         }
 
     def _work_on(self, number: int) -> None:
-        window = make_window(self.scene, self.guidance, self.config, self.windows[number], number)
+        poses, config = self.windows[number], self.config
+        window = make_window(self.scene, self.guidance, config, poses, number, self.rays)
         first = 0
         if self.config.method != "sample_then_fit":
             self.divergences += optimise.distil_window(
@@ -260,7 +263,7 @@ def finish(
     """
     start, cpu = time.monotonic(), time.process_time()
     outputs, asked = folder / "outputs", config.outputs
-    save_scene(scene, outputs / "scene")
+    save_scene(scene, outputs / "scene", moments=False)
     save_layout(scene.layout, outputs / "layout.json")
     if asked.frames:
         _drive(scene, config, folder, progress)

@@ -24,9 +24,14 @@ def render_frames(
     poses: Float[np.ndarray, "n 4 4"],
     size: int,
     progress: ProgressCallback = ignore_progress,
+    rays: RayScene | None = None,
 ) -> Iterator[tuple[View, Rendering]]:
-    """Yield what cameras see, one after another."""
-    rays = RayScene(scene.layout)
+    """Yield what cameras see, one after another.
+
+    Args:
+        rays: of the scene's layout, if there is one already.
+    """
+    rays = rays or RayScene(scene.layout)
     for i, pose in enumerate(poses):
         view = look(rays, pose, size)
         yield view, scene.render(view.camera, view.maps)

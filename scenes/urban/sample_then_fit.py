@@ -41,11 +41,20 @@ class Window:
 
 
 def make_window(
-    scene: Scene, guidance: Guidance, config: SceneConfig, poses: Any, number: int
+    scene: Scene,
+    guidance: Guidance,
+    config: SceneConfig,
+    poses: Any,
+    number: int,
+    rays: RayScene | None = None,
 ) -> Window:
-    """Cast the layout for the views at ``poses`` (v, 4, 4)."""
+    """Cast the layout for the views at ``poses`` (v, 4, 4).
+
+    Args:
+        rays: of the scene's layout, if there is one already.
+    """
     size = config.views.size or guidance.image_size
-    rays = RayScene(scene.layout)
+    rays = rays or RayScene(scene.layout)
     views = [look(rays, pose, size) for pose in poses]
     given = views
     if guidance.condition_size != size:

@@ -108,6 +108,10 @@ class Scene:
         self.lattice = Lattice(self.config.cell, keys, self.config.band)
         movable = [p for p in layout.primitives if p.movable]
         self.placements = {p.id: _placement(p, self.config) for p in movable}
+        codes = [place.codes for place in self.placements.values()]
+        self._codes = torch.cat([torch.zeros(0, dtype=torch.int64), *codes])
+        counts = torch.tensor([len(c) for c in codes], dtype=torch.int64)
+        self._owners = torch.arange(len(codes)).repeat_interleave(counts)
 
     @property
     def block_names(self) -> tuple[str, ...]:
@@ -246,13 +250,15 @@ class Scene:
         if not self.placements or not len(points):
             return
         codes, order = self.lattice.codes(points).sort()
-        for id, place in self.placements.items():
-            low = torch.searchsorted(codes, place.codes)
-            high = torch.searchsorted(codes, place.codes, right=True)
-            near = [order[a:b] for a, b in zip(low.tolist(), high.tolist(), strict=True) if b > a]
-            if not near:
-                continue
-            here = torch.cat(near)
+        low = torch.searchsorted(codes, self._codes)
+        high = torch.searchsorted(codes, self._codes, right=True)
+        ids = list(self.placements)
+        near: dict[int, list[Tensor]] = {}
+        for i in torch.nonzero(high > low)[:, 0].tolist():
+            near.setdefault(int(self._owners[i]), []).append(order[int(low[i]) : int(high[i])])
+        for number, parts in near.items():
+            id, here = ids[number], torch.cat(parts)
+            place = self.placements[id]
             at = points[here] @ place.to_box[:, :3].T + place.to_box[:, 3]
             here = here[(at.abs() < 1).all(dim=1)]
             if len(here):

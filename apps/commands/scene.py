@@ -1,0 +1,169 @@
+"""Make a street scene from a layout: frames, film, mesh, points, Gaussians, numbers.
+
+  geo3d scene straight --style sunny                  a made-up street; also curved, crossing
+  geo3d scene curved --length 200 --style "snowy night" --preset cpu
+  geo3d scene layout.json --style brick               a layout of your own
+  geo3d scene sample_1.npy --start 40 --length 60     60 m of a published sample
+  geo3d scene straight --set method=lgvsd             distil the teacher in place of fitting it
+  geo3d scene straight --teacher stable-diffusion-2-1-base --controlnet controlnet \\
+              --preset published --style "a street in autumn"
+  geo3d scene --resume runs/scene/RUN                 go on after an interruption
+
+Presets: smoke (shows that all runs), demo (default), cpu, published.  Without --teacher the shipped
+small teacher is used; it knows the styles that `assets/urban/README.md` lists.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apps.commands import add_common, emit
+
+if TYPE_CHECKING:
+    from geo3d.runs import Run
+    from scenes.urban.config import SceneConfig
+    from scenes.urban.layout import Layout
+
+KINDS = ("straight", "curved", "crossing")
+USUAL_LENGTH = 60.0
+LAYOUT = "layout.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``geo3d scene``."""
+    parser.add_argument(
+        "layout", nargs="?", help=f"layout (.json), published sample (.npy, .npz), or {KINDS}"
+    )
+    parser.add_argument("--style", metavar="TEXT", help='what it looks like, e.g. "snowy night"')
+    parser.add_argument(
+        "--length", metavar="M", type=float, help="metres of the street; of a file: of its drive"
+    )
+    parser.add_argument(
+        "--start",
+        metavar="M",
+        type=float,
+        default=0.0,
+        help="metres of a drive left out before",
+    )
+    parser.add_argument("--teacher", metavar="DIR", help="diffusers folder (default: the shipped)")
+    parser.add_argument("--controlnet", metavar="DIR", help="its ControlNet, if not in that folder")
+    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: all)")
+    add_common(parser, "config", "preset", "set", "seed", "device", "out", "resume")
+    add_common(parser, "json", "quiet")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build the scene in a run folder, print where it is."""
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    run_folder = _open(args) if args.resume else _start(args)
+    if not run_folder.is_done:
+        with run_folder:
+            _build(run_folder, args)
+    metrics = _metrics(run_folder)
+    emit(args, {**metrics, "run": str(run_folder.path)}, _text(metrics, run_folder))
+    return 0
+
+
+def read_layout(what: str, length: float | None, start: float, seed: int) -> Layout:
+    """Return a made-up street, or a layout or part of one from a file.
+
+    Raises:
+        InputError: ``layout.no_piece``, and those of the readers.
+    """
+    from scenes.urban.importers import import_sample
+    from scenes.urban.layout_json import load_layout
+    from scenes.urban.piece import piece
+    from scenes.urban.street import generate_street
+
+    if what in KINDS:
+        return generate_street(length or USUAL_LENGTH, seed, what)  # type: ignore[arg-type]
+    is_sample = Path(what).suffix in (".npy", ".npz")
+    layout = import_sample(what) if is_sample else load_layout(what)
+    if length is None and not start:
+        return layout
+    return piece(layout, length or float("inf"), start)
+
+
+def _start(args: argparse.Namespace) -> Run:
+    from geo3d.device import pick_device
+    from geo3d.errors import ConfigError
+    from geo3d.runs import start_run
+    from scenes.urban.layout_json import save_layout
+
+    if not args.layout:
+        raise ConfigError(
+            "scene.no_layout",
+            "There is no layout.",
+            f"Name a file, or one of {', '.join(KINDS)}; or give --resume.",
+        )
+    config = _settings(args)
+    layout = read_layout(args.layout, args.length, args.start, args.seed)
+    inputs = [] if args.layout in KINDS else [args.layout]
+    device = str(pick_device(args.device))
+    run_folder = start_run("scene", layout.name, config, args.out, args.seed, device, inputs)
+    save_layout(layout, run_folder.path / LAYOUT)
+    return run_folder
+
+
+def _open(args: argparse.Namespace) -> Run:
+    from geo3d.errors import ConfigError
+    from geo3d.runs import open_run
+
+    if args.layout or args.config or args.preset or args.set or args.style:
+        raise ConfigError(
+            "scene.resume_is_complete",
+            "A resumed run has its layout and settings already.",
+            "Give --resume alone.",
+        )
+    return open_run(args.resume)
+
+
+def _settings(args: argparse.Namespace) -> SceneConfig:
+    from geo3d.config import load_config
+    from scenes.urban.config import SceneConfig
+
+    named = {"prompt": args.style, "teacher": args.teacher, "controlnet": args.controlnet}
+    # written as YAML strings: a style may hold a colon
+    given = [f"{key}={value!r}" for key, value in named.items() if value]
+    overrides = [f"seed={args.seed}", *given, *args.set]
+    return load_config(SceneConfig, args.config, args.preset or "demo", overrides)
+
+
+def _build(run_folder: Run, args: argparse.Namespace) -> None:
+    from geo3d.listeners import cancel_listener, chain, tqdm_listener
+    from scenes.urban.config import SceneConfig
+    from scenes.urban.driver import build_scene
+    from scenes.urban.layout_json import load_layout
+
+    built = build_scene(
+        load_layout(run_folder.path / LAYOUT),
+        run_folder.load_config(SceneConfig),
+        run_folder.path,
+        chain(cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json)),
+        run_folder.record["device"],
+        resume=bool(args.resume),
+    )
+    run_folder.finish(built.metrics)
+
+
+def _metrics(run_folder: Run) -> dict[str, Any]:
+    import json
+
+    return json.loads((run_folder.path / "metrics.json").read_text("utf-8"))
+
+
+def _text(metrics: dict[str, Any], run_folder: Run) -> str:
+    shown = (
+        ("depth_error_m", "depth error {:.2f} m"),
+        ("miou", "mIoU {:.3f}"),
+        ("consistency", "difference between views {:.3f}"),
+        ("build_seconds", "built in {:.0f} s"),
+        ("peak_memory_mib", "memory {:.0f} MiB"),
+    )
+    parts = [form.format(metrics[key]) for key, form in shown if metrics.get(key) is not None]
+    return f"{', '.join(parts)}\n{run_folder.outputs}"
