@@ -113,7 +113,7 @@ class Lattice:
 def cells_of_boxes(
     boxes: Float[np.ndarray, "n 2 3"], side: float, band: float = 0.0
 ) -> tuple[Key, ...]:
-    """Return the cells that boxes (least and greatest corner) or their blend bands touch, sorted."""
+    """Return the cells, sorted, that boxes (two corners each) or their blend bands touch."""
     keys: set[Key] = set()
     low = np.round((boxes[:, 0] - band / 2) / side).astype(int)
     high = np.round((boxes[:, 1] + band / 2) / side).astype(int)
