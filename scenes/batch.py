@@ -127,7 +127,7 @@ class _Store:
     def put(self, outcome: Outcome) -> None:
         """Record the end of an attempt."""
         item: Item = outcome.task.payload
-        answer = outcome.value if outcome.error is None else {"error": outcome.error}
+        answer: dict[str, Any] = outcome.value or {"error": outcome.error}
         run = answer.get("run")
         attempts = max(self._attempts.get(item.name, 0), self._known[item.index].attempts) + 1
         record = {

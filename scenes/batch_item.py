@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from geo3d.errors import (
 )
 from geo3d.listeners import cancel_listener, chain, jsonl_listener
 from geo3d.progress import ProgressCallback
-from geo3d.runs import Run, open_run, run_state, start_run
+from geo3d.runs import Run, open_run, start_run
 from scenes.batch_plan import BatchConfig, Item, open_layout, scene_config
 from scenes.urban.config import SceneConfig
 from scenes.urban.layout import Layout
@@ -94,9 +95,10 @@ def _run_of(setup: ItemSetup, item: Item) -> Run:
     """Open the run that an item has, or start one."""
     root = setup.folder / "items" / item.name
     for folder in sorted((root / "scene").glob("*"), reverse=True):
-        # a kill may leave a folder in which nothing stands yet
-        if (folder / "state.json").is_file() and run_state(folder)["record"]:
+        if (folder / "state.json").is_file():
             return open_run(folder)
+        # left by a kill while it was being made: nothing was done in it yet
+        shutil.rmtree(folder)
     config = scene_config(setup.config, item)
     file = item.layout.file
     inputs = [file] if file is not None and Path(file).is_file() else []

@@ -8,6 +8,7 @@
   geo3d scene straight --teacher stable-diffusion-2-1-base --controlnet controlnet \\
               --preset published --style "a street in autumn"
   geo3d scene --resume runs/scene/RUN                 go on after an interruption
+  geo3d scene --edit runs/scene/RUN --move car-3 0 6  change a finished scene, see docs/urban.md
 
 Presets: smoke (shows that all runs), demo (default), cpu, published.  Without --teacher the shipped
 small teacher is used; it knows the styles that `assets/urban/README.md` lists.
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.commands import add_common, emit
+from apps.commands.scene_edit import add_edit_arguments, run_edit
 
 if TYPE_CHECKING:
     from geo3d.runs import Run
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: all)")
     add_common(parser, "config", "preset", "set", "seed", "device", "out", "resume")
     add_common(parser, "json", "quiet")
+    add_edit_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.edit:
+        return run_edit(args)
     run_folder = _open(args) if args.resume else _start(args)
     if not run_folder.is_done:
         with run_folder:

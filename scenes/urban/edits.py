@@ -160,6 +160,13 @@ def extend(layout: Layout, length: float, seed: int = 0, kind: StreetKind = "str
     return Edit(changed, tuple(p.id for p in more.primitives), more.primitive_bounds())
 
 
+def joined(edits: Sequence[Edit]) -> Edit:
+    """Return successive edits as one; there is at least one."""
+    touched = dict.fromkeys(id for edit in edits for id in edit.touched)
+    boxes = np.concatenate([edit.boxes for edit in edits])
+    return Edit(edits[-1].layout, tuple(touched), boxes)
+
+
 class History:
     """A layout with its past: apply edits, take them back, apply them again."""
 

@@ -144,10 +144,10 @@ def _check_cameras(layout: Layout) -> Iterator[Finding]:
             over = ((places >= low) & (places <= high))[:, [0, 2]].all(axis=1) & ~stands
             over &= (places[:, 1] <= high[1]) & (places[:, 1] > low[1] - GROUND_BELOW)
             for i in np.flatnonzero(over):
-                stands[i] = len(_depths_below(primitive, places[i])) > 0
+                stands[i] = len(depths_below(primitive, places[i])) > 0
         elif primitive.name in _CAMERA_SHUNS:
             held = np.flatnonzero(((places >= low) & (places <= high)).all(axis=1))
-            inside = [i for i in held if len(_depths_below(primitive, places[i])) % 2]
+            inside = [i for i in held if len(depths_below(primitive, places[i])) % 2]
             if inside:
                 message = f"Camera {inside[0]} is inside {primitive.id} ({primitive.name})."
                 ids = (primitive.id,)
@@ -159,7 +159,7 @@ def _check_cameras(layout: Layout) -> Iterator[Finding]:
         yield Finding("layout.camera_off_ground", "warning", message)
 
 
-def _depths_below(primitive: Primitive, place: Float[np.ndarray, " 3"]) -> np.ndarray:
+def depths_below(primitive: Primitive, place: Float[np.ndarray, " 3"]) -> np.ndarray:
     """Return how far below a point the primitive's surfaces are, in metres."""
     corners = primitive.world_vertices()[primitive.faces] - place
     flat = corners[:, :, [0, 2]]

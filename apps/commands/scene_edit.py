@@ -1,0 +1,151 @@
+"""The part of ``geo3d scene`` that changes a finished scene: --edit RUN.
+
+  geo3d scene --edit runs/scene/RUN --move car-3 0 6           metres along x and z
+  geo3d scene --edit RUN --remove car-3 --turn bus-1 90        several changes at once
+  geo3d scene --edit RUN --restyle car-3 snow
+  geo3d scene --edit RUN --insert car.glb 2.5 30 --class car   an object stands on the ground
+  geo3d scene --edit RUN --list                                the ids of the scene
+
+The changed scene gets a run folder of its own, RUN stays as it is.  Only the blocks that the change
+touches are trained; the numbers say how many files of blocks are bit for bit those of RUN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apps.commands import emit
+
+if TYPE_CHECKING:
+    from geo3d.runs import Run
+    from scenes.urban.config import SceneConfig
+    from scenes.urban.edits import Edit
+    from scenes.urban.layout import Layout
+
+CHANGES = ("move", "remove", "turn", "insert", "restyle")
+
+
+def add_edit_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of an edit."""
+    group = parser.add_argument_group("changing a finished scene (several changes at once, too)")
+    group.add_argument("--edit", metavar="RUN", help="run folder of the scene; it stays as it is")
+    for flag, names, help in (
+        ("move", ("ID", "DX", "DZ"), "move by metres along x and z"),
+        ("turn", ("ID", "DEG"), "turn about the vertical"),
+        ("restyle", ("ID", "TEXT"), "give other words about its look"),
+        ("insert", ("FILE", "X", "Z"), "stand a mesh (GLB, OBJ, ...) on the ground"),
+    ):
+        group.add_argument(
+            f"--{flag}", nargs=len(names), metavar=names, action="append", default=[], help=help
+        )
+    group.add_argument("--remove", metavar="ID", action="append", default=[], help="take away")
+    group.add_argument("--class", dest="name", default="car", help="of --insert (default car)")
+    group.add_argument("--size", metavar="M", type=float, help="metres of --insert in the plan")
+    group.add_argument("--list", action="store_true", help="list the ids of the scene")
+
+
+def run_edit(args: argparse.Namespace) -> int:
+    """Apply the changes in a run folder of its own, print the numbers."""
+    from geo3d.runs import open_run
+    from scenes.urban.config import SceneConfig
+    from scenes.urban.layout_json import load_layout
+
+    source = open_run(args.edit, verify_inputs=False)
+    layout = load_layout(source.outputs / "scene" / "layout.json")
+    if args.list:
+        rows = [{"id": p.id, "class": p.name, "style": p.style} for p in layout.primitives]
+        text = "\n".join(f"{row['id']:<28}{row['class']:<16}{row['style']}" for row in rows)
+        emit(args, {"primitives": rows}, text)
+        return 0
+    edit = asked_edit(args, layout)
+    config = source.load_config(SceneConfig)
+    run_folder = _start(args, source, config)
+    with run_folder:
+        metrics = _apply(run_folder, source, edit, config, args)
+        run_folder.finish(metrics)
+    emit(args, {**metrics, "run": str(run_folder.path)}, _text(metrics, run_folder))
+    return 0
+
+
+def asked_edit(args: argparse.Namespace, layout: Layout) -> Edit:
+    """Return all changes of the command line as one.
+
+    Raises:
+        ConfigError: ``scene.no_change``, ``scene.bad_change``.
+        InputError: ``layout.unknown_id`` and others of `scenes.urban.edits`.
+    """
+    from geo3d.errors import ConfigError
+    from scenes.urban import edits
+
+    history = edits.History(layout)
+    made = []
+    for id, dx, dz in args.move:
+        made.append(history.apply(edits.move(history.layout, id, (_number(dx), 0, _number(dz)))))
+    for id, deg in args.turn:
+        made.append(history.apply(edits.rotate(history.layout, id, math.radians(_number(deg)))))
+    for id, text in args.restyle:
+        made.append(history.apply(edits.restyle(history.layout, id, text)))
+    for id in args.remove:
+        made.append(history.apply(edits.remove(history.layout, id)))
+    for file, x, z in args.insert:
+        made.append(history.apply(_inserted(args, history.layout, file, (_number(x), _number(z)))))
+    if not made:
+        flags = ", ".join(f"--{name}" for name in CHANGES)
+        raise ConfigError("scene.no_change", "There is no change.", f"Give one of {flags}.")
+    return edits.joined(made)
+
+
+def _inserted(args: argparse.Namespace, layout: Layout, file: str, at: tuple[float, float]) -> Edit:
+    from scenes.urban.edits import add
+    from scenes.urban.insert import mesh_primitive
+
+    style = args.style or ""
+    return add(layout, mesh_primitive(layout, file, at, args.name, length=args.size, style=style))
+
+
+def _number(text: str) -> float:
+    from geo3d.errors import ConfigError
+
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ConfigError("scene.bad_change", f"{text!r} is no number of metres or degrees.", "")
+    return value
+
+
+def _start(args: argparse.Namespace, source: Run, config: SceneConfig) -> Run:
+    from geo3d.device import pick_device
+    from geo3d.runs import start_run
+
+    device = str(pick_device(args.device))
+    inputs = [source.outputs / "scene", *(Path(file) for file, _, _ in args.insert)]
+    name = f"{source.record['name']}-edit"
+    return start_run("scene", name, config, args.out, config.seed, device, inputs)
+
+
+def _apply(
+    run_folder: Run, source: Run, edit: Edit, config: SceneConfig, args: argparse.Namespace
+) -> dict[str, Any]:
+    from geo3d.listeners import cancel_listener, chain, tqdm_listener
+    from scenes.urban.driver import finish, open_teacher
+    from scenes.urban.edit_scene import edit_saved_scene
+
+    progress = chain(cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json))
+    guidance = open_teacher(config, run_folder.record["device"])
+    edited, numbers = edit_saved_scene(
+        source.outputs / "scene", edit, guidance, config, run_folder.path, progress=progress
+    )
+    built = finish(edited.scene, config, run_folder.path, guidance, numbers, progress)
+    return dict(built.metrics)
+
+
+def _text(metrics: dict[str, Any], run_folder: Run) -> str:
+    return (
+        f"{metrics['blocks_trained']} blocks trained, {metrics['blocks_same']} bit for bit as "
+        f"before, {metrics['views']} views, {metrics['edit_seconds']:.0f} s\n{run_folder.outputs}"
+    )
