@@ -18,7 +18,7 @@ from scenes.objects.models import load_model, save_model
 from scenes.objects.pipeline import GenerateConfig, load_pipeline
 from scenes.objects.slat_encoder import SLatEncoder
 from scenes.objects.small.assemble import PARTS
-from scenes.objects.small.latents import RECIPES, rescale, structure_latents
+from scenes.objects.small.latents import RECIPES, rescale
 from scenes.objects.small.settings import LATENT_ENCODER, STRUCTURE_DECODER, STRUCTURE_ENCODER
 from scenes.objects.sparse import SparseTensor
 from scenes.objects.ss_vae import SparseStructureDecoder, SparseStructureEncoder
