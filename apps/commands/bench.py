@@ -10,9 +10,12 @@
   geo3d bench topology --part losses --data TOPOMORTAR    on the real labels
   geo3d bench conditions            frames/s of a layout's depth, class and instance maps
   geo3d bench conditions --data FOLDER            ... of the published samples too
+  geo3d bench hashgrid              hash grids, forward and backward: compiled beside plain torch
+  geo3d bench render                rays/s and memory of streets of 100 m, 1 km and 5 km
   geo3d bench objects --part quality --set work=WORK --set cells=HELD-OUT --set grid=DIR
                                     ways of distilling the small image-to-3D pipeline, one table;
-                                    given again it goes on (settings: ComparisonConfig)
+                                    given again it goes on (settings: ComparisonConfig);
+                                    --part table: of what there is so far
   geo3d bench objects --part speed --data PIPELINE    teacher beside students, stage by stage
 
 Seconds are medians; on a shared machine quote the ratios.
@@ -34,7 +37,9 @@ PARTS: dict[str, tuple[str, ...]] = {
     "sparse": (),
     "topology": ("losses", "betti", "toys", "volumes"),
     "conditions": (),
-    "objects": ("quality", "speed"),
+    "hashgrid": (),
+    "render": (),
+    "objects": ("quality", "table", "speed"),
 }
 """What can be measured, and in which parts."""
 
@@ -47,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("all", *sorted({part for parts in PARTS.values() for part in parts})),
         default="all",
         help="compare, scaling (spectral); losses, betti, toys, volumes (topology); quality, "
-        "speed (objects)",
+        "table, speed (objects)",
     )
     parser.add_argument(
         "--data",
@@ -91,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
                 "fuzz": _fuzz,
                 "sparse": _sparse,
                 "conditions": _conditions,
+                "hashgrid": _hashgrid,
+                "render": _render,
                 "objects": _objects,
             }[args.what]
             tables = measure(args, progress)
@@ -136,18 +143,33 @@ def _conditions(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[
 def _objects(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
     from geo3d.config import load_config
     from geo3d.files import asset
-    from scenes.objects.small.comparison import compare_methods
+    from scenes.objects.small.comparison import compare_methods, write_table
     from scenes.objects.small.comparison_methods import ComparisonConfig
     from scenes.objects.small.speed import bench_generation
 
     tables = {}
     if args.part != "speed":
         config = load_config(ComparisonConfig, overrides=args.set)
-        tables["ways of distilling"] = compare_methods(config, progress)
-    if args.part != "quality":
+        is_there = args.part == "table"
+        rows = write_table(config) if is_there else compare_methods(config, progress)
+        tables["ways of distilling"] = rows
+    if args.part in ("all", "speed"):
         model = args.data or asset("objects/pipeline")
         tables["from picture to mesh"] = bench_generation(model, args.repeats, args.seed, progress)
     return tables
+
+
+def _hashgrid(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+    from geo3d.fields.bench import POINTS, bench_hashgrid
+
+    name = f"hash grid, {POINTS} points, 16 levels of 2 features"
+    return {name: bench_hashgrid(args.repeats, args.seed, progress=progress)}
+
+
+def _render(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+    from scenes.urban.bench_render import bench_render
+
+    return {"streets, 64^2 views": bench_render(seed=args.seed, progress=progress)}
 
 
 def _sparse(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:

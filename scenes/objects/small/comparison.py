@@ -1,6 +1,6 @@
 """Distillation methods side by side: students of one teacher, trained at equal cost, one table.
 
-    grid/settings.yaml                           what the grid was last given
+    grid/settings.yaml, grid/teacher.json        what the grid was last given, and its networks
     grid/students/METHOD-SEED/STAGE/             checkpoints and students
     grid/samples/MAKER-STEPS/SEED-CHUNK.npz      as `comparison_samples.write_measured`
     grid/samples.csv, grid/table.md              every sample, and the table
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 from geo3d.config import config_to_dict, dump_config, load_config
 from geo3d.errors import CheckpointError, InputError
-from geo3d.files import atomic_write_text
+from geo3d.files import atomic_write_json, atomic_write_text
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.objects.samplers import SamplerConfig
 from scenes.objects.small.assemble import TEACHER_SAMPLER
@@ -140,14 +141,7 @@ class Grid:
     @cached_property
     def objects(self) -> list[CellObject]:
         """The held-out objects."""
-        found = read_cells(self.config.cells)[: self.config.objects]
-        if len(found) < self.config.objects:
-            raise InputError(
-                "comparison.too_few",
-                f"{self.config.cells} has {len(found)} objects, not {self.config.objects}.",
-                "Make more with `geo3d objects-data`, or lower objects.",
-            )
-        return found
+        return read_cells(self.config.cells)[: self.config.objects]
 
     @cached_property
     def stages(self) -> Stages:
@@ -157,23 +151,37 @@ class Grid:
         return Stages(self.config.work, (data.mean, data.std))
 
     def claim(self) -> None:
-        """Take the folder for these settings.
+        """Take the folder for these settings, before anything is trained.
 
         Raises:
             CheckpointError: ``comparison.other_grid``.
+            InputError: ``comparison.too_few``, ``cells.none``.
         """
-        path = self.folder / "settings.yaml"
-        if path.is_file():
+        path, teacher = self.folder / "settings.yaml", self.folder / "teacher.json"
+        networks = self.stages.digests()
+        self._need_objects()
+        if path.is_file() and teacher.is_file():
             known = config_to_dict(load_config(ComparisonConfig, path))
             wanted = config_to_dict(self.config)
             changed = [key for key in known if key not in _FREE and known[key] != wanted[key]]
+            if json.loads(teacher.read_text(encoding="utf-8")) != networks:
+                changed.append("teacher")
             if changed:
                 raise CheckpointError(
                     "comparison.other_grid",
                     f"{self.folder} was begun with another {', '.join(changed)}.",
                     "Choose another grid, or the values in its settings.yaml.",
                 )
+        atomic_write_json(teacher, networks)
         atomic_write_text(path, dump_config(self.config))
+
+    def _need_objects(self) -> None:
+        if len(self.objects) < self.config.objects:
+            raise InputError(
+                "comparison.too_few",
+                f"{self.config.cells} has {len(self.objects)} objects, not {self.config.objects}.",
+                "Make more with `geo3d objects-data`, or lower objects.",
+            )
 
     def train(self, progress: ProgressCallback) -> None:
         """Train the students that are not yet there."""

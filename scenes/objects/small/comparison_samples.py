@@ -25,14 +25,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from geo3d.errors import CheckpointError, MeshError
-from geo3d.files import atomic_path
+from geo3d.files import atomic_path, sha256_file
 from geo3d.mesh.compare import cell_overlap, compare_points, largest_piece
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.sampling import uniform_samples
 from geo3d.npz import read_npz
 from geo3d.render.cameras import orbit
 from scenes.objects.condition import SmallImageEncoder
-from scenes.objects.models import load_model
+from scenes.objects.models import load_model, read_description
 from scenes.objects.pipeline import GenerateConfig, Pipeline
 from scenes.objects.samplers import SamplerConfig
 from scenes.objects.shapes.generate import generate_object
@@ -109,6 +109,16 @@ class Stages:
     def encoder(self) -> SmallImageEncoder:
         """The network that reads pictures."""
         return cast(SmallImageEncoder, load_model(self.work / "picture" / "image_encoder"))
+
+    def digests(self) -> dict[str, str]:
+        """Return the hashes of the teacher's networks.
+
+        Raises:
+            CheckpointError: ``object_model.missing``.
+        """
+        for key in _NEEDED:
+            read_description(self.work / PARTS[key])
+        return {key: sha256_file(f"{self.work / PARTS[key]}.safetensors") for key in _NEEDED}
 
     @torch.no_grad()
     def tokens(self, objects: Sequence[CellObject]) -> Float[Tensor, "k l c"]:
