@@ -109,19 +109,20 @@ class Accelerated:
     def shard(self, network: nn.Module) -> None:
         """Spread the weights over the processes (FSDP2); each holds a part of every one.
 
-        Blocks in lists are gathered one at a time, when they are used.  Gradients are averaged as
-        they are computed.
+        Blocks in lists that have ``forward_packed`` are gathered one at a time, when they are used.
+        Gradients are averaged as they are computed.
         """
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
         mesh = init_device_mesh(self.device.type, (self.count,))
-        for blocks in [m for m in network.modules() if isinstance(m, nn.ModuleList)]:
-            for block in blocks:
-                fully_shard(block, mesh=mesh)
-                if hasattr(block, "forward_packed"):
-                    register_fsdp_forward_method(block, "forward_packed")
-        fully_shard(network, mesh=mesh)
+        # Layers that pass on other objects than tensors cannot be told when to gather again for the
+        # backward pass; they stay gathered with what is outside of lists.
+        lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
+        for block in (b for blocks in lists for b in blocks if hasattr(b, "forward_packed")):
+            fully_shard(block, mesh=mesh)
+            register_fsdp_forward_method(block, "forward_packed")
+        fully_shard(network, mesh=mesh, reshard_after_forward=False)
 
     def wait(self) -> None:
         """Return when all processes are here."""
