@@ -64,7 +64,7 @@ def measure(
     views, seen = [one[0] for one in found], [one[1] for one in found]
     numbers: dict[str, Any] = {"measured_views": len(views), **depth_numbers(found, scene)}
     pictures = np.stack([as_bytes(one) for one in seen])
-    labels = np.stack([_near_labels(view, scene.config.far) for view in views])
+    labels = np.stack([near_labels(view, scene.config.far) for view in views])
     try:
         numbers["miou"] = agreement(shipped_segmenter().labels(pictures), labels)["miou"]
     except InputError:
@@ -168,7 +168,8 @@ def kernel_distance(a: Float[Tensor, "n c"], b: Float[Tensor, "m c"]) -> float:
     return float(1000 * (kernel(a, a).mean() + kernel(b, b).mean() - 2 * kernel(a, b).mean()))
 
 
-def _near_labels(view: View, far: float) -> np.ndarray:
+def near_labels(view: View, far: float) -> np.ndarray:
+    """Return a view's classes, int8, as far as the scene goes; -1 behind."""
     return np.where(view.maps.depth < far, view.maps.label, -1).astype(np.int8)
 
 

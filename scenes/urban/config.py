@@ -141,11 +141,10 @@ _SMALL_FIELDS: Mapping[str, Any] = {
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "demo": {
         "fields": _SMALL_FIELDS,
-        "views": {"spacing": 4.0},
-        "sampling": {"steps": 10},
-        "fit": {"steps_per_view": 12, "rounds": 1},
+        "sampling": {"steps": 12},
+        "fit": {"steps_per_view": 20},
         "optimise": {"steps_per_view": 6},
-        "outputs": {"frames": 32, "frame_size": 96, "voxel": 0.5},
+        "outputs": {"frames": 32, "voxel": 0.5},
     },
     "cpu": {
         "fields": {"far": 150.0},
