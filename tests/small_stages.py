@@ -71,9 +71,10 @@ def write_stages(root: Path) -> tuple[Path, Path]:
             np.savez(work / "latents" / folder / f"{kind}-{seed}.npz", **content)
     for stage, key in (("structure", "sparse_structure_flow_model"), ("latent", "slat_flow_model")):
         data = DataConfig(
-            str(work / "latents" / stage),
-            str(work / "latents" / "tokens"),
-            *(((0.0,) * 4, (1.0,) * 4) if stage == "latent" else ()),
+            latents=str(work / "latents" / stage),
+            conditions=str(work / "latents" / "tokens"),
+            mean=(0.0,) * 4 if stage == "latent" else (),
+            std=(1.0,) * 4 if stage == "latent" else (),
         )
         objective = ObjectiveConfig(guidance=2.0, guidance_interval=(0.5, 1.0))
         recipe = DistillConfig(teacher=str(work / PARTS[key]), objective=objective, data=data)

@@ -1,7 +1,7 @@
 """Distillation methods side by side: students of one teacher, trained at equal cost, one table.
 
     grid/settings.yaml, grid/teacher.json        what the grid was last given, and its networks
-    grid/students/METHOD-SEED/STAGE/             checkpoints and students
+    grid/students/METHOD-SEED/STAGE/             checkpoint, student, metrics.jsonl
     grid/samples/MAKER-STEPS/SEED-CHUNK.npz      as `comparison_samples.write_measured`
     grid/samples.csv, grid/table.md              every sample, and the table
 
@@ -15,11 +15,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from geo3d.config import config_to_dict, dump_config, load_config
 from geo3d.errors import CheckpointError, InputError
@@ -131,6 +131,17 @@ def write_table(config: ComparisonConfig) -> list[Row]:
     return rows
 
 
+class _Lines:
+    """Writes metrics as lines of JSON."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __call__(self, numbers: Mapping[str, Any]) -> None:
+        self.stream.write(json.dumps(dict(numbers)) + "\n")
+        self.stream.flush()
+
+
 class Grid:
     """The parts of a comparison and where they are kept."""
 
@@ -190,8 +201,11 @@ class Grid:
                 last = student_file(self.config, name, stage, self.config.steps[-1])
                 if not Path(f"{last}.json").is_file():
                     out = student_folder(self.config, name, stage)
+                    out.mkdir(parents=True, exist_ok=True)
                     config = student_config(self.config, name, stage)
-                    train(config, out, device="cpu", progress=progress)
+                    with (out / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+                        log = _Lines(stream)
+                        train(config, out, device="cpu", log_metrics=log, progress=progress)
 
     def makers(self) -> list[Maker]:
         """Return the teacher, the teacher in few steps, and the students."""

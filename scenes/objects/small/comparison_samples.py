@@ -70,7 +70,7 @@ class Measured:
     @property
     def is_empty(self) -> Bool[np.ndarray, " k"]:
         """Whether nothing came out."""
-        return ~self.cells.any(axis=(1, 2, 3))
+        return ~self.cells.reshape(len(self.cells), -1).any(axis=1)
 
 
 _ARRAYS = tuple(field.name for field in fields(Measured))
