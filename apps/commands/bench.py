@@ -17,6 +17,11 @@
                                     given again it goes on (settings: ComparisonConfig);
                                     --part table: of what there is so far
   geo3d bench objects --part speed --data PIPELINE    teacher beside students, stage by stage
+  geo3d bench street --part ablation --data FOLDER     objectives of street scenes, one table;
+                                    FOLDER keeps its cells: given again it goes on
+  geo3d bench street --part scale --data FOLDER        100, 1000, 5000 m: memory, time per metre
+  geo3d bench street --part seams --data RUN           jumps at the borders of a scene's cells
+  geo3d bench street --part edit --data RUN            move one vehicle, compare all blocks
 
 Seconds are medians; on a shared machine quote the ratios.
 """
@@ -57,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="TopoMortar's dataset (topology), sample layouts (conditions), pipeline (objects)",
+        help="TopoMortar's dataset (topology), sample layouts (conditions), pipeline (objects), "
+        "folder of cells or finished run (street)",
     )
     parser.add_argument("--vertices", type=int, default=5_000, help="size compared with pyFM")
     parser.add_argument("--max-vertices", type=int, default=100_000, help="largest size of scaling")
@@ -81,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "bench.wrong_part", f"{args.what} has no part {args.part}.", f"Its parts: {known}."
         )
-    if args.set and args.what != "objects":
+    if args.set and args.what not in ("objects", "street"):
         raise ConfigError("bench.no_settings", f"{args.what} has no settings to --set.", "")
     with start_run("bench", args.what, None, args.out, args.seed, "cpu") as run_folder:
         progress = chain(
@@ -99,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
                 "hashgrid": _hashgrid,
                 "render": _render,
                 "objects": _objects,
+                "street": _street,
             }[args.what]
             tables = measure(args, progress)
         run_folder.finish(tables)
@@ -170,6 +177,29 @@ def _render(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str,
     from scenes.urban.bench_render import bench_render
 
     return {"streets, 64^2 views": bench_render(seed=args.seed, progress=progress)}
+
+
+def _street(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+    from geo3d.errors import ConfigError
+    from scenes.urban import bench_street
+    from scenes.urban.scene_folder import load_scene
+
+    if args.data is None or args.part == "all":
+        raise ConfigError(
+            "bench.no_folder",
+            "This bench needs one --part and --data.",
+            "A folder that keeps the cells (ablation, scale), or a finished run (seams, edit).",
+        )
+    given = tuple(args.set)
+    if args.part == "ablation":
+        rows = bench_street.bench_ablation(args.data, given, progress=progress)
+    elif args.part == "scale":
+        rows = bench_street.bench_scale(args.data, given, progress=progress)
+    elif args.part == "seams":
+        rows = bench_street.bench_seams(load_scene(args.data / "outputs" / "scene"), progress)
+    else:
+        rows = bench_street.bench_edit(args.data, given, progress)
+    return {f"street scenes, {args.part}": rows}
 
 
 def _sparse(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:

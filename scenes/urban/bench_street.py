@@ -7,6 +7,7 @@ is found once by timing each method, and kept in ``plan.json``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import time
@@ -26,10 +27,13 @@ from scenes.urban import adherence
 from scenes.urban.adherence import near_labels
 from scenes.urban.config import SceneConfig
 from scenes.urban.driver import Builder, build_scene, open_teacher, with_classes
+from scenes.urban.edit_scene import edit_scene
+from scenes.urban.edits import move
 from scenes.urban.frames import as_bytes, render_frames
 from scenes.urban.guidance import Guidance
 from scenes.urban.layout import Layout
 from scenes.urban.scene import Scene
+from scenes.urban.scene_folder import load_scene
 from scenes.urban.seams import measure_seams
 from scenes.urban.street import generate_street
 from scenes.urban.street_path import StreetKind
@@ -309,3 +313,46 @@ def _scale_row(length: float, folder: Path, overrides: tuple[str, ...], path: Pa
         **{k: v for k, v in seams.items() if k != "scene"},
     }
     atomic_write_json(path, row)
+
+
+def bench_edit(
+    run: Path,
+    overrides: tuple[str, ...] = (),
+    progress: ProgressCallback = ignore_progress,
+) -> Rows:
+    """Move one vehicle of a finished run's scene by 4 m; nothing of the run is changed."""
+    settings = run / "config.yaml"
+    config = load_config(SceneConfig, settings if settings.is_file() else None, None, overrides)
+    scene = load_scene(run / "outputs" / "scene")
+    places = scene.layout.trajectory[:, :3, 3]
+    middle = places[len(places) // 2]
+    vehicles = [p for p in scene.layout.primitives if p.movable]
+    moved = min(vehicles, key=lambda p: float(np.linalg.norm(p.transform[:3, 3] - middle)))
+    heading = scene.layout.trajectory[len(places) // 2, :3, 2]
+    before = {name: _digest(scene, name) for name in scene.block_names}
+    start = time.process_time()
+    guidance = open_teacher(config)
+    edited = edit_scene(
+        scene, move(scene.layout, moved.id, 4 * heading), guidance, config, progress=progress
+    )
+    spent = time.process_time() - start
+    changed = {name for name in before if _digest(scene, name) != before[name]}
+    return [
+        {
+            "moved": moved.id,
+            "blocks": len(before),
+            "opened": len(edited.blocks),
+            "changed": len(changed),
+            "others_identical": changed <= set(edited.blocks),
+            "views": edited.views,
+            "cpu_s": spent,
+        }
+    ]
+
+
+def _digest(scene: Scene, name: str) -> str:
+    digest = hashlib.sha256()
+    for key, tensor in sorted(scene.blocks.get(name).state_dict().items()):
+        digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
+    scene.blocks.trim()
+    return digest.hexdigest()
