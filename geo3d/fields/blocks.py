@@ -191,14 +191,7 @@ class Blocks:
             block.load_state_dict(_weights(tensors))
             block.zero_grad(set_to_none=True)
             if self._adam is not None:
-                for key, parameter in block.named_parameters():
-                    moments = {
-                        m: tensors[f"{m}/{key}"] for m in _MOMENTS if f"{m}/{key}" in tensors
-                    }
-                    self._adam.state.pop(parameter, None)
-                    if moments:
-                        self._enrol(name, block)
-                        self._adam.state[parameter] = {k: v.clone() for k, v in moments.items()}
+                self._take_moments(name, tensors)
             self._changed.add(name)
 
     @property
@@ -257,17 +250,22 @@ class Blocks:
         if name not in self._changed:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        block = self._blocks[name]
-        tensors: dict[str, Tensor] = dict(block.state_dict())
-        for key, parameter in block.named_parameters():
-            state = self._adam.state.get(parameter, {}) if self._adam else {}
-            tensors.update({f"{m}/{key}": state[m] for m in _MOMENTS if m in state})
+        tensors = self._tensors(name)
         # renamed whole but not forced to the disk: after a crash the last saved scene counts, and
         # waiting for the disk at every page would cost more than the training
         temporary = self._file(name).with_suffix(".part")
         save_file({key: t.detach().contiguous() for key, t in tensors.items()}, temporary)
         temporary.replace(self._file(name))
         self._changed.discard(name)
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        """Return the weights and moments of a block in memory."""
+        block = self._blocks[name]
+        tensors: dict[str, Tensor] = dict(block.state_dict())
+        for key, parameter in block.named_parameters():
+            state = self._adam.state.get(parameter, {}) if self._adam else {}
+            tensors.update({f"{m}/{key}": state[m] for m in _MOMENTS if m in state})
+        return tensors
 
     def _forget(self, name: str) -> None:
         block = self._blocks.pop(name)

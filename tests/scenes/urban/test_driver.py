@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import urban_teachers
+
+from geo3d.config import dump_config, load_config
+from geo3d.errors import Cancelled, ConfigError, InputError, NumericalError
+from geo3d.fields.blocks import Blocks
+from geo3d.mesh.io import load_mesh
+from scenes.urban import export
+from scenes.urban.adherence import kernel_distance
+from scenes.urban.conditions import RayScene
+from scenes.urban.config import PRESETS, SceneConfig
+from scenes.urban.driver import Builder, build_scene, load_built, with_classes
+from scenes.urban.guidance import Guidance
+from scenes.urban.layout import Layout, box, slab
+from scenes.urban.optimise import distil_window
+from scenes.urban.piece import piece
+from scenes.urban.sample_then_fit import make_window
+from scenes.urban.seams import measure_seams
+from scenes.urban.views import held_out_poses, look, stations, training_poses
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Guidance:
+    return Guidance(urban_teachers.parts())
+
+
+def street(length: float = 24.0) -> Layout:
+    def rail(x: float) -> np.ndarray:
+        return np.array([[x, 0.0, z] for z in (-4.0, length + 12.0)])
+
+    drive = np.tile(np.eye(4), (int(length) + 1, 1, 1))
+    drive[:, 1, 3], drive[:, 2, 3] = -1.55, np.arange(len(drive))
+    things = (
+        slab("road", "road", rail(-4.0), rail(4.0)),
+        box("house", "building", (8.0, -3.0, 14.0), (5.0, 6.0, 8.0)),
+        box("car", "car", (2.5, -0.8, 12.0), (1.8, 1.6, 4.2)),
+    )
+    return Layout("short", things, drive, "night")
+
+
+def settings(**changes: Any) -> SceneConfig:
+    config = load_config(SceneConfig, None, "smoke", ["views.spacing=6", "views.window=3"])
+    small = replace(config.fields.stuff, levels=3, finest=32, log2_rows=8)
+    fields = replace(config.fields, stuff=small, objects=small, samples=4, far=60.0)
+    outputs = replace(config.outputs, frames=2, frame_size=12, voxel=1.0, reach=8.0)
+    return with_classes(replace(config, fields=fields, outputs=outputs, **changes))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_settings_and_survive_yaml(name: str, tmp_path: Path) -> None:
+    config = load_config(SceneConfig, None, name)
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert load_config(SceneConfig, tmp_path / "config.yaml") == config
+    with pytest.raises(ConfigError, match=r"config.bad_value"):
+        load_config(SceneConfig, None, name, ["views.spacing=0"])
+
+
+def test_cameras_follow_the_drive_and_held_out_ones_lie_between() -> None:
+    layout, config = street(), settings().views
+    poses = training_poses(layout, config)
+    assert poses[0, 2, 3] == 0 and poses[-1, 2, 3] == 24
+    assert np.diff(poses[:, 2, 3]).max() <= 6
+    assert len(stations(layout, 1000.0)) == 2
+    held_out = held_out_poses(layout, config, 3)
+    assert not set(held_out[:, 2, 3]) & set(poses[:, 2, 3])
+
+
+def test_a_scene_is_built_with_everything_made_of_it(tmp_path: Path, teacher: Guidance) -> None:
+    built = build_scene(street(), settings(), tmp_path, guidance=teacher)
+    outputs = tmp_path / "outputs"
+    assert len(list((outputs / "frames").glob("*.png"))) == 2
+    assert (outputs / "drive.gif").read_bytes()[:3] == b"GIF"
+    assert not (tmp_path / "work").exists()
+    mesh = load_mesh(outputs / "mesh.glb")
+    assert mesh.n_faces and mesh.vertex_colors is not None
+    # the road's upper side: y is up in files
+    assert abs(np.median(mesh.vertices[mesh.vertices[:, 1] > -0.3][:, 1])) < 6.5
+    cloud = load_mesh(outputs / "points.ply")
+    assert cloud.is_point_cloud and cloud.n_vertices == built.metrics["points"]
+    header, _, body = (outputs / "gaussians.ply").read_bytes().partition(b"end_header\n")
+    assert b"f_dc_0" in header and len(body) == 17 * 4 * cloud.n_vertices
+    for name in ("depth_error_m", "consistency", "feature_distance", "see_through"):
+        assert np.isfinite(built.metrics[name])
+    same = load_built(tmp_path)
+    view = look(RayScene(same.layout), same.layout.trajectory[3], 8)
+    a, b = (scene.render(view.camera, view.maps).rgb for scene in (built.scene, same.scene))
+    assert torch.equal(a, b)
+    assert set(measure_seams(same.scene, same.layout.trajectory[:2], 8)) >= {"colour_ratio"}
+
+
+@pytest.mark.parametrize("method", ["sample_then_fit", "lgvsd"])
+def test_a_cancelled_build_goes_on_to_the_same_scene(
+    method: str, tmp_path: Path, teacher: Guidance
+) -> None:
+    config = settings(method=method, checkpoint_seconds=0.0)
+    whole = build_scene(street(), config, tmp_path / "whole", guidance=teacher)
+
+    def stop(event: Mapping[str, Any]) -> None:
+        if event["stage"] == "windows of the street":
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        build_scene(street(), config, tmp_path / "part", stop, guidance=teacher)
+    state = json.loads((tmp_path / "part/work/state.json").read_text())
+    assert state["done"] == 1
+    rest = build_scene(street(), config, tmp_path / "part", resume=True, guidance=teacher)
+    for name in whole.scene.block_names:
+        one, two = (scene.blocks.get(name).state_dict() for scene in (whole.scene, rest.scene))
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+
+
+@pytest.mark.parametrize("method", ["sds", "vsd"])
+def test_distillation_changes_the_scene(method: str, tmp_path: Path, teacher: Guidance) -> None:
+    config = settings(method=method)
+    builder = Builder(street(), config, tmp_path, teacher, lambda _: None)
+    builder.open(resume=False)
+    view = look(RayScene(builder.layout), builder.layout.trajectory[3], 8)
+    before = builder.scene.render(view.camera, view.maps).rgb
+    builder.build()
+    assert (builder.scene.render(view.camera, view.maps).rgb - before).abs().max() > 1e-4
+    assert builder.costs()["divergences"] == []
+
+
+def test_distillation_goes_back_when_it_breaks(
+    tmp_path: Path, teacher: Guidance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(method="sds")
+    builder = Builder(street(), config, tmp_path, teacher, lambda _: None)
+    builder.open(resume=False)
+    window = make_window(builder.scene, teacher, config, builder.windows[0], 0)
+    steps: list[int] = []
+    real = teacher.output
+
+    def broken(*args: Any, **kwargs: Any) -> torch.Tensor:
+        steps.append(1)
+        made = real(*args, **kwargs)
+        return made * float("nan") if len(steps) == 2 else made
+
+    monkeypatch.setattr(teacher, "output", broken)
+    found = distil_window(builder.scene, teacher, None, window, config)
+    assert [one["code"] for one in found] == ["distill.not_finite"]
+    monkeypatch.setattr(teacher, "output", lambda *a, **k: real(*a, **k) * float("nan"))
+    with pytest.raises(NumericalError, match=r"rollback.gave_up"):
+        distil_window(builder.scene, teacher, None, window, config)
+
+
+def test_blocks_go_back_to_a_state(tmp_path: Path) -> None:
+    blocks = Blocks(lambda _: torch.nn.Linear(2, 1), tmp_path)
+    blocks.learn(0.1)
+
+    def train(name: str) -> None:
+        blocks.get(name, train=True)(torch.ones(1, 2)).sum().backward()
+        blocks.step()
+
+    train("a")
+    state = {n: {k: v.clone() for k, v in t.items()} for n, t in blocks.state_dict().items()}
+    train("a")
+    train("b")
+    after = blocks.get("a").weight.clone()  # type: ignore[union-attr]
+    blocks.load_state_dict(state)
+    assert blocks.resident_names == ("a",)
+    assert torch.equal(blocks.get("a").weight, state["a"]["weight"])  # type: ignore[arg-type]
+    train("a")
+    assert torch.equal(blocks.get("a").weight, after)  # type: ignore[arg-type]
+
+
+def test_a_column_through_a_box_is_as_long_as_the_box() -> None:
+    rays = RayScene(
+        Layout("box", (box("b", "building", (8.0, -3, 8), (6.0, 6, 4)),), np.eye(4)[None])
+    )
+    found = export._columns(rays, (0.0, 0.0), 17, 1.0, 0.0)
+    filled = found[..., 0, 1] > found[..., 0, 0]
+    assert filled[8, 8] and not filled[8, 11] and not filled[12, 8] and filled[10, 9]
+    np.testing.assert_allclose(found[8, 8, 0], [-6, 0], atol=0.02)
+
+
+def test_kernel_distance_of_equal_sets_is_zero() -> None:
+    a = torch.nn.functional.normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)))
+    assert kernel_distance(a, a) == pytest.approx(0, abs=1e-2)
+    assert kernel_distance(a, -a) > 1
+
+
+def test_a_piece_keeps_what_stands_near() -> None:
+    layout = street(40.0)
+    part = piece(layout, 10.0, 2.0, reach=3.0)
+    assert part.trajectory[0, 2, 3] == 2 and part.trajectory[-1, 2, 3] == 12
+    assert [p.id for p in part.primitives] == ["road", "car"]
+    with pytest.raises(InputError, match=r"layout.no_piece"):
+        piece(layout, 10.0, 200.0)
