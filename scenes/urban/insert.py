@@ -7,6 +7,7 @@ stands with its underside on the ground.  Closed meshes are taken as they are (m
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from geo3d.files import slug
 from geo3d.mesh.decimate import decimate
 from geo3d.mesh.io import load_mesh
 from geo3d.mesh.mesh import Mesh
-from scenes.urban.classes import GROUND, class_id
+from scenes.urban.classes import CLASSES, GROUND
 from scenes.urban.layout import Layout, Primitive, turn
 from scenes.urban.validate import depths_below
 
@@ -56,7 +57,10 @@ def mesh_primitive(
             `load_mesh`.
         ConfigError: ``insert.bad_length``.
     """
-    class_id(name)
+    if name not in CLASSES:
+        near = difflib.get_close_matches(name, CLASSES, n=1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        raise InputError("layout.unknown_class", f"There is no class {name!r}.{guess}", "")
     length = LENGTHS.get(name, _OTHER_LENGTH) if length is None else length
     if not (np.isfinite(length) and length > 0):
         raise ConfigError("insert.bad_length", f"The length is {length} m.", "Give one above 0.")
