@@ -111,7 +111,9 @@ def _nearest(corners: np.ndarray, reach: float, square: np.ndarray) -> None:
 
 @njit(cache=True)
 @no_type_check
-def _square_distance(x, y, z, a, b, c) -> float:
+def _square_distance(
+    x: float, y: float, z: float, a: np.ndarray, b: np.ndarray, c: np.ndarray
+) -> float:
     """Return the squared distance of (x, y, z) to the triangle a b c."""
     abx, aby, abz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
     acx, acy, acz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
