@@ -63,7 +63,7 @@ class Request:
 def examples() -> dict[str, Path]:
     """Return the shipped layouts by title."""
     for root in asset_roots():
-        if found := sorted((root / STREETS).glob("*.json")):
+        if found := sorted((root / STREETS).glob("*.json"), reverse=True):
             return {f"{path.stem.capitalize()} street": path for path in found}
     return {}
 

@@ -29,6 +29,8 @@ HELP = (
     "Drag a thing to move it, its handle to turn it; drag the ground to move the map, wheel to "
     "zoom, double click to see all. Keys: arrows, R, D, Delete, Ctrl+Z, Ctrl+Y."
 )
+TAKE_MESSAGE = "(street, message, name) => [street, window.geo3dMessages.shift(), name]"
+"""What viewer.js left for the server, in place of what is in the box."""
 STEP_RAD = 0.2617993877991494
 """15 degrees."""
 
@@ -124,8 +126,9 @@ class SceneTab:
             }
         self.plan = gr.HTML(elem_id="scene-plan")
         gr.HTML(fragments.note(HELP))
-        # What viewer.js asks for; hidden and not absent, so that it is on the page.
-        self.message = gr.Textbox(visible="hidden", elem_id="scene-message")
+        # viewer.js presses it for what is done on the map; hidden and not absent, so that it can.
+        self.asked = gr.Button(visible="hidden", elem_id="scene-asked")
+        self.message = gr.Textbox(visible="hidden")
         self.problem = gr.HTML(elem_id="scene-problem")
         self.selection = gr.HTML(elem_id="scene-selection")
         with gr.Row():
@@ -187,7 +190,8 @@ class SceneTab:
         self.file.upload(self._upload, self.file, [*opened, *files], **QUIET)
         made = [self.kind, self.length, self.street_seed]
         self.make.click(self._make, made, [*opened, *files], **QUIET)
-        self.message.input(self._change, [self.street, self.message, self.name], edited, **QUIET)
+        wanted = [self.street, self.message, self.name]
+        self.asked.click(self._change, wanted, edited, js=TAKE_MESSAGE, **QUIET)
         for op, button in self.buttons.items():
             asked = gr.State(_button_message(op))
             button.click(self._change, [self.street, asked, self.name], edited, **QUIET)
@@ -280,12 +284,12 @@ class SceneTab:
             **dict(zip(self.size, size, strict=True)),
         }
 
-    def _change(self, street: Street | None, message: str, name: str) -> Updates:
+    def _change(self, street: Street | None, message: object, name: str) -> Updates:
         if street is None:
             return {self.problem: ""}
         before = street.layout
         try:
-            scene_edit.change(street, message, name)
+            scene_edit.change(street, str(message), name)
         except Geo3dError as error:
             # The map is drawn anew: what was dragged goes back to where it was.
             return self._chosen(street) | {self.problem: fragments.error_card(error)}
