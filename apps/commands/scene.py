@@ -140,7 +140,7 @@ def _settings(args: argparse.Namespace) -> SceneConfig:
 
 
 def _build(run_folder: Run, args: argparse.Namespace) -> None:
-    from geo3d.listeners import cancel_listener, chain, tqdm_listener
+    from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
     from scenes.urban.config import SceneConfig
     from scenes.urban.driver import build_scene
     from scenes.urban.layout_json import load_layout
@@ -149,7 +149,11 @@ def _build(run_folder: Run, args: argparse.Namespace) -> None:
         load_layout(run_folder.path / LAYOUT),
         run_folder.load_config(SceneConfig),
         run_folder.path,
-        chain(cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json)),
+        chain(
+            cancel_listener(run_folder),
+            jsonl_listener(run_folder.path / "progress.jsonl"),
+            tqdm_listener(disable=args.quiet or args.json),
+        ),
         run_folder.record["device"],
         resume=bool(args.resume),
     )

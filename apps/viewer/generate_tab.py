@@ -50,6 +50,7 @@ class GenerateTab:
             label="Picture",
             type="filepath",
             interactive=False,
+            buttons=["fullscreen"],
             height=200,
             visible=False,
             elem_id="generate-picture",
@@ -60,15 +61,13 @@ class GenerateTab:
         steps, guidance = generate_job.defaults(found[first]) if first else (25, 4.0)
         self.model = gr.Dropdown(list(found), value=first, label="Model", elem_id="generate-model")
         with gr.Row():
-            self.steps = gr.Slider(
-                1, generate_job.MAX_STEPS, steps, step=1, label="Steps of the teacher"
-            )
+            self.steps = gr.Slider(1, generate_job.MAX_STEPS, steps, step=1, label="Teacher steps")
             self.student_steps = gr.Slider(
-                1, generate_job.MAX_STUDENT_STEPS, 1, step=1, label="Steps of the student"
+                1, generate_job.MAX_STUDENT_STEPS, 1, step=1, label="Student steps"
             )
         with gr.Row():
             self.guidance = gr.Slider(
-                1.0, generate_job.MAX_GUIDANCE, guidance, step=0.5, label="Guidance (1: none)"
+                1.0, generate_job.MAX_GUIDANCE, guidance, step=0.5, label="Guidance"
             )
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100)
         gr.HTML(fragments.note(HINT))
@@ -107,6 +106,7 @@ class GenerateTab:
                     label=f"{who}: Gaussians from four sides",
                     type="filepath",
                     interactive=False,
+                    buttons=["download", "fullscreen"],
                     visible=False,
                     elem_id=f"generate-gaussians-{who.lower()}",
                 )
@@ -249,5 +249,5 @@ class GenerateTab:
 def _card(picture: Picture | None) -> str:
     if picture is None:
         return ""
-    size = f"{picture.width} x {picture.height} pixels"
-    return fragments.facts_card([("Picture", picture.name, size), ("Size", size, "")], (), "")
+    size = f"{picture.width} x {picture.height}"
+    return fragments.facts_card([("Picture", picture.name, ""), ("Pixels", size, "")], (), "")

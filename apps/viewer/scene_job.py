@@ -35,13 +35,11 @@ MAX_LAYOUT_BYTES = 16 << 20
 FILES = ("drive.gif", "drive.mp4", "mesh.glb", "points.ply", "gaussians.ply", "layout.json")
 """What can be downloaded of a scene."""
 _METRICS = {
-    "depth_error_m": ("Depth error, m", "Scene against layout, median over pixels"),
-    "depth_error": ("Depth error, m", "Scene against layout, median over pixels"),
-    "semantic_miou": ("Semantic mIoU", "Classes seen in the pictures against the layout's"),
+    "depth_error_m": ("Depth error, m", "Scene against layout, at some cameras of the drive"),
     "miou": ("Semantic mIoU", "Classes seen in the pictures against the layout's"),
-    "consistency": ("View consistency", "Colour difference of neighbouring views, reprojected"),
-    "seconds": ("Seconds", "All stages"),
-    "peak_bytes": ("Peak memory, MB", "Of the process"),
+    "consistency": ("View difference", "Colour of neighbouring views, one seen from the other"),
+    "build_seconds": ("Build, seconds", "Without loading and export"),
+    "peak_memory_mib": ("Memory, MiB", "Most that the process used"),
 }
 
 
@@ -184,22 +182,16 @@ def result_card(job: Job) -> str:
     """Return the numbers of a finished scene, as HTML."""
     run = job.run_folder
     metrics: dict[str, Any] = (read_json(run / "metrics.json") if run else None) or {}
-    flat = {**metrics, **_mapping(metrics.get("adherence")), **_mapping(metrics.get("metrics"))}
     facts = [("Job, seconds", f"{job.seconds:.0f}", "From start to end, loading included")]
     for key, (words, why) in _METRICS.items():
-        value = flat.get(key)
-        if isinstance(value, int | float) and words not in [fact[0] for fact in facts]:
-            number = value / 2**20 if key == "peak_bytes" else value
-            facts.append((words, f"{number:.3g}" if number < 1000 else f"{number:.0f}", why))
+        value = metrics.get(key)
+        if isinstance(value, int | float):
+            facts.append((words, f"{value:.3g}" if value < 1000 else f"{value:.0f}", why))
     facts.append(("Seed", str(job.settings["seed"]), "The same seed gives the same scene"))
     words = " ".join(w for w in (job.settings["light"], job.settings["look"]) if w != NO_STYLE)
     mark = fragments.badge("info", f"{job.settings['preset']}, {words or NO_STYLE}")
     remarks = [str(text) for text in metrics.get("notes", ())]
     return fragments.facts_card(facts, remarks, mark)
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _seed(seed: float | None) -> int:

@@ -90,6 +90,7 @@ class SceneTab:
             label="Newest picture",
             type="filepath",
             interactive=False,
+            buttons=["fullscreen"],
             visible=False,
             elem_id="scene-preview",
         )
