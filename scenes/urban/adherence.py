@@ -65,14 +65,12 @@ def measure(
     numbers: dict[str, Any] = {"measured_views": len(views), **depth_numbers(found, scene)}
     pictures = np.stack([as_bytes(one) for one in seen])
     labels = np.stack([near_labels(view, scene.config.far) for view in views])
-    try:
-        numbers["miou"] = agreement(shipped_segmenter().labels(pictures), labels)["miou"]
-    except InputError:
-        numbers["miou"] = None
+    numbers["miou"] = _miou(pictures, labels)
     numbers["consistency"] = consistency(scene, found, rays)
     if guidance is not None and not guidance.is_latent:
         drawn = drawn or teacher_pictures(scene.layout, config, guidance, poses)
         numbers |= teacher_numbers(guidance, drawn, seen)
+        numbers["miou_of_samples"] = _miou(_bytes(drawn[0]), labels)
     return numbers
 
 
@@ -189,3 +187,14 @@ def _carried(a: tuple[View, Rendering], b: tuple[View, Rendering]) -> np.ndarray
     same = np.abs(again.depth.numpy()[at] - away[inside]) < _AGREES * away[inside]
     ours = seen.rgb.numpy()[solid][inside][same]
     return np.abs(ours - again.rgb.numpy()[at][same]).mean(axis=1)
+
+
+def _miou(pictures: np.ndarray, labels: np.ndarray) -> float | None:
+    try:
+        return agreement(shipped_segmenter().labels(pictures), labels)["miou"]
+    except InputError:
+        return None
+
+
+def _bytes(pictures: Tensor) -> np.ndarray:
+    return (pictures.cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

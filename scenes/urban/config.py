@@ -38,6 +38,8 @@ class FitConfig:
     """Steps of fitting after each round, times the views of a window."""
     rays: int = 2048
     """Rays per step."""
+    oversample: int = 2
+    """Rays per pixel of a picture, squared: one alone leaves gaps that show from nearby."""
     learning_rate: float = 5e-3
     rounds: int = 2
     """Rounds; from the second on renderings are refined by the teacher in place of noise."""
@@ -125,6 +127,8 @@ class SceneConfig:
 
     def __post_init__(self) -> None:
         views = self.views
+        if self.fit.oversample < 1:
+            raise ConfigError("config.bad_value", "fit.oversample must be 1 or more.", "")
         if views.spacing <= 0 or views.window < 1 or not views.turns_deg or views.size < 0:
             raise ConfigError(
                 "config.bad_value",

@@ -54,6 +54,8 @@ def make_window(
         rays: of the scene's layout, if there is one already.
     """
     size = config.views.size or guidance.image_size
+    if config.method == "sample_then_fit":
+        size *= config.fit.oversample
     rays = rays or RayScene(scene.layout)
     views = [look(rays, pose, size) for pose in poses]
     given = views
