@@ -22,11 +22,6 @@
   geo3d bench street --part scale --data FOLDER        100, 1000, 5000 m: memory, time per metre
   geo3d bench street --part seams --data RUN           jumps at the borders of a scene's cells
   geo3d bench street --part edit --data RUN            move one vehicle, compare all blocks
-  geo3d bench street --part ablation --data FOLDER     objectives of street scenes, one table;
-                                    FOLDER keeps its cells: given again it goes on
-  geo3d bench street --part scale --data FOLDER        100, 1000, 5000 m: memory, time per metre
-  geo3d bench street --part seams --data RUN           jumps at the borders of a scene's cells
-  geo3d bench street --part edit --data RUN            move one vehicle, compare all blocks
 
 Seconds are medians; on a shared machine quote the ratios.
 """
@@ -49,8 +44,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "conditions": (),
     "hashgrid": (),
     "render": (),
-    "street": ("ablation", "scale", "seams", "edit"),
     "objects": ("quality", "table", "speed"),
+    "street": ("ablation", "scale", "seams", "edit"),
 }
 """What can be measured, and in which parts."""
 
@@ -63,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("all", *sorted({part for parts in PARTS.values() for part in parts})),
         default="all",
         help="compare, scaling (spectral); losses, betti, toys, volumes (topology); quality, "
-        "table, speed (objects)",
+        "table, speed (objects); ablation, scale, seams, edit (street)",
     )
     parser.add_argument(
         "--data",
@@ -111,7 +106,6 @@ def run(args: argparse.Namespace) -> int:
                 "hashgrid": _hashgrid,
                 "render": _render,
                 "objects": _objects,
-                "street": _street,
                 "street": _street,
             }[args.what]
             tables = measure(args, progress)
@@ -184,29 +178,6 @@ def _render(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str,
     from scenes.urban.bench_render import bench_render
 
     return {"streets, 64^2 views": bench_render(seed=args.seed, progress=progress)}
-
-
-def _street(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from geo3d.errors import ConfigError
-    from scenes.urban import bench_street
-    from scenes.urban.scene_folder import load_scene
-
-    if args.data is None or args.part == "all":
-        raise ConfigError(
-            "bench.no_folder",
-            "This bench needs one --part and --data.",
-            "A folder that keeps the cells (ablation, scale), or a finished run (seams, edit).",
-        )
-    given = tuple(args.set)
-    if args.part == "ablation":
-        rows = bench_street.bench_ablation(args.data, given, progress=progress)
-    elif args.part == "scale":
-        rows = bench_street.bench_scale(args.data, given, progress=progress)
-    elif args.part == "seams":
-        rows = bench_street.bench_seams(load_scene(args.data / "outputs" / "scene"), progress)
-    else:
-        rows = bench_street.bench_edit(args.data, given, progress)
-    return {f"street scenes, {args.part}": rows}
 
 
 def _street(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
