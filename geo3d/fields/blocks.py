@@ -164,11 +164,12 @@ class Blocks:
         names = []
         for file in self._files():
             target = folder / file.name
-            if moments and target != file:
+            tensors = {} if moments else checkpoints.load(file).tensors
+            if len(kept := _weights(tensors)) < len(tensors):
+                checkpoints.save(target, kept)
+            elif target != file:
+                # what was not trained since stays the same bit for bit
                 shutil.copyfile(file, target)
-            elif not moments:
-                tensors = checkpoints.load(file).tensors
-                checkpoints.save(target, _weights(tensors))
             names.append(file.name)
         return tuple(names)
 

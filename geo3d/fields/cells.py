@@ -81,12 +81,16 @@ class Lattice:
             beyond = ((offset.abs() - (0.5 - half)) / (2 * half)).clamp(min=0)
         else:
             beyond = torch.zeros_like(offset)
-        numbers, codes, shares = [], [], []
-        for bits in itertools.product((0, 1), repeat=3 if half > 0 else 0) or [()]:
-            chosen = torch.tensor(bits or (0, 0, 0), dtype=torch.int64)
+        # most points are far from every face and need no second look
+        edge = torch.nonzero((beyond > 0).any(dim=1))[:, 0]
+        inner = torch.nonzero((beyond <= 0).all(dim=1))[:, 0]
+        numbers, codes, shares = [inner], [_codes(nearest[inner])], [torch.ones(len(inner))]
+        nearest, beyond, step = nearest[edge], beyond[edge], step[edge]
+        for bits in itertools.product((0, 1), repeat=3):
+            chosen = torch.tensor(bits)
             share = torch.where(chosen.bool(), beyond, 1 - beyond).prod(dim=1)
             here = torch.nonzero(share > 0)[:, 0]
-            numbers.append(here)
+            numbers.append(edge[here])
             codes.append(_codes(nearest[here] + step[here] * chosen))
             shares.append(share[here])
         return self._group(torch.cat(numbers), torch.cat(codes), torch.cat(shares), len(points))
@@ -118,7 +122,12 @@ def cells_of_boxes(
     low = np.round((boxes[:, 0] - band / 2) / side).astype(int)
     high = np.round((boxes[:, 1] + band / 2) / side).astype(int)
     for a, b in np.unique(np.concatenate([low, high], axis=1), axis=0).reshape(-1, 2, 3).tolist():
-        keys.update(itertools.product(*(range(p, q + 1) for p, q in zip(a, b, strict=True))))
+        keys.update(
+            (x, y, z)
+            for x in range(a[0], b[0] + 1)
+            for y in range(a[1], b[1] + 1)
+            for z in range(a[2], b[2] + 1)
+        )
     return tuple(sorted(keys))
 
 

@@ -89,7 +89,7 @@ class HashGridConfig:
             return self.per_level_scale
         if self.levels == 1:
             return 1.0
-        return math.exp2(math.log2(self.finest / self.base) / (self.levels - 1))
+        return (self.finest / self.base) ** (1 / (self.levels - 1))
 
     @property
     def width(self) -> int:
@@ -123,7 +123,7 @@ def grid_levels(config: HashGridConfig) -> tuple[Level, ...]:
     for index in range(config.levels):
         # float32 step by step, as in the kernels; numpy's own float32 exp2 is an ulp off
         exponent = float(np.float32(index) * log2_factor)
-        power = np.float32(math.exp2(exponent))
+        power = np.float32(2.0**exponent)
         scale = float(power * np.float32(config.base) - np.float32(1))
         corners = math.ceil(scale) + 1
         most = 2**config.log2_rows

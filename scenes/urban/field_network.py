@@ -83,9 +83,9 @@ class Field(nn.Module):
 
 def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """Return a linear layer with torch's usual first weights, drawn from a generator."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
     bound = 1 / math.sqrt(inputs)
     with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        layer.bias.uniform_(-bound, bound, generator=generator)
+        nn.init.uniform_(layer.weight, -bound, bound, generator)
+        nn.init.uniform_(layer.bias, -bound, bound, generator)
     return layer

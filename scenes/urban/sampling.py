@@ -49,13 +49,12 @@ def layout_rays(camera: Camera, maps: LayoutMaps | None, config: SceneConfig) ->
         return rays
     needed = "segments" if config.constrain == "segments" else "near"
     found = None if maps is None else getattr(maps, needed)
-    if maps is None or found is None or maps.near is None or maps.far is None:
-        if needed != "segments" or found is None:
-            raise InputError(
-                "scene.no_segments",
-                f"Rays constrained by {config.constrain!r} need the layout's maps with {needed}.",
-                'Make them with RayScene.maps(camera, segments=True), or set constrain: "none".',
-            )
+    if maps is None or found is None:
+        raise InputError(
+            "scene.no_segments",
+            f"Rays constrained by {config.constrain!r} need the layout's maps with {needed}.",
+            'Make them with RayScene.maps(camera, segments=True), or set constrain: "none".',
+        )
     if found.shape[:2] != (camera.height, camera.width):
         raise InputError(
             "scene.map_size",
@@ -64,7 +63,8 @@ def layout_rays(camera: Camera, maps: LayoutMaps | None, config: SceneConfig) ->
             "Cast the maps with the same camera.",
         )
     if config.constrain == "hull":
-        return replace(rays, near=_flat(maps.near), far=_flat(maps.far))
+        far = found if maps.far is None else maps.far
+        return replace(rays, near=_flat(found), far=_flat(far))
     segments = torch.from_numpy(np.asarray(found, np.float32)).flatten(0, 1)
     return segment_rays(rays, segments)
 

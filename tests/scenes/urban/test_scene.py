@@ -23,7 +23,7 @@ CONFIG = SceneConfig(cell=8.0, band=1.0, stuff=TINY, objects=TINY, samples=8, ch
 
 def street(car_x: float = 1.5, *more: Primitive) -> Layout:
     rails = np.array([[-4.0, 1.5, 0.0], [-4.0, 1.5, 40.0]])
-    road = slab("road", "road", rails, rails + [8.0, 0, 0])
+    road = slab("road", "road", rails, rails + np.array([8.0, 0, 0]))
     parts = (
         road,
         box("house", "building", (-8, -2, 20), (6, 8, 10)),
@@ -86,7 +86,9 @@ def test_first_parameters_depend_on_seed_and_name_alone() -> None:
     for name in reversed(names):
         other.blocks.get(name)
     for name in names:
-        pairs = zip(one.blocks.get(name).parameters(), other.blocks.get(name).parameters())
+        pairs = zip(
+            one.blocks.get(name).parameters(), other.blocks.get(name).parameters(), strict=True
+        )
         assert all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -226,7 +228,7 @@ def test_a_copied_car_looks_the_same() -> None:
 
 def test_cells_follow_the_layout() -> None:
     long = np.stack([np.zeros(50), np.full(50, 1.5), np.arange(50) * 8.0], axis=1)
-    road = slab("road", "road", long, long + [4.0, 0, 0])
+    road = slab("road", "road", long, long + np.array([4.0, 0, 0]))
     layout = Layout("road", (road,), np.eye(4)[None])
     few = needed_cells(layout, CONFIG)
     assert 50 <= len(few) <= 2 * 50 and few == tuple(sorted(few))
