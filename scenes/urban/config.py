@@ -141,6 +141,8 @@ _SMALL_FIELDS: Mapping[str, Any] = {
     "stuff": {"levels": 6, "finest": 256, "log2_rows": 13, "hidden": 16},
     "samples": 16,
     "far": 120.0,
+    # blocks are small here, and paging them at every step costs more than the step
+    "resident": 96,
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "demo": {
@@ -151,7 +153,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "outputs": {"frames": 32, "voxel": 0.5},
     },
     "cpu": {
-        "fields": {"far": 150.0},
+        "fields": {"far": 150.0, "resident": 96},
         "views": {"spacing": 2.0},
         "sampling": {"steps": 20},
         "fit": {"steps_per_view": 40},

@@ -30,27 +30,34 @@ def measure_seams(
     size: int,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
-    """Return mean jumps at borders and elsewhere, and their ratio."""
+    """Return mean jumps at borders and elsewhere, and their ratio with its standard error.
+
+    The error takes pairs for independent; they are not, so it is the least it can be.
+    """
     pairs = [_pairs(scene, *one) for one in render_frames(scene, poses, size, progress)]
     away, border, colour, depth = (np.concatenate([p[i] for p in pairs]) for i in range(4))
     group = np.digitize(away, _EDGES)
     sums = {"colour": np.zeros(2), "depth": np.zeros(2)}
-    total = 0
+    total, kept = 0, np.zeros(len(group), bool)
     for g in np.unique(group):
         here, other = (group == g) & border, (group == g) & ~border
         if here.sum() < _LEAST or not other.any():
             continue
         n = int(here.sum())
         total += n
+        kept |= here
         for name, values in (("colour", colour), ("depth", depth)):
             sums[name] += n * np.array([values[here].mean(), values[other].mean()])
     numbers: dict[str, Any] = {"pairs_at_borders": total}
     for name, values in sums.items():
         at, elsewhere = values / max(total, 1)
+        values_at = (colour if name == "colour" else depth)[kept]
+        spread = float(values_at.std() / np.sqrt(max(total, 1)))
         numbers |= {
             f"{name}_at_borders": float(at),
             f"{name}_elsewhere": float(elsewhere),
             f"{name}_ratio": float(at / elsewhere) if elsewhere > 0 else None,
+            f"{name}_ratio_error": spread / float(elsewhere) if elsewhere > 0 else None,
         }
     return numbers
 
