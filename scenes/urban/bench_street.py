@@ -299,7 +299,6 @@ def _scale_row(length: float, folder: Path, overrides: tuple[str, ...], path: Pa
     layout = generate_street(length, 5, "curved")
     config = load_config(SceneConfig, None, "smoke", (*_SCALE, *overrides))
     built = build_scene(layout, config, folder / f"scale-{length:g}")
-    seams = bench_seams(built.scene)[0] if length <= 1000 else {}
     metrics = built.metrics
     row = {
         "length_m": length,
@@ -310,7 +309,6 @@ def _scale_row(length: float, folder: Path, overrides: tuple[str, ...], path: Pa
         "cpu_s": metrics["build_cpu_seconds"],
         "cpu_s_per_m": metrics["build_cpu_seconds"] / length,
         "whole_cpu_s": time.process_time() - start,
-        **{k: v for k, v in seams.items() if k != "scene"},
     }
     atomic_write_json(path, row)
 
