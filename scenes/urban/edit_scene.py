@@ -18,6 +18,7 @@ Notation: r rays of the views of a window, row by row.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,8 +48,11 @@ from scenes.urban.sample_then_fit import (
 )
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene, save_scene
+from scenes.urban.styles import Styles
 from scenes.urban.validate import require_valid
 from scenes.urban.views import look, training_poses
+
+_log = logging.getLogger(__name__)
 
 KEPT_PER_CHANGED = 4
 """Unchanged rays per changed one that take part in the fitting."""
@@ -184,10 +188,9 @@ class _Before:
         guidance: Guidance,
         poses: Float[np.ndarray, "n 4 4"],
     ) -> None:
-        styles = {p.style for p in edit.layout.primitives if p.id in edit.touched and p.style}
-        new_look = len(styles) == 1 and len(edit.touched) == 1
-        self.config = replace(config, prompt=styles.pop()) if new_look else config
-        self.edit, self.layout, self.new_look = edit, layout, new_look
+        style = _new_style(layout, edit, guidance)
+        self.config = replace(config, prompt=style) if style else config
+        self.edit, self.layout = edit, layout
         count = max(1, -(-len(poses) // config.views.window))
         self.windows = np.array_split(poses, count) if len(poses) else []
         self.maps: list[list[LayoutMaps]] = []
@@ -319,6 +322,22 @@ def _chosen(changed: Tensor, kept: Tensor, seed: int, number: int) -> Int[Tensor
     generator = item_generator(seed, f"kept rays/{number}")
     order = torch.randperm(len(second), generator=generator)
     return torch.cat([first, second[order[: max(LEAST_KEPT, KEPT_PER_CHANGED * len(first))]]])
+
+
+def _new_style(before: Layout, edit: Edit, guidance: Guidance) -> str:
+    """Return the words that an edit of one primitive gives it, if the teacher knows them."""
+    old = {p.id: p.style for p in before.primitives}
+    changed = [
+        p.style
+        for p in edit.layout.primitives
+        if p.id in edit.touched and p.style and old.get(p.id) != p.style
+    ]
+    if len(edit.touched) != 1 or not changed:
+        return ""
+    if isinstance(guidance.prompts, Styles) and not guidance.prompts.named_in(changed[0]):
+        _log.warning("the teacher knows no style named in %r; the scene's is used", changed[0])
+        return ""
+    return changed[0]
 
 
 def _is_in_place(old: Primitive, new: Primitive) -> bool:

@@ -41,7 +41,7 @@ def street() -> Layout:
     parts = (
         road,
         box("house", "building", (-8, -2, 20), (6, 8, 10)),
-        box("car", "car", (1.5, 0.7, 14), (1.8, 1.6, 4.2)),
+        box("car", "car", (1.5, 0.7, 14), (1.8, 1.6, 4.2), style="silver"),
         box("truck", "truck", (-2.0, 0.2, 30), (2.2, 2.6, 6.0)),
     )
     poses = np.tile(np.eye(4), (3, 1, 1))
