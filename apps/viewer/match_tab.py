@@ -31,7 +31,7 @@ from shape_matching.method_names import METHOD_HINTS
 POLL_S = 0.5
 CAMERA = (60, 75, None)
 """Where both panes look from at first: azimuth and elevation in degrees, distance to fit."""
-QUIET = {"api_visibility": "private", "show_progress": "hidden"}
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 SHOW_ADDRESS = """(id) => {
   const url = new URL(window.location);
   if (id) url.searchParams.set("job", id); else url.searchParams.delete("job");

@@ -79,7 +79,11 @@ class SceneTab:
     def _build_settings(self) -> None:
         with gr.Row():
             self.light = gr.Dropdown(
-                [NO_STYLE, *LIGHTS], value=NO_STYLE, label="Light", min_width=120
+                [NO_STYLE, *LIGHTS],
+                value=NO_STYLE,
+                label="Light",
+                min_width=120,
+                elem_id="scene-light",
             )
             self.look = gr.Dropdown([NO_STYLE, *LOOKS], value=NO_STYLE, label="Look", min_width=120)
         presets = [(f"{name}: {cost}", name) for name, cost in scene_job.PRESETS.items()]

@@ -1,0 +1,106 @@
+"""A person's way through the tab Generate, in a headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from object_pipelines import cut_out_picture, tiny_pipeline_folder
+from served import serving
+
+from geo3d.backends import chromium_path
+
+pytestmark = pytest.mark.e2e
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+HARMLESS = re.compile(r"WebGPU|No available adapters|postProcessManager|^BJS - ")
+"""What 3D panes say where there is no GPU."""
+PATIENCE_MS = 120_000
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Any]:
+    program = chromium_path()
+    if program is None:
+        reason = "no chromium found; install it or set GEO3D_CHROMIUM"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    playwright = pytest.importorskip("playwright.sync_api")
+    runs = tmp_path / "runs"
+    tiny_pipeline_folder(runs / "models" / "tiny")
+    with serving(runs) as url, playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=list(FLAGS))
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(PATIENCE_MS)
+        errors: list[str] = []
+        asked: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        page.wait_for_selector("#card-target .g3-card")
+        yield page
+        assert [error for error in errors if not HARMLESS.search(error)] == []
+        assert [u for u in asked if not u.startswith((url, "data:", "blob:"))] == []
+        browser.close()
+
+
+def steps(page: Any, label: str, value: int) -> None:
+    page.get_by_role("spinbutton", name=f"number input for {label}").fill(str(value))
+
+
+def test_a_picture_in_teacher_and_student_out(page: Any, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Generate", exact=True).click()
+    page.locator("#generate-card").get_by_text("Chair").wait_for()
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"<html></html>")
+    page.set_input_files("#generate-file input[type=file]", bad)
+    page.locator("#generate-card [role=alert]").get_by_text("object_image.unreadable").wait_for()
+
+    cut_out_picture().save(tmp_path / "garden.png")
+    page.set_input_files("#generate-file input[type=file]", tmp_path / "garden.png")
+    page.locator("#generate-card").get_by_text("garden").first.wait_for()
+    page.locator("#generate-model input").first.click()
+    page.get_by_role("option", name="models/tiny").first.click()
+    steps(page, "Teacher steps", 3)
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.wait_for_url(re.compile(r"\?job=[0-9a-f]{32}$"))
+    page.locator("#generate-status").get_by_text("done").wait_for()
+    page.locator("#generate-result .g3-times").wait_for()
+    assert "Student is faster by" in page.locator("#generate-result").inner_text()
+    for side in ("teacher", "student"):
+        page.wait_for_selector(f"#generate-{side} canvas")
+    page.locator("#generate-downloads").get_by_text("garden-student").first.wait_for()
+
+    page.reload()
+    page.locator("#generate-result .g3-times").wait_for()
+    assert page.get_by_role("tab", name="Generate").get_attribute("aria-selected") == "true"
+
+
+def test_a_long_generation_is_cancelled_at_once(page: Any, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Generate", exact=True).click()
+    page.locator("#generate-card").get_by_text("Chair").wait_for()
+    page.locator("#generate-model input").first.click()
+    page.get_by_role("option", name="models/tiny").first.click()
+    steps(page, "Teacher steps", 100)
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.wait_for_url(re.compile(r"\?job=[0-9a-f]{32}$"))
+    page.locator("#generate-status").get_by_text("running").wait_for()
+    page.locator("#generate-cancel").click()
+    begun = time.monotonic()
+    page.locator("#generate-status").get_by_text("cancelled").wait_for()
+    # Grace and kill take 1.5 s; the rest is for a busy machine.
+    assert time.monotonic() - begun < 30
