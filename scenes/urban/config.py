@@ -138,7 +138,8 @@ class SceneConfig:
 
 
 _SMALL_FIELDS: Mapping[str, Any] = {
-    "stuff": {"levels": 6, "finest": 256, "log2_rows": 13, "hidden": 16},
+    # finer than a pixel of the teacher at 10 m would only hold grain
+    "stuff": {"levels": 5, "finest": 128, "log2_rows": 13, "hidden": 16},
     "samples": 16,
     "far": 120.0,
     # blocks are small here, and paging them at every step costs more than the step
@@ -153,7 +154,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "outputs": {"frames": 32, "voxel": 0.5},
     },
     "cpu": {
-        "fields": {"far": 150.0, "resident": 96},
+        "fields": {"stuff": {"levels": 7, "finest": 256}, "far": 150.0, "resident": 96},
         "views": {"spacing": 2.0},
         "sampling": {"steps": 20},
         "fit": {"steps_per_view": 40},

@@ -2,7 +2,7 @@
 
 Neighbouring pixels of one primitive are compared: those whose points lie in different cells of the
 scene with those of the same cell.  Compared are the difference of colours and the difference of
-what the depth is off the layout's, pixels at like distance with pixels at like distance.
+what the depth is off the layout's, within one primitive and at like distance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scenes.urban.views import View
 
 _EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 """Metres between groups of like distance."""
-_LEAST = 20
+_LEAST = 5
 """Pairs at a border that a group needs to count."""
 
 
@@ -35,8 +35,8 @@ def measure_seams(
     The error takes pairs for independent; they are not, so it is the least it can be.
     """
     pairs = [_pairs(scene, *one) for one in render_frames(scene, poses, size, progress)]
-    away, border, colour, depth = (np.concatenate([p[i] for p in pairs]) for i in range(4))
-    group = np.digitize(away, _EDGES)
+    away, border, colour, depth, thing = (np.concatenate([p[i] for p in pairs]) for i in range(5))
+    group = np.digitize(away, _EDGES) + len(_EDGES) * 2 * thing
     sums = {"colour": np.zeros(2), "depth": np.zeros(2)}
     total, kept = 0, np.zeros(len(group), bool)
     for g in np.unique(group):
@@ -62,10 +62,8 @@ def measure_seams(
     return numbers
 
 
-def _pairs(
-    scene: Scene, view: View, seen: Rendering
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return distance, whether at a border, jumps of colour and of depth of pairs of pixels."""
+def _pairs(scene: Scene, view: View, seen: Rendering) -> tuple[np.ndarray, ...]:
+    """Return distance, whether at a border, jumps of colour and depth, primitive of pixel pairs."""
     maps, (height, width) = view.maps, view.maps.depth.shape
     origins, directions = view.camera.rays()
     scale = maps.depth.ravel() / (directions @ view.camera.c2w[:3, 2])
@@ -86,7 +84,7 @@ def _pairs(
                 (code[a] != code[b])[kept],
                 np.abs(colour[a] - colour[b]).mean(axis=2)[kept],
                 np.abs(off[a] - off[b])[kept],
+                maps.instance[a][kept].astype(np.int64),
             )
         )
-    away, border, jump, drift = (np.concatenate([p[i] for p in parts]) for i in range(4))
-    return away, border, jump, drift
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
