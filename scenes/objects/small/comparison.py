@@ -37,6 +37,7 @@ from scenes.objects.small.comparison_methods import (
     student_folder,
 )
 from scenes.objects.small.comparison_samples import (
+    NUMBERS,
     Maker,
     Measured,
     Stages,
@@ -62,7 +63,7 @@ from scenes.objects.training import train
 FLOWS = {"structure": "sparse_structure_flow_model", "latent": "slat_flow_model"}
 """Key of the network of each stage."""
 _TITLES = {
-    TRUTH: "truth",
+    TRUTH: "truth, other points on it",
     AUTOENCODER: "autoencoder (best possible)",
     TEACHER: "teacher",
     FEW: "teacher, untrained for few steps",
@@ -70,6 +71,8 @@ _TITLES = {
 _FREE = ("work", "cells", "grid", "methods", "objects", "seeds", "steps", "least_piece")
 """Settings that may change while a grid grows."""
 _NOISE = 1_000_003
+KEPT_POINTS = 2048
+"""Of each sample, for the diversity."""
 Row = dict[str, Any]
 
 
@@ -129,6 +132,10 @@ def write_table(config: ComparisonConfig) -> list[Row]:
     atomic_write_text(grid.folder / "samples.csv", stream.getvalue())
     atomic_write_text(grid.folder / "table.md", markdown(rows))
     return rows
+
+
+def _truth(part: Part) -> Part:
+    return part._replace(maker=Maker(TRUTH, 0, {}, ()), seed=0)
 
 
 class _Lines:
@@ -249,6 +256,7 @@ class Grid:
             if len(found.seconds) >= len(part.objects):
                 return found
         objects, seconds = [self.objects[i] for i in part.objects], 0.0
+        threshold = self.config.threshold
         if part.maker.name == TRUTH:
             meshes = true_meshes(objects)
         elif part.maker.name == AUTOENCODER:
@@ -256,7 +264,16 @@ class Grid:
         else:
             noise = [_NOISE * part.seed + i for i in part.objects]
             meshes, seconds = make_meshes(self.stages, part.maker, objects, noise)
-        found = measured(meshes, self.stages.encoder, self.config.points, seconds)
+        encoder, count = self.stages.encoder, self.config.points
+        found = measured(meshes, encoder, count, seconds)
+        if part.maker.name == TRUTH:
+            # what other points on the same surfaces score is the most there is to reach
+            again = compared(measured(meshes, encoder, count, choice=1), found, threshold)
+            found = replace(found, numbers=again.numbers)
+        else:
+            # the truth keeps all points, samples no more than their diversity needs
+            found = compared(found, self.made(_truth(part)), threshold)
+            found = replace(found, points=found.points[:, :KEPT_POINTS])
         write_measured(path, found)
         return found
 
@@ -274,10 +291,8 @@ class Grid:
 
     def _samples(self, part: Part) -> Sequence[Sample]:
         made = self.made(part)
-        true = self.made(Part(Maker(TRUTH, 0, {}, ()), 0, part.chunk, part.objects))
         name = part.maker.name
         title = METHODS[name].title if name in METHODS else _TITLES[name]
-        rows = compared(made, true, self.config.threshold)
         return [
             Sample(
                 name,
@@ -286,8 +301,8 @@ class Grid:
                 part.maker.evaluations,
                 part.seed,
                 self.objects[i].name,
-                rows[k],
-                made.points[k],
+                dict(zip(NUMBERS, made.numbers[k].tolist(), strict=True)),
+                made.points[k, :KEPT_POINTS],
                 made.features[k],
             )
             for k, i in enumerate(part.objects)

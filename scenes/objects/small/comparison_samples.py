@@ -66,6 +66,8 @@ class Measured:
     """Of `picture_features`."""
     seconds: Float[np.ndarray, " k"]
     """To sample and decode, per object of a batch; 0 where nothing was made."""
+    numbers: Float[np.ndarray, "k m"]
+    """`NUMBERS` of each beside the truth; no columns before `compared`."""
 
     @property
     def is_empty(self) -> Bool[np.ndarray, " k"]:
@@ -73,6 +75,7 @@ class Measured:
         return ~self.cells.reshape(len(self.cells), -1).any(axis=1)
 
 
+NUMBERS = ("empty", "largest_piece", "chamfer", "precision", "recall", "f_score", "iou", "seconds")
 _ARRAYS = tuple(field.name for field in fields(Measured))
 
 
@@ -170,15 +173,20 @@ def finite_mesh(mesh: ExtractedMesh | None) -> Mesh | None:
 
 
 def measured(
-    meshes: Sequence[Mesh | None], encoder: SmallImageEncoder, points: int, seconds: float = 0.0
+    meshes: Sequence[Mesh | None],
+    encoder: SmallImageEncoder,
+    points: int,
+    seconds: float = 0.0,
+    choice: int = 0,
 ) -> Measured:
-    """Return what is compared of objects."""
-    surfaces = [visible_surface(mesh, points) for mesh in meshes]
+    """Return what is compared of objects; ``choice`` is the seed of the points."""
+    surfaces = [visible_surface(mesh, points, choice) for mesh in meshes]
     return Measured(
         np.stack([found for found, _ in surfaces]),
         np.stack([cells for _, cells in surfaces]),
         np.stack([picture_features(mesh, encoder) for mesh in meshes]),
         np.full(len(meshes), seconds, np.float32),
+        np.zeros((len(meshes), 0)),
     )
 
 
@@ -189,7 +197,7 @@ def true_meshes(objects: Sequence[CellObject]) -> list[Mesh | None]:
 
 
 def visible_surface(
-    mesh: Mesh | None, count: int
+    mesh: Mesh | None, count: int, seed: int = 0
 ) -> tuple[Float[np.ndarray, "p 3"], Bool[np.ndarray, "32 32 32"]]:
     """Return points on what is seen from outside, uniform by area, and the cells it touches."""
     nothing = np.zeros((count, 3), np.float32), np.zeros((RESOLUTION // 2,) * 3, bool)
@@ -199,7 +207,7 @@ def visible_surface(
     fine = visible_shell(voxelize(inside)).occupancy()
     if not fine.any():
         return nothing
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     try:
         tried = uniform_samples(inside, _TRIES * count, generator).points
     except MeshError:
@@ -223,24 +231,23 @@ def picture_features(mesh: Mesh | None, encoder: SmallImageEncoder) -> Float[np.
     return encoder(on_black).mean(1).flatten().numpy()
 
 
-def compared(made: Measured, true: Measured, threshold: float) -> list[dict[str, float]]:
-    """Return the numbers of each object beside the truth."""
+def compared(made: Measured, true: Measured, threshold: float) -> Measured:
+    """Return the objects with their numbers beside the truth."""
     rows = []
     for i, is_empty in enumerate(made.is_empty):
         near = compare_points(made.points[i], true.points[i], threshold)
-        rows.append(
-            {
-                "empty": float(is_empty),
-                "largest_piece": largest_piece(made.cells[i]),
-                "chamfer": near.chamfer,
-                "precision": near.precision,
-                "recall": near.recall,
-                "f_score": near.f_score,
-                "iou": cell_overlap(made.cells[i], true.cells[i]),
-                "seconds": float(made.seconds[i]),
-            }
-        )
-    return rows
+        numbers = {
+            "empty": float(is_empty),
+            "largest_piece": largest_piece(made.cells[i]),
+            "chamfer": near.chamfer,
+            "precision": near.precision,
+            "recall": near.recall,
+            "f_score": near.f_score,
+            "iou": cell_overlap(made.cells[i], true.cells[i]),
+            "seconds": float(made.seconds[i]),
+        }
+        rows.append([numbers[name] for name in NUMBERS])
+    return replace(made, numbers=np.array(rows))
 
 
 def write_measured(path: Path, found: Measured) -> Path:
@@ -268,6 +275,7 @@ def read_measured(path: Path) -> Measured:
             cells.reshape(-1, side, side, side).astype(bool),
             arrays["features"],
             arrays["seconds"],
+            arrays["numbers"],
         )
     except (OSError, ValueError, IndexError) as error:
         raise CheckpointError(
