@@ -81,12 +81,19 @@ def look(rays: RayScene, pose: Float[np.ndarray, "4 4"], size: int, segments: bo
 def view_rays(views: list[View], config: FieldsConfig) -> Rays:
     """Return the rays of all views."""
     parts = [layout_rays(view.camera, view.maps, config) for view in views]
+    inside = [part.segments for part in parts if part.segments is not None]
     segments = None
-    if parts[0].segments is not None:
-        most = max(part.segments.shape[1] for part in parts if part.segments is not None)
-        segments = torch.cat([_padded(part.segments, most) for part in parts])
-    names = ("origins", "directions", "radii", "near", "far")
-    return Rays(*(torch.cat([getattr(part, name) for part in parts]) for name in names), segments)
+    if inside:
+        most = max(part.shape[1] for part in inside)
+        segments = torch.cat([_padded(part, most) for part in inside])
+    return Rays(
+        torch.cat([part.origins for part in parts]),
+        torch.cat([part.directions for part in parts]),
+        torch.cat([part.radii for part in parts]),
+        torch.cat([part.near for part in parts]),
+        torch.cat([part.far for part in parts]),
+        segments,
+    )
 
 
 def layout_along(views: list[View], far: float) -> LayoutRays:
