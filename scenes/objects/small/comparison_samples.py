@@ -72,7 +72,7 @@ class Measured:
     @property
     def is_empty(self) -> Bool[np.ndarray, " k"]:
         """Whether nothing came out."""
-        return ~self.cells.reshape(len(self.cells), -1).any(axis=1)
+        return np.asarray(~self.cells.reshape(len(self.cells), -1).any(axis=1))
 
 
 NUMBERS = ("empty", "largest_piece", "chamfer", "precision", "recall", "f_score", "iou", "seconds")
