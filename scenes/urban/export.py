@@ -28,12 +28,16 @@ from scenes.urban.conditions import RayScene
 from scenes.urban.config import OutputConfig
 from scenes.urban.frames import render_frames
 from scenes.urban.scene import Scene
-from scenes.urban.views import stations
+from scenes.urban.views import View, look, stations, turned_aside
 
 _ABOVE = 20_000.0
 """Metres of the camera above a tile."""
 _SOLID = 0.5
 """Metres of matter that must stop half of the light for a surface to be there."""
+_LOOK_EVERY, _LOOKS = 5.0, (0.0, 35.0, -35.0)
+"""Metres and degrees of the views that decide what of the mesh is kept."""
+_BEHIND = 0.8
+"""Metres behind what such a view sees that are kept."""
 _CHUNK = 1 << 18
 _SHADE = 0.28209479177387814
 _COLUMNS = (
@@ -69,11 +73,14 @@ def export_all(
 def scene_mesh(
     scene: Scene, voxel: float, reach: float, progress: ProgressCallback = ignore_progress
 ) -> Mesh | None:
-    """Return the surfaces around the drive with their colours; None where there are none."""
+    """Return the surfaces seen from the drive with their colours; None where there are none."""
     tiles = list(_tiles(scene, reach))
     rays, parts = RayScene(scene.layout), []
+    poses = stations(scene.layout, _LOOK_EVERY).repeat(len(_LOOKS), axis=0)
+    views = [look(rays, pose, 64, segments=False) for pose in turned_aside(poses, _LOOKS)]
     for i, (x0, z0) in enumerate(tiles):
         part = _tile_mesh(scene, rays, (x0, z0), voxel)
+        part = None if part is None else _seen_part(part, views, scene.config.far)
         if part is not None:
             parts.append(part)
         report(progress, "cutting out the mesh", i + 1, len(tiles))
@@ -153,9 +160,12 @@ def _tile_mesh(
     n = math.ceil(scene.config.cell / voxel) + 1
     step = scene.config.cell / (n - 1)
     segments = _columns(rays, corner, n, step, float(np.median(scene.layout.trajectory[:, 1, 3])))
-    real = segments[..., 1] > segments[..., 0]
+    limits = _within(scene, corner, n, step)
+    segments = segments.clip(limits[..., :1], np.maximum(limits[..., 1:], limits[..., :1]))
+    real = np.isfinite(segments).all(axis=3) & (segments[..., 1] > segments[..., 0])
     if not real.any():
         return None
+    segments = np.where(real[..., None], segments, 0.0)
     low = math.floor(segments[..., 0][real].min() / step) - 1
     high = math.ceil(segments[..., 1][real].max() / step) + 1
     heights = np.arange(low, high + 1) * step
@@ -186,6 +196,41 @@ def _tile_mesh(
     )
     colours = (_asked(scene, world)[1] * 255).round().astype(np.uint8)
     return world, faces.astype(np.int64), colours
+
+
+def _seen_part(
+    part: tuple[np.ndarray, np.ndarray, np.ndarray], views: list[View], far: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Keep the faces that a view sees: what lies behind them nobody has given a colour."""
+    vertices, faces, colours = part
+    seen = np.zeros(len(vertices), bool)
+    for view in views:
+        pixels, depth = view.camera.project(vertices)
+        maps, size = view.maps.depth, view.camera.width
+        here = (depth > 0) & (depth < far) & (pixels >= 0).all(axis=1) & (pixels < size).all(axis=1)
+        column, row = pixels[here].astype(int).T
+        first = maps[row, column]
+        seen[here] |= (first > 0) & (depth[here] < first * 1.05 + _BEHIND)
+    faces = faces[seen[faces].any(axis=1)]
+    if not len(faces):
+        return None
+    used, numbers = np.unique(faces, return_inverse=True)
+    return vertices[used], numbers.reshape(-1, 3), colours[used]
+
+
+def _within(scene: Scene, corner: tuple[float, float], n: int, step: float) -> np.ndarray:
+    """Return the heights (n, n, 1, 2) between which columns [x, z] may be inside primitives.
+
+    A wall that a vertical ray grazes has no well-defined depth.
+    """
+    limits = np.stack([np.full((n, n), np.inf), np.full((n, n), -np.inf)], axis=2)
+    for low, high in scene.layout.primitive_bounds():
+        i, j = (np.floor((low[[0, 2]] - corner) / step).astype(int)).clip(0)
+        k, m = (np.ceil((high[[0, 2]] - corner) / step).astype(int) + 1).clip(0)
+        part = limits[i:k, j:m]
+        np.minimum(part[..., 0], low[1], out=part[..., 0])
+        np.maximum(part[..., 1], high[1], out=part[..., 1])
+    return limits[:, :, None]
 
 
 def _columns(
