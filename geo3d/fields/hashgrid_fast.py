@@ -53,10 +53,10 @@ class _Encode(torch.autograd.Function):
         x, rows = _array(points), _array(table)
         out = np.empty((len(x), config.width), np.float32)
         kernel = _kernels(config.features)[0]
-        numbers, switches = _layout(config)
+        grid = _layout(config)
 
         def work(a: int, b: int) -> None:
-            kernel(x[a:b], rows, *numbers, *switches, out[a:b])
+            kernel(x[a:b], rows, grid, out[a:b])
 
         _over_points(work, len(x))
         return torch.from_numpy(out)
@@ -68,13 +68,13 @@ class _Encode(torch.autograd.Function):
         config: HashGridConfig = ctx.config
         x, rows, dy = _array(points), _array(table), _array(gradient)
         _, table_kernel, point_kernel = _kernels(config.features)
-        numbers, switches = _layout(config)
+        grid = _layout(config)
         to_points = to_table = None
         if ctx.needs_input_grad[1]:
             drows = np.zeros_like(rows)
 
             def one_level(level: int) -> None:
-                table_kernel(x, dy, level, *numbers, *switches, drows)
+                table_kernel(x, dy, level, grid, drows)
 
             _over_levels(one_level, config.levels, len(x))
             to_table = torch.from_numpy(drows)
@@ -82,7 +82,7 @@ class _Encode(torch.autograd.Function):
             dx = np.empty_like(x)
 
             def work(a: int, b: int) -> None:
-                point_kernel(x[a:b], rows, dy[a:b], *numbers, *switches, dx[a:b])
+                point_kernel(x[a:b], rows, dy[a:b], grid, dx[a:b])
 
             _over_points(work, len(x))
             to_points = torch.from_numpy(dx)
@@ -93,19 +93,25 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
 
+_Grid = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Scales, first rows, shapes (rows, three strides, hashed) by level; then three switches: zero
+outside, aligned corners, smoothstep."""
+
+
 @functools.cache
-def _layout(config: HashGridConfig) -> tuple[tuple[np.ndarray, ...], tuple[bool, bool, bool]]:
+def _layout(config: HashGridConfig) -> _Grid:
     levels = grid_levels(config)
-    scales = np.array([level.scale for level in levels], np.float32)
-    offsets = np.array([level.offset for level in levels], np.int64)
-    # rows, the three strides, hashed
-    shapes = np.array([(v.rows, *v.strides, v.hashed) for v in levels], np.uint32)
     switches = (
         config.convention == "gridencoder",
         config.align_corners,
         config.interpolation == "smoothstep",
     )
-    return (scales, offsets, shapes), switches
+    return (
+        np.array([level.scale for level in levels], np.float32),
+        np.array([level.offset for level in levels], np.int64),
+        np.array([(v.rows, *v.strides, v.hashed) for v in levels], np.uint32),
+        np.array(switches),
+    )
 
 
 @functools.cache
@@ -135,10 +141,20 @@ def _over_levels(work: Callable[[int], None], levels: int, count: int) -> None:
 
 @njit(cache=True, inline="always")
 @no_type_check
-def _fill(x, start, count, scale, shape, zero_outside, aligned, rows, weights):
+def _fill(
+    x: np.ndarray,
+    start: int,
+    count: int,
+    level: int,
+    grid: _Grid,
+    rows: np.ndarray,
+    weights: np.ndarray,
+) -> None:
     """Work out the rows (8 corners) and the fractions of a block of points on one level."""
+    scales, _, shapes, switches = grid
+    scale, shape, zero_outside = scales[level], shapes[level], switches[0]
     size, sx, sy, sz, hashed = shape[0], shape[1], shape[2], shape[3], shape[4]
-    shift = np.float32(0.0) if aligned else np.float32(0.5)
+    shift = np.float32(0.0) if switches[1] else np.float32(0.5)
     zero = np.float32(0.0)
     one = np.float32(1.0)
     for i in range(count):
@@ -187,7 +203,7 @@ def _fill(x, start, count, scale, shape, zero_outside, aligned, rows, weights):
 
 @njit(cache=True, inline="always")
 @no_type_check
-def _smooth(count, weights):
+def _smooth(count: int, weights: np.ndarray) -> None:
     """Turn linear fractions into smoothstep ones."""
     for axis in range(3):
         for i in range(count):
@@ -204,7 +220,8 @@ def _kernels(features: int) -> tuple[Callable[..., None], ...]:
 def _forward_kernel(features: int) -> Callable[..., None]:
     @njit(cache=True, nogil=True)
     @no_type_check
-    def forward(x, table, scales, offsets, shapes, zero_outside, aligned, smooth, out):
+    def forward(x: np.ndarray, table: np.ndarray, grid: _Grid, out: np.ndarray) -> None:
+        scales, offsets, shapes, switches = grid
         rows = np.empty((8, BLOCK), np.uint32)
         weights = np.empty((4, BLOCK), np.float32)
         one = np.float32(1.0)
@@ -213,11 +230,8 @@ def _forward_kernel(features: int) -> Callable[..., None]:
             column = level * features
             for start in range(0, len(x), BLOCK):
                 count = min(BLOCK, len(x) - start)
-                _fill(
-                    x, start, count, scales[level], shapes[level], zero_outside, aligned,
-                    rows, weights,
-                )  # fmt: skip
-                if smooth:
+                _fill(x, start, count, level, grid, rows, weights)
+                if switches[2]:
                     _smooth(count, weights)
                 for i in range(count):
                     fx, fy, fz, inside = weights[0, i], weights[1, i], weights[2, i], weights[3, i]
@@ -237,8 +251,9 @@ def _table_kernel(features: int) -> Callable[..., None]:
     @njit(cache=True, nogil=True)
     @no_type_check
     def table_gradient(
-        x, dy, level, scales, offsets, shapes, zero_outside, aligned, smooth, drows
-    ):  # fmt: skip
+        x: np.ndarray, dy: np.ndarray, level: int, grid: _Grid, drows: np.ndarray
+    ) -> None:
+        _, offsets, shapes, switches = grid
         rows = np.empty((8, BLOCK), np.uint32)
         weights = np.empty((4, BLOCK), np.float32)
         one = np.float32(1.0)
@@ -246,10 +261,8 @@ def _table_kernel(features: int) -> Callable[..., None]:
         column = level * features
         for start in range(0, len(x), BLOCK):
             count = min(BLOCK, len(x) - start)
-            _fill(
-                x, start, count, scales[level], shapes[level], zero_outside, aligned, rows, weights
-            )
-            if smooth:
+            _fill(x, start, count, level, grid, rows, weights)
+            if switches[2]:
                 _smooth(count, weights)
             for i in range(count):
                 fx, fy, fz, inside = weights[0, i], weights[1, i], weights[2, i], weights[3, i]
@@ -276,8 +289,9 @@ def _points_kernel(features: int) -> Callable[..., None]:
     @njit(cache=True, nogil=True)
     @no_type_check
     def points_gradient(
-        x, table, dy, scales, offsets, shapes, zero_outside, aligned, smooth, dx
-    ):  # fmt: skip
+        x: np.ndarray, table: np.ndarray, dy: np.ndarray, grid: _Grid, dx: np.ndarray
+    ) -> None:
+        scales, offsets, shapes, switches = grid
         rows = np.empty((8, BLOCK), np.uint32)
         weights = np.empty((4, BLOCK), np.float32)
         corner = np.empty(8, np.float32)
@@ -289,10 +303,7 @@ def _points_kernel(features: int) -> Callable[..., None]:
             column = level * features
             for start in range(0, len(x), BLOCK):
                 count = min(BLOCK, len(x) - start)
-                _fill(
-                    x, start, count, scales[level], shapes[level], zero_outside, aligned,
-                    rows, weights,
-                )  # fmt: skip
+                _fill(x, start, count, level, grid, rows, weights)
                 for i in range(count):
                     if weights[3, i] == np.float32(0.0):
                         continue
@@ -303,7 +314,7 @@ def _points_kernel(features: int) -> Callable[..., None]:
                     for axis in range(3):
                         f = weights[axis, i]
                         slope[axis] = scales[level]
-                        if smooth:
+                        if switches[2]:
                             slope[axis] *= six * f * (one - f)
                             weights[axis, i] = f * f * (np.float32(3.0) - two * f)
                     fx, fy, fz = weights[0, i], weights[1, i], weights[2, i]
