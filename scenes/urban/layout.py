@@ -215,7 +215,7 @@ def slab(
     upper = np.concatenate([left, right])
     transform = np.eye(4)
     transform[:3, 3] = (upper.min(axis=0) + upper.max(axis=0)) / 2
-    lower = upper + [0.0, thickness, 0.0]
+    lower = upper + np.array([0.0, thickness, 0.0])
     vertices = np.concatenate([upper, lower]) - transform[:3, 3]
     return Primitive(id, name, "slab", transform, vertices, ribbon_faces(len(left)), style)
 

@@ -33,7 +33,7 @@ LONG = {
     "optimised",
     "optimised-no-prior",
 }
-"""Eighty steps of optimisation each; "mask-only" shares their code, and test_improve.py tests it."""
+"""Eighty steps of optimisation each; "mask-only" shares their code; test_improve.py tests it."""
 
 
 @pytest.mark.parametrize(
