@@ -51,6 +51,7 @@ def save(path: str | PathLike[str], tensors: Mapping[str, Tensor], config: Any =
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(own, temporary, metadata=_metadata(config))
+        _sort_header(temporary)
         _verify(temporary, own)
         digest = sha256_file(temporary)
     return digest
@@ -113,6 +114,19 @@ def load_into(
 def _metadata(config: Any) -> dict[str, str]:
     values = config_to_dict(config) if dataclasses.is_dataclass(config) else dict(config or {})
     return {_CONFIG_KEY: json.dumps(values), _VERSION_KEY: __version__, "format": "pt"}
+
+
+def _sort_header(path: Path) -> None:
+    """Put the header's keys in order: the library writes metadata in an order of chance, and the
+    same weights shall give the same bytes."""
+    with open(path, "r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        ordered = text.encode().ljust(length)
+        if len(ordered) == length:
+            stream.seek(8)
+            stream.write(ordered)
 
 
 def _verify(path: Path, tensors: Mapping[str, Tensor]) -> None:

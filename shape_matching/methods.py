@@ -118,9 +118,9 @@ METHODS: Mapping[str, Method] = {
     "diffumatch": match_diffumatch,
     "zoomout": match_zoomout,
     "nearest": match_nearest,
-    "optimised": partial(match_optimised, changes={}),
-    "optimised-no-prior": partial(match_optimised, changes={"w_sds": 0.0}),
     **{name: partial(match_single, changes=changes) for name, changes in ABLATION.items()},
+    "optimised-no-prior": partial(match_optimised, changes={"w_sds": 0.0}),
+    "optimised": partial(match_optimised, changes={}),
 }
 
 

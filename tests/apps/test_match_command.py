@@ -164,6 +164,7 @@ def test_the_method_with_the_prior_takes_starts_and_shows_its_map(
     save_prior(prior, random_prior(PRIOR))
     small = "map_size=8 zoomout_size=12 network_eigenpairs=16 n_points=64 zoomout_points=64"
     sets = [f"zero_shot.{s}" for s in (*small.split(), "width=8", "features=8", "steps=6")]
+    sets.append("improvements=[optimise]")
     flags = [f for s in (*sets, f"prior={prior}") for f in ("--set", s)]
     shapes = [files["ball.off"], files["copy.ply"], *QUICK, "--out", str(tmp_path)]
     flags += ["--method", "diffumatch", "--landmarks", files["pairs.txt"], "--seed", "7"]

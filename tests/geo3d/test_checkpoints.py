@@ -105,3 +105,12 @@ def test_load_into_fits_exactly_or_says_what_does_not(tmp_path: Path) -> None:
     for part in ("missing bias", "unexpected extra", "weight has shape (3, 3) instead of (2, 3)"):
         assert part in caught.value.message
     assert torch.equal(before, target.weight)
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
+    saved = {
+        checkpoints.save(tmp_path / "m.safetensors", tensors(), {"name": "\u00e9\n"})
+        for _ in range(8)
+    }
+    assert len(saved) == 1
+    assert checkpoints.load(tmp_path / "m.safetensors").config == {"name": "\u00e9\n"}

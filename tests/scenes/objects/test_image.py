@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from geo3d.errors import FileFormatError, Geo3dError, InputError, LimitError
-from scenes.objects import image as module
 from scenes.objects.image import (
     has_transparency,
     prepare_image,
@@ -80,7 +79,7 @@ def code_of(call: object, kind: type[Geo3dError]) -> str:
     return error.value.code
 
 
-def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_named(tmp_path: Path) -> None:
     nothing = Image.new("RGBA", (8, 8), (255, 0, 0, 20))
     assert code_of(lambda: prepare_image(nothing), InputError) == "object_image.no_object"
     noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
@@ -92,5 +91,4 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert code_of(lambda: read_image(absent), FileFormatError) == "object_image.unreadable"
     busy.save(absent)
     assert read_image(absent).mode == "RGBA"
-    monkeypatch.setattr(module, "_MAX_PIXELS", 100)
-    assert code_of(lambda: read_image(absent), LimitError) == "object_image.too_large"
+    assert code_of(lambda: read_image(absent, 100), LimitError) == "object_image.too_large"
