@@ -90,6 +90,12 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.set and args.what not in ("objects", "street"):
         raise ConfigError("bench.no_settings", f"{args.what} has no settings to --set.", "")
+    if args.what == "street" and (args.data is None or args.part == "all"):
+        raise ConfigError(
+            "bench.no_folder",
+            "This bench needs one --part and --data.",
+            "A folder that keeps the cells (ablation, scale), or a finished run (seams, edit).",
+        )
     with start_run("bench", args.what, None, args.out, args.seed, "cpu") as run_folder:
         progress = chain(
             cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json)
@@ -181,16 +187,9 @@ def _render(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str,
 
 
 def _street(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from geo3d.errors import ConfigError
     from scenes.urban import bench_street
     from scenes.urban.scene_folder import load_scene
 
-    if args.data is None or args.part == "all":
-        raise ConfigError(
-            "bench.no_folder",
-            "This bench needs one --part and --data.",
-            "A folder that keeps the cells (ablation, scale), or a finished run (seams, edit).",
-        )
     given = tuple(args.set)
     if args.part == "ablation":
         rows = bench_street.bench_ablation(args.data, given, progress=progress)
