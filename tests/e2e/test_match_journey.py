@@ -14,28 +14,16 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from browsing import HARMLESS, chromium
 from helpers import bumpy_sphere, permuted
 from PIL import Image
 from served import serving
 
 from apps.job_files import read_job
-from geo3d.backends import chromium_path
 from geo3d.mesh.io import save_mesh
 
 pytestmark = pytest.mark.e2e
 
-FLAGS = (
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-HARMLESS = re.compile(r"WebGPU|No available adapters|postProcessManager|^BJS - ")
-"""What the 3D pane says where there is no GPU (it goes on with WebGL), and when its shape is
-replaced, or the page left, while its shaders are still being compiled. That it does draw is
-checked by the pixels (`Journey.see_two_shapes`)."""
 PATIENCE_S = 90.0
 PATIENCE_MS = 1000 * PATIENCE_S
 
@@ -127,17 +115,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    program = chromium_path()
-    if program is None:
-        reason = "no chromium found; install it or set GEO3D_CHROMIUM"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=program, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+    with chromium() as driven:
+        yield driven
 
 
 @pytest.fixture

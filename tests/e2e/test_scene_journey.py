@@ -2,60 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import watched_page
 from served import serving
 
-from geo3d.backends import chromium_path
 from scenes.urban.layout_json import save_layout
 from scenes.urban.street import generate_street
 
 pytestmark = pytest.mark.e2e
 
-FLAGS = (
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-HARMLESS = re.compile(r"WebGPU|No available adapters|postProcessManager|^BJS - ")
-"""What 3D panes say where there is no GPU."""
 PATIENCE_MS = 120_000
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Any]:
-    program = chromium_path()
-    if program is None:
-        reason = "no chromium found; install it or set GEO3D_CHROMIUM"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    playwright = pytest.importorskip("playwright.sync_api")
-    with serving(tmp_path) as url, playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(PATIENCE_MS)
-        errors: list[str] = []
-        asked: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(url)
-        page.wait_for_selector("#card-target .g3-card")
+    with serving(tmp_path) as url, watched_page(url, PATIENCE_MS) as page:
         page.get_by_role("tab", name="Scene", exact=True).click()
         page.wait_for_selector("#scene-conditions img")
         yield page
-        assert [error for error in errors if not HARMLESS.search(error)] == []
-        assert [u for u in asked if not u.startswith((url, "data:", "blob:"))] == []
-        browser.close()
 
 
 def open_short_street(page: Any, folder: Path) -> None:

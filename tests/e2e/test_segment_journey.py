@@ -2,62 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import watched_page
 from segmentation_helpers import tiny_segmenter, wall_picture
 from served import serving
 
-from geo3d.backends import chromium_path
-
 pytestmark = pytest.mark.e2e
 
-FLAGS = (
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-HARMLESS = re.compile(r"WebGPU|No available adapters|postProcessManager|^BJS - ")
-"""What the 3D panes of the other tab say where there is no GPU."""
 PATIENCE_MS = 90_000
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Any]:
-    program = chromium_path()
-    if program is None:
-        reason = "no chromium found; install it or set GEO3D_CHROMIUM"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    playwright = pytest.importorskip("playwright.sync_api")
     runs = tmp_path / "runs"
     for seed, name in enumerate(("first", "second")):
         path = runs / "train-segmenter" / name / "outputs" / "segmenter.safetensors"
         path.parent.mkdir(parents=True)
         tiny_segmenter(path, seed)
-    with serving(runs) as url, playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(PATIENCE_MS)
-        errors: list[str] = []
-        asked: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(url)
-        page.wait_for_selector("#card-target .g3-card")
+    with serving(runs) as url, watched_page(url, PATIENCE_MS) as page:
         yield page
-        assert [error for error in errors if not HARMLESS.search(error)] == []
-        assert [u for u in asked if not u.startswith((url, "data:", "blob:"))] == []
-        browser.close()
 
 
 def choose(page: Any, box: str, option: str) -> None:
