@@ -13,7 +13,7 @@ import gradio as gr
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments
-from apps.viewer.match_tab import POLL_S, QUIET, SHOW_ADDRESS
+from apps.viewer.match_tab import POLL_S, QUIET, show_address
 from geo3d.errors import Geo3dError
 
 Updates = dict[Any, Any]
@@ -60,7 +60,7 @@ class JobControls:
             return show(job_id) if job_id else {outcome[0]: gr.skip()}
 
         self.cancel.click(self._cancel, self.job_id, self.parts, **QUIET)
-        self.job_id.change(None, self.job_id, None, js=SHOW_ADDRESS)
+        self.job_id.change(None, self.job_id, None, js=show_address(self.kind))
         followed = [*self.parts, *(watched or [])]
         self.timer.tick(poll, self.job_id, followed, queue=False, **QUIET)
         self.finished.change(shown, self.finished, outcome, **QUIET)

@@ -32,13 +32,22 @@ POLL_S = 0.5
 CAMERA = (60, 75, None)
 """Where both panes look from at first: azimuth and elevation in degrees, distance to fit."""
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-SHOW_ADDRESS = """(id) => {
-  const url = new URL(window.location);
-  if (id) url.searchParams.set("job", id); else url.searchParams.delete("job");
-  window.history.replaceState(null, "", url);
-}"""
-
 Updates = dict[Any, Any]
+
+
+def show_address(tab: str) -> str:
+    """Return JavaScript that names a tab's job in the page's address.
+
+    A tab without a job removes only what it wrote itself: when a page opens, every tab is without.
+    """
+    return f"""(id) => {{
+      const shown = (window.geo3dShown ??= {{}});
+      const url = new URL(window.location);
+      if (id) url.searchParams.set("job", id);
+      else if (url.searchParams.get("job") === shown["{tab}"]) url.searchParams.delete("job");
+      shown["{tab}"] = id;
+      window.history.replaceState(null, "", url);
+    }}"""
 
 
 class MatchTab:
@@ -160,7 +169,7 @@ class MatchTab:
         inputs = [*self.shapes, *choice, self.seed, self.truth]
         self.run.click(self._start, inputs, page, **QUIET)
         self.cancel.click(self._cancel, self.job_id, controls, **QUIET)
-        self.job_id.change(None, self.job_id, None, js=SHOW_ADDRESS)
+        self.job_id.change(None, self.job_id, None, js=show_address("match"))
         polled = [self.job_id, self.map_shown]
         self.timer.tick(self._poll, polled, [*controls, *pictured], queue=False, **QUIET)
         self.finished.change(self._show, [self.finished, self.coloring], outcome, **QUIET)

@@ -15,7 +15,7 @@ import gradio as gr
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments, segment_job
-from apps.viewer.match_tab import POLL_S, QUIET, SHOW_ADDRESS
+from apps.viewer.match_tab import POLL_S, QUIET, show_address
 from apps.viewer.segment_job import NOTHING, SHIPPED, Request, Upload
 from geo3d.errors import Geo3dError, InputError
 from geo3d.segmentation.loss_names import COMPLAINT_HINTS
@@ -139,7 +139,7 @@ class SegmentTab:
         chosen = [self.picture, self.label, self.model, self.compared, self.losses]
         self.run.click(self._start, chosen, page, **QUIET)
         self.cancel.click(self._cancel, self.job_id, controls, **QUIET)
-        self.job_id.change(None, self.job_id, None, js=SHOW_ADDRESS)
+        self.job_id.change(None, self.job_id, None, js=show_address("segment"))
         self.timer.tick(self._poll, self.job_id, controls, queue=False, **QUIET)
         self.finished.change(self._show, self.finished, outcome, **QUIET)
         for choice, pane in zip(self.choices, self.panes, strict=True):
