@@ -5,10 +5,13 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 PIP_ARGS ?=
 ARGS ?=
+# Test files run side by side; WORKERS=0 runs all in one process, as a debugger wants.
+WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 # Small problems on few cores: more threads than cores makes OpenMP spin and everything slower.
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg
+TEST_PARALLEL := -n $(WORKERS) --maxprocesses=4 --dist loadfile
 # A failing install must fail the target, and half-made stamps must not count.
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-slow app lint format clean
@@ -40,7 +43,7 @@ app: $(RUN_STAMP)
 	$(BIN)/geo3d app $(ARGS)
 
 test: $(TEST_STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(TEST_PARALLEL) $(ARGS)
 
 test-slow: $(TEST_STAMP)
 	$(TEST_ENV) $(BIN)/python -m pytest $(ARGS)
