@@ -55,6 +55,9 @@ class OptimiseConfig:
 
     steps_per_view: int = 40
     """Steps, times the views of a window."""
+    layout_steps: int = 30
+    """Steps of fitting before, times the views, to what the layout demands alone; cheap, because
+    the teacher is not asked."""
     learning_rate: float = 3e-3
     """Of the scene; higher ones diverge with small teachers."""
     tracker_rate: float = 1e-3
@@ -165,7 +168,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "views": {"spacing": 12.0, "window": 4, "size": 16},
         "sampling": {"steps": 2},
         "fit": {"steps_per_view": 2, "rays": 256, "rounds": 1},
-        "optimise": {"steps_per_view": 1, "fit_rounds": 0},
+        "optimise": {"steps_per_view": 1, "layout_steps": 1, "fit_rounds": 0},
         "outputs": {"frames": 3, "frame_size": 24, "voxel": 2.0, "points": 2000, "measured": 2},
     },
     "published": {
@@ -176,10 +179,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "distil": {
             "pairs": 1,
             "guidance_scale": 7.5,
+            "tracker": "low_rank",
+            "tracker_from": 0.0,
+            "tracker_detail": 0,
             "t_range": [0.02, 0.98],
             "t_max_end": None,
         },
-        "optimise": {"steps_per_view": 500},
+        "optimise": {"steps_per_view": 500, "layout_steps": 0},
         "outputs": {"frame_size": 512},
     },
 }

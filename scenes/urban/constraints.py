@@ -22,9 +22,9 @@ from geo3d.errors import ShapeError
 class ConstraintConfig:
     """How much each demand counts; 0 switches it off."""
 
-    density: float = 0.1
+    density: float = 1.0
     """No matter outside primitives, and some behind every pixel that shows one."""
-    depth: float = 0.05
+    depth: float = 0.5
     """Surfaces where the layout has them."""
     semantics: float = 0.1
     """Classes of the layout, for scenes with a head that predicts them."""

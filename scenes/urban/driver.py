@@ -47,7 +47,7 @@ from scenes.urban.layout_json import save_layout
 from scenes.urban.sample_then_fit import fit_window, make_window, render_views
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene, save_scene
-from scenes.urban.tracker import Tracker
+from scenes.urban.tracker import Tracker, new_tracker
 from scenes.urban.validate import require_valid
 from scenes.urban.views import training_poses
 
@@ -244,7 +244,8 @@ class Builder:
     def _new_tracker(self) -> Tracker | None:
         if self.config.method not in ("vsd", "lgvsd"):
             return None
-        return Tracker(self.guidance.unet, item_generator(self.config.seed, "tracker"))
+        generator = item_generator(self.config.seed, "tracker")
+        return new_tracker(self.config.distil.tracker, self.guidance.unet, generator)
 
 
 def finish(

@@ -74,12 +74,15 @@ def demands(
 def fit_pictures(
     scene: Scene,
     bundle: Bundle,
-    colours: Float[Tensor, "r 3"],
+    colours: Float[Tensor, "r 3"] | None,
     constraints: ConstraintConfig,
     settings: FitSettings,
     progress: ProgressCallback = ignore_progress,
 ) -> float:
     """Fit the scene to the colours of rays; return the last mean absolute error.
+
+    Args:
+        colours: of all rays; None fits what the layout demands alone, and returns 0.
 
     Raises:
         NumericalError: ``distill.not_finite``.
@@ -89,10 +92,11 @@ def fit_pictures(
     error = 0.0
     for step in range(settings.steps):
         generator = item_generator(settings.seed, f"{settings.name}/{step}")
-        index = torch.randint(len(colours), (settings.rays,), generator=generator)
+        index = torch.randint(len(bundle.rays), (settings.rays,), generator=generator)
         part = bundle.select(index)
         seen = scene.render(part.rays, generator=generator, train=True)
-        far_off = (seen.rgb - colours[index]).abs().mean()
+        wanted = seen.rgb if colours is None else colours[index]
+        far_off = (seen.rgb - wanted).abs().mean()
         losses = demands(seen, part.layout, constraints, settings.distortion)
         loss = torch.stack([far_off, *losses.values()]).sum()
         require_finite(loss.detach(), "The loss of fitting")

@@ -18,10 +18,11 @@ Source: Urban Architect, arXiv 2404.06780, section 3.3; pairing as threestudio.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from geo3d.distill.diffusion import guided, stratified_steps
@@ -52,9 +53,18 @@ class LgvsdConfig:
     """Classifier-free guidance of the teacher."""
     tracker_guidance_scale: float = 1.0
     """Guidance of the tracker towards its camera."""
-    t_range: tuple[float, float] = (0.02, 0.7)
-    """Lowest and highest step, as shares of all."""
-    t_max_end: float | None = 0.5
+    tracker: Literal["auto", "low_rank", "copy"] = "auto"
+    """Additions to the teacher's attention, or a copy; "auto" copies small teachers."""
+    tracker_from: float = 0.5
+    """Share of the optimisation that compares with the noise, as sds does, before the tracker."""
+    tracker_detail: int = 7
+    """Odd number of entries of z: what is coarser than a window of this side is compared with the
+    noise, and only finer detail with the tracker; 0 compares all with the tracker, as published.
+    A tracker that lags behind the scene drives the colours of areas away (docs/urban.md)."""
+    t_range: tuple[float, float] = (0.2, 0.8)
+    """Lowest and highest step, as shares of all.  Below, a small teacher takes colours from what it
+    is shown, and nothing stops their drift (docs/urban.md)."""
+    t_max_end: float | None = None
     """Highest step at the end; None keeps it."""
     anneal_after: float = 0.2
     """Share of the optimisation after which the highest step falls, linearly."""
@@ -69,7 +79,14 @@ class LgvsdConfig:
 
 
 PUBLISHED = LgvsdConfig(
-    pairs=1, guidance_scale=7.5, t_range=(0.02, 0.98), t_max_end=None, compat=True
+    pairs=1,
+    guidance_scale=7.5,
+    tracker="low_rank",
+    tracker_from=0.0,
+    tracker_detail=0,
+    t_range=(0.02, 0.98),
+    t_max_end=None,
+    compat=True,
 )
 """What the release uses with Stable Diffusion 2.1 base."""
 VARIANTS = {
@@ -133,6 +150,11 @@ class Step:
     """Root mean square of g."""
     share_clipped: float
     """Share of the entries of g that were clipped."""
+
+
+def at_share(config: LgvsdConfig, done: float) -> LgvsdConfig:
+    """Return the settings that hold when the share ``done`` of the optimisation is over."""
+    return replace(config, objective="sds") if done < config.tracker_from else config
 
 
 def draw(
@@ -256,7 +278,16 @@ def _gradient(part: _Part, config: LgvsdConfig) -> tuple[Tensor, Control | None]
     if part.tracker is None:
         return sds_gradient(output, draws.noise, weight, config.grad_clip), own
     compared = _tracked(part, (x_t, draws.t), (control, own), config)
+    compared = _mixed(compared, draws.noise, config)
     return vsd_gradient(output, compared, weight, config.grad_clip), own
+
+
+def _mixed(tracked: Tensor, noise: Tensor, config: LgvsdConfig) -> Tensor:
+    """Return what the teacher is compared with: the tracker's detail on top of the noise."""
+    side = config.tracker_detail
+    if side == 0:
+        return tracked
+    return tracked - F.avg_pool2d(tracked - noise, side, 1, side // 2, count_include_pad=False)
 
 
 def _tracked(

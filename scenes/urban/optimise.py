@@ -1,9 +1,9 @@
 """Distil the teacher into a window of the street: coarse, then fine, back on divergence.
 
-Every step renders a few cameras whole, lets teacher and tracker compare (`scenes.urban.lgvsd`) and
-adds what the layout demands.  The first part of the steps renders at half the size.  When a number
-is not finite or the gradient grows out of size, scene and tracker go back to the last good state
-and the rates are halved.
+First the layout's demands alone are fitted, which is cheap.  Then every step renders a few cameras
+whole, lets teacher and tracker compare (`scenes.urban.lgvsd`) and adds what the layout demands; the
+first part of the steps renders at half the size.  When a number is not finite or the gradient grows
+out of size, scene and tracker go back to the last good state and the rates are halved.
 
 Source: Urban Architect, arXiv 2404.06780, section 3.3; settings that are stable with small teachers
 from the specification, 14.3.
@@ -24,9 +24,9 @@ from geo3d.distill.sds import require_finite
 from geo3d.errors import NumericalError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.urban.config import SceneConfig
-from scenes.urban.fitting import Bundle, demands
+from scenes.urban.fitting import Bundle, FitSettings, demands, fit_pictures
 from scenes.urban.guidance import Guidance
-from scenes.urban.lgvsd import LgvsdConfig, Step, distil, draw
+from scenes.urban.lgvsd import LgvsdConfig, Step, at_share, distil, draw
 from scenes.urban.rollback import Rollback
 from scenes.urban.sample_then_fit import Window
 from scenes.urban.scene import Scene
@@ -47,6 +47,7 @@ def distil_window(
         NumericalError: ``rollback.gave_up``.
         Cancelled: from ``progress``.
     """
+    _settle(scene, window, config, progress)
     asked, work = config.optimise, _Distillation(scene, guidance, tracker, window, config)
     total = asked.steps_per_view * len(window.views)
     guard = Rollback(work.stateful(), asked.rollback)
@@ -73,6 +74,22 @@ def distil_window(
             returns=guard.attempt,
         )
     return guard.report()
+
+
+def _settle(scene: Scene, window: Window, config: SceneConfig, progress: ProgressCallback) -> None:
+    """Let matter be where the layout has it before colours are asked for."""
+    demanded, asked = config.constraints, config.optimise
+    if demanded.density == demanded.depth == demanded.semantics == 0:
+        return
+    settings = FitSettings(
+        steps=asked.layout_steps * len(window.views),
+        rays=config.fit.rays,
+        learning_rate=config.fit.learning_rate,
+        distortion=asked.distortion,
+        seed=config.seed,
+        name=f"layout/{window.number}",
+    )
+    fit_pictures(scene, window.bundle, None, demanded, settings, progress)
 
 
 class _Distillation:
@@ -120,9 +137,10 @@ class _Distillation:
         )
         if self.adam is not None:
             self.adam.zero_grad(set_to_none=True)
-        draws = draw(self.guidance, self.objective, pairs, done, generator)
+        objective = at_share(self.objective, done)
+        draws = draw(self.guidance, objective, pairs, done, generator)
         pictures = rgb.to(self.guidance.device)
-        given = distil(self.guidance, self.tracker, pictures, views, draws, self.objective)
+        given = distil(self.guidance, self.tracker, pictures, views, draws, objective)
         loss = given.loss / _entries(self.guidance) + self._demands(bundle, seen)
         require_finite(loss.detach(), "The loss of distillation")
         loss.backward()

@@ -52,7 +52,7 @@ class SceneConfig:
 
     cell: float = 32.0
     """Side of a cell in metres."""
-    band: float = 2.0
+    band: float = 6.0
     """Width in which neighbouring cells blend, metres."""
     stuff: FieldConfig = field(default_factory=FieldConfig)
     """Fields of cells."""

@@ -1,13 +1,16 @@
 """Do the borders of cells show?
 
-Neighbouring pixels of one primitive are compared: those whose points lie in different cells of the
-scene with those of the same cell.  Compared are the difference of colours and the difference of
-what the depth is off the layout's, within one primitive and at like distance.
+Neighbouring pixels of one primitive are compared: those whose points lie on two sides of a border
+between cells of the scene with those on two sides of a plane inside cells (`_PLANES`), where there
+is nothing to see.  Both kinds of pairs are as often steep, far or oblique; pairs that cross no
+plane at all are closer together in the world, and differ less for that alone.  Compared are the
+difference of colours and the difference of what the depth is off the layout's, within one primitive
+and at like distance.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +24,9 @@ from scenes.urban.views import View
 _EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 """Metres between groups of like distance."""
 _LEAST = 5
-"""Pairs at a border that a group needs to count."""
+"""Pairs of either kind that a group needs to count."""
+_PLANES = (0.25, 0.4, 0.6, 0.75)
+"""Where planes inside cells are, as shares of a cell; at the half lie the streets themselves."""
 
 
 def measure_seams(
@@ -30,45 +35,71 @@ def measure_seams(
     size: int,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
-    """Return mean jumps at borders and elsewhere, and their ratio with its standard error.
+    """Return mean jumps at borders and inside cells, and their ratio with its error.
 
-    The error takes pairs for independent; they are not, so it is the least it can be.
+    The errors are those of the jackknife over views: pairs of one view are not independent.
     """
-    pairs = [_pairs(scene, *one) for one in render_frames(scene, poses, size, progress)]
-    away, border, colour, depth, thing = (np.concatenate([p[i] for p in pairs]) for i in range(5))
-    group = np.digitize(away, _EDGES) + len(_EDGES) * 2 * thing
-    sums = {"colour": np.zeros(2), "depth": np.zeros(2)}
-    total, kept = 0, np.zeros(len(group), bool)
-    for g in np.unique(group):
-        here, other = (group == g) & border, (group == g) & ~border
-        if here.sum() < _LEAST or not other.any():
-            continue
-        n = int(here.sum())
-        total += n
-        kept |= here
-        for name, values in (("colour", colour), ("depth", depth)):
-            sums[name] += n * np.array([values[here].mean(), values[other].mean()])
-    numbers: dict[str, Any] = {"pairs_at_borders": total}
-    for name, values in sums.items():
-        at, elsewhere = values / max(total, 1)
-        values_at = (colour if name == "colour" else depth)[kept]
-        spread = float(values_at.std() / np.sqrt(max(total, 1)))
+    seen = render_frames(scene, poses, size, progress)
+    pairs = [_pairs(scene, *one, number) for number, one in enumerate(seen)]
+    joined = _Pairs(*(np.concatenate(column) for column in zip(*pairs, strict=True)))
+    n, means = _means(joined)
+    without = [_means(joined.select(joined.view != k))[1] for k in range(len(pairs))]
+    numbers: dict[str, Any] = {"pairs_at_borders": n}
+    for i, name in enumerate(("colour", "depth")):
+        at, elsewhere = means[i]
+        ratios = [found[i, 0] / found[i, 1] for found in without if found[i, 1] > 0]
+        count = max(len(ratios), 1)
+        error = float(np.sqrt((count - 1) * np.var(ratios))) if count > 1 else None
         numbers |= {
             f"{name}_at_borders": float(at),
             f"{name}_elsewhere": float(elsewhere),
             f"{name}_ratio": float(at / elsewhere) if elsewhere > 0 else None,
-            f"{name}_ratio_error": spread / float(elsewhere) if elsewhere > 0 else None,
+            f"{name}_ratio_error": error,
         }
     return numbers
 
 
-def _pairs(scene: Scene, view: View, seen: Rendering) -> tuple[np.ndarray, ...]:
-    """Return distance, whether at a border, jumps of colour and depth, primitive of pixel pairs."""
+class _Pairs(NamedTuple):
+    """Pairs of neighbouring pixels."""
+
+    away: np.ndarray
+    border: np.ndarray
+    """Whether a border of cells is between them."""
+    inside: np.ndarray
+    """Whether a plane inside cells is, and no border."""
+    colour: np.ndarray
+    depth: np.ndarray
+    thing: np.ndarray
+    view: np.ndarray
+
+    def select(self, kept: np.ndarray) -> _Pairs:
+        return _Pairs(*(column[kept] for column in self))
+
+
+def _means(pairs: _Pairs) -> tuple[int, np.ndarray]:
+    """Return how many pairs at borders count, and jumps (colour and depth) x (border, inside)."""
+    group = np.digitize(pairs.away, _EDGES) + len(_EDGES) * 2 * pairs.thing
+    sums, total = np.zeros((2, 2)), 0
+    for g in np.unique(group[pairs.border]):
+        here, other = (group == g) & pairs.border, (group == g) & pairs.inside
+        n = int(here.sum())
+        if min(n, other.sum()) < _LEAST:
+            continue
+        total += n
+        for i, values in enumerate((pairs.colour, pairs.depth)):
+            sums[i] += n * np.array([values[here].mean(), values[other].mean()])
+    return total, sums / max(total, 1)
+
+
+def _pairs(scene: Scene, view: View, seen: Rendering, number: int) -> _Pairs:
     maps, (height, width) = view.maps, view.maps.depth.shape
     origins, directions = view.camera.rays()
     scale = maps.depth.ravel() / (directions @ view.camera.c2w[:3, 2])
     points = torch.from_numpy(origins + directions * scale[:, None]).float()
-    code = scene.lattice.codes(points).view(height, width).numpy()
+    codes = [
+        scene.lattice.codes(points + share * scene.lattice.side).view(height, width).numpy()
+        for share in (0.0, *_PLANES)
+    ]
     colour = seen.image().numpy()
     off = seen.depth.view(height, width).numpy() - maps.depth
     solid = (maps.depth > 0) & (seen.acc.view(height, width).numpy() > 0.5)
@@ -78,13 +109,16 @@ def _pairs(scene: Scene, view: View, seen: Rendering) -> tuple[np.ndarray, ...]:
         ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
     ):
         kept = solid[a] & solid[b] & (maps.instance[a] == maps.instance[b])
+        border, *planes = ((code[a] != code[b])[kept] for code in codes)
         parts.append(
-            (
+            _Pairs(
                 maps.depth[a][kept],
-                (code[a] != code[b])[kept],
+                border,
+                np.any(planes, axis=0) & ~border,
                 np.abs(colour[a] - colour[b]).mean(axis=2)[kept],
                 np.abs(off[a] - off[b])[kept],
                 maps.instance[a][kept].astype(np.int64),
+                np.full(int(kept.sum()), number),
             )
         )
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    return _Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))

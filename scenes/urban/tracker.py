@@ -1,8 +1,11 @@
-"""The tracker of variational distillation: low-rank additions to the frozen teacher.
+"""The tracker of variational distillation: low-rank additions to the frozen teacher, or its copy.
 
-It learns to denoise the scene's renderings as they are.  There is one UNet: inside
+It learns to denoise the scene's renderings as they are.  With additions there is one UNet: inside
 `Tracker.applied` its attention layers give y = W x + up(down(x)) and the camera is added to the
-time embedding; outside it is the teacher again, bit by bit.
+time embedding; outside it is the teacher again, bit by bit.  Additions in attention layers suffice
+for networks that attend everywhere.  A small UNet that attends at its coarsest level only cannot
+follow colours that way (measured: docs/urban.md); its tracker is a `CopiedTracker`, whose weights
+all learn.
 
 Notation: x_t, t, tokens as in `scenes.urban.guidance`; camera (b, 16) a flattened
 camera-to-world matrix; rank r 4, scale 1; up starts at 0, so the tracker starts as the teacher.
@@ -12,6 +15,7 @@ Source: Hu et al. 2022 (LoRA); Wang et al. 2023 (ProlificDreamer); Urban Archite
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,11 +26,13 @@ from torch import Tensor, nn
 
 from geo3d.distill.diffusion import NoiseSchedule, Prediction
 from geo3d.errors import CheckpointError
-from scenes.urban.guidance import Control, Guidance
+from scenes.urban.guidance import Control, Guidance, run_unet
 
 LAYERS = ("to_q", "to_k", "to_v", "to_out")
 """Linear layers of an attention that get an addition."""
 CAMERA_NUMBERS = 16
+SMALL = 50_000_000
+"""Most weights of a UNet that is copied unasked."""
 
 
 class LowRank(nn.Module):
@@ -58,7 +64,7 @@ class Tracker(nn.Module):
         Args:
             unet: diffusers' UNet2DConditionModel; not changed.
             generator: of the CPU, for the starting weights.
-            rank: of the additions.
+            rank: of the additions; 0 for none.
             prediction: what its output means; None for the same as the teacher's.
         """
         super().__init__()
@@ -67,6 +73,7 @@ class Tracker(nn.Module):
             {
                 name.replace(".", "/"): LowRank(layer, rank, generator)
                 for name, layer in attention_layers(unet).items()
+                if rank
             }
         )
         width = unet.time_embedding.linear_1.out_features
@@ -151,6 +158,50 @@ class Tracker(nn.Module):
     def named_additions(self) -> dict[str, LowRank]:
         """Return the additions by the dotted name of their layer (``...attn1.to_q``)."""
         return {name.replace("/", "."): part for name, part in self.additions.items()}  # type: ignore[misc]
+
+
+class CopiedTracker(Tracker):
+    """A copy of the whole UNet that learns in all its weights; starts as the UNet itself."""
+
+    def __init__(
+        self,
+        unet: Any,
+        generator: torch.Generator,
+        prediction: Prediction | None = None,
+    ) -> None:
+        """Copy ``unet``, see `Tracker`; the camera starts without effect."""
+        super().__init__(unet, generator, 0, prediction)
+        self.unet: Any = copy.deepcopy(unet).float().requires_grad_(True)
+        for values in self.camera[-1].parameters():
+            nn.init.zeros_(values)
+
+    @contextmanager
+    def applied(self, unet: Any) -> Iterator[None]:
+        """Let the copy see the camera inside a ``with`` block; ``unet`` stays as it is."""
+        self.unet.class_embedding = self.camera
+        try:
+            yield
+        finally:
+            self.unet.class_embedding = None
+
+    def output(
+        self,
+        guidance: Guidance,
+        noisy: tuple[Tensor, Tensor],
+        tokens: Tensor,
+        control: Control | None,
+        camera: Tensor,
+    ) -> Tensor:
+        """Return the copy's raw output; arguments as `Tracker.output`."""
+        return run_unet(self.unet, *noisy, tokens, control, camera)
+
+
+def new_tracker(kind: str, unet: Any, generator: torch.Generator) -> Tracker:
+    """Return a tracker of the kind that `LgvsdConfig.tracker` names."""
+    if kind == "auto":
+        size = sum(values.numel() for values in unet.parameters())
+        kind = "copy" if size <= SMALL else "low_rank"
+    return CopiedTracker(unet, generator) if kind == "copy" else Tracker(unet, generator)
 
 
 def attention_layers(unet: Any) -> dict[str, nn.Linear]:

@@ -7,9 +7,27 @@ import torch
 import urban_teachers
 
 from geo3d.errors import ConfigError, NumericalError
+from scenes.urban import tracker as tracker_module
 from scenes.urban.guidance import Guidance, Savings
-from scenes.urban.lgvsd import VARIANTS, Draws, LgvsdConfig, Step, Views, distil, draw
-from scenes.urban.tracker import Tracker, attention_layers, camera_numbers
+from scenes.urban.lgvsd import (
+    PUBLISHED,
+    VARIANTS,
+    Draws,
+    LgvsdConfig,
+    Step,
+    Views,
+    at_share,
+    distil,
+    distil_latents,
+    draw,
+)
+from scenes.urban.tracker import (
+    CopiedTracker,
+    Tracker,
+    attention_layers,
+    camera_numbers,
+    new_tracker,
+)
 
 N = 3
 
@@ -73,7 +91,7 @@ def test_a_tracker_that_is_the_teacher_gives_no_gradient_without_guidance() -> N
     with torch.no_grad():  # at first the camera's embedding is random, not 0
         tracker.camera[2].weight.zero_()
         tracker.camera[2].bias.zero_()
-    config = LgvsdConfig(guidance_scale=1.0)
+    config = LgvsdConfig(guidance_scale=1.0, tracker_detail=0)
     draws = draw(guidance, config, N, 0.0, seeded(5))
     step = distil(guidance, tracker, rgb, views, draws, config)
     assert step.gradient_rms < 1e-6
@@ -160,6 +178,64 @@ def test_the_tracker_learns_to_denoise_what_it_sees() -> None:
         losses.append(distil(guidance, tracker, rgb, views, draws, config).tracker_loss)
         optimiser.step()
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_copy_starts_as_the_teacher_and_all_of_it_learns() -> None:
+    guidance, _, views, rgb = setting()
+    tracker = CopiedTracker(guidance.unet, seeded(1))
+    kept = {name: values.clone() for name, values in guidance.unet.state_dict().items()}
+    config = LgvsdConfig(guidance_scale=1.0, tracker_detail=0)
+    draws = draw(guidance, config, N, 0.0, seeded(5))
+    assert distil(guidance, tracker, rgb, views, draws, config).gradient_rms < 1e-6
+    still = [name for name, p in tracker.named_parameters() if p.grad is None]
+    assert still == []
+    optimiser = torch.optim.AdamW(tracker.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(10):
+        optimiser.zero_grad()
+        losses.append(distil(guidance, tracker, rgb, views, draws, config).tracker_loss)
+        optimiser.step()
+    assert losses[-1] < 0.9 * losses[0]
+    for name, values in guidance.unet.state_dict().items():
+        assert torch.equal(values, kept[name])
+
+
+def test_only_small_teachers_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    unet = urban_teachers.parts(False).unet
+    assert isinstance(new_tracker("auto", unet, seeded()), CopiedTracker)
+    monkeypatch.setattr(tracker_module, "SMALL", 1000)
+    assert type(new_tracker("auto", unet, seeded())) is Tracker
+
+
+def test_only_detail_is_compared_with_the_tracker() -> None:
+    guidance, tracker, views, _ = setting()
+    shake(tracker)
+    z = torch.rand(N, *guidance.latent_shape, generator=seeded(6)) * 2 - 1
+
+    def gradient(config: LgvsdConfig) -> torch.Tensor:
+        at = z.clone().requires_grad_()
+        config = replace(config, grad_clip=None)
+        draws = draw(guidance, config, N, 0.0, seeded(5))
+        loss = distil_latents(guidance, tracker, at, views, draws, config).loss
+        return torch.autograd.grad(loss, at)[0]
+
+    noise, all_of_it = gradient(VARIANTS["sds"]), gradient(LgvsdConfig(tracker_detail=0))
+    side = z.shape[-1]
+    # a window that holds the whole picture from every entry: only the mean is left to the noise
+    wide = gradient(LgvsdConfig(tracker_detail=2 * side - 1))
+    mean = wide.mean(dim=(2, 3), keepdim=True)
+    torch.testing.assert_close(mean, noise.mean(dim=(2, 3), keepdim=True), atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(
+        wide - mean, all_of_it - all_of_it.mean(dim=(2, 3), keepdim=True), atol=1e-6, rtol=1e-3
+    )
+    torch.testing.assert_close(gradient(LgvsdConfig(tracker_detail=1)), noise)
+
+
+def test_the_tracker_comes_in_late() -> None:
+    config = LgvsdConfig()
+    assert at_share(config, 0.0).objective == "sds"
+    assert at_share(config, config.tracker_from) == config
+    assert at_share(PUBLISHED, 0.0) == PUBLISHED
 
 
 def test_what_is_not_finite_raises() -> None:
