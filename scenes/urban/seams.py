@@ -3,9 +3,11 @@
 Neighbouring pixels of one primitive are compared: those whose points lie on two sides of a border
 between cells of the scene with those on two sides of a plane inside cells (`_PLANES`), where there
 is nothing to see.  Both kinds of pairs are as often steep, far or oblique; pairs that cross no
-plane at all are closer together in the world, and differ less for that alone.  Compared are the
-difference of colours and the difference of what the depth is off the layout's, within one primitive
-and at like distance.
+plane at all are closer together in the world, and differ less for that alone.
+
+A jump is what two neighbours b, c differ by beyond what their own neighbours a, d lead one to
+expect: |(c - b) - ((b - a) + (d - c)) / 2|.  A slow change over metres is none.  Compared are jumps
+of colour and of what the depth is off the layout's, within one primitive and at like distance.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def measure_seams(
 
 
 class _Pairs(NamedTuple):
-    """Pairs of neighbouring pixels."""
+    """Pairs of neighbouring pixels, each with a pixel more on both sides."""
 
     away: np.ndarray
     border: np.ndarray
@@ -104,21 +106,30 @@ def _pairs(scene: Scene, view: View, seen: Rendering, number: int) -> _Pairs:
     off = seen.depth.view(height, width).numpy() - maps.depth
     solid = (maps.depth > 0) & (seen.acc.view(height, width).numpy() > 0.5)
     parts = []
-    for a, b in (
-        ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
-        ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
-    ):
-        kept = solid[a] & solid[b] & (maps.instance[a] == maps.instance[b])
-        border, *planes = ((code[a] != code[b])[kept] for code in codes)
+    for axis in (0, 1):
+        one, b, c, four = _runs(maps.instance, axis)
+        kept = (one == b) & (b == c) & (c == four) & np.all(_runs(solid, axis), axis=0)
+        border, *planes = ((_runs(code, axis)[1] != _runs(code, axis)[2])[kept] for code in codes)
         parts.append(
             _Pairs(
-                maps.depth[a][kept],
+                _runs(maps.depth, axis)[1][kept],
                 border,
                 np.any(planes, axis=0) & ~border,
-                np.abs(colour[a] - colour[b]).mean(axis=2)[kept],
-                np.abs(off[a] - off[b])[kept],
-                maps.instance[a][kept].astype(np.int64),
+                _jumps(colour, axis).mean(axis=2)[kept],
+                _jumps(off, axis)[kept],
+                b[kept].astype(np.int64),
                 np.full(int(kept.sum()), number),
             )
         )
     return _Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _runs(values: np.ndarray, axis: int) -> list[np.ndarray]:
+    """Return four neighbours a, b, c, d along an axis, for every run of four pixels."""
+    size = values.shape[axis] - 3
+    return [values.take(range(i, i + size), axis) for i in range(4)]
+
+
+def _jumps(values: np.ndarray, axis: int) -> np.ndarray:
+    a, b, c, d = _runs(values, axis)
+    return np.abs((c - b) - ((b - a) + (d - c)) / 2)
