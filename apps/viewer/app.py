@@ -65,9 +65,8 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
         )
         for tab in (match, segment, generate, scene):
             page.load(tab.attach, None, tab.attach_outputs, **QUIET)
-        page.load(segment.select_tab, None, tabs, **QUIET)
-        for controls in (generate.controls, scene.controls):
-            page.load(controls.select_tab, None, tabs, **QUIET)
+        for tab in (segment, generate, scene):
+            page.load(tab.controls.select_tab, None, tabs, **QUIET)
     page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
     return page
 

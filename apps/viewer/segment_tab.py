@@ -12,10 +12,10 @@ from typing import Any
 
 import gradio as gr
 
-from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments, segment_job
-from apps.viewer.match_tab import POLL_S, QUIET, show_address
+from apps.viewer.job_tab import JobControls
+from apps.viewer.match_tab import QUIET
 from apps.viewer.segment_job import NOTHING, SHIPPED, Request, Upload
 from geo3d.errors import Geo3dError, InputError
 from geo3d.segmentation.loss_names import COMPLAINT_HINTS
@@ -78,14 +78,7 @@ class SegmentTab:
             )
             self.label_card = gr.HTML(elem_id="segment-label-card")
         self.label = gr.State(None)
-        with gr.Row():
-            self.run = gr.Button("Segment", variant="primary", elem_id="segment-run")
-            self.cancel = gr.Button("Cancel", interactive=False, elem_id="segment-cancel")
-        self.status = gr.HTML(elem_id="segment-status")
-        # Hidden and not absent: the change of a component that is not on the page goes unnoticed.
-        self.job_id = gr.Textbox(visible="hidden")
-        self.finished = gr.Textbox(visible="hidden")
-        self.timer = gr.Timer(POLL_S, active=False)
+        self.controls = JobControls(self._jobs, segment_job.KIND, "Segment")
 
     def _build_panes(self) -> None:
         self.choices, self.panes = [], []
@@ -122,8 +115,7 @@ class SegmentTab:
 
     def _wire(self) -> None:
         outcome = [*self.choices, *self.panes, self.result, self.downloads]
-        controls = [self.status, self.timer, self.run, self.cancel, self.finished]
-        page = [*outcome, *controls, self.job_id]
+        page = [*outcome, *self.controls.outputs]
         inputs = [self.picture, self.card, self.label, self.label_card]
         files = [self.file, self.label_file, self.example]
         self.example.input(self._pick, self.example, [*inputs, *files, *page], **QUIET)
@@ -137,13 +129,10 @@ class SegmentTab:
         )
         self.label_file.clear(lambda: (None, ""), None, [self.label, self.label_card], **QUIET)
         chosen = [self.picture, self.label, self.model, self.compared, self.losses]
-        self.run.click(self._start, chosen, page, **QUIET)
-        self.cancel.click(self._cancel, self.job_id, controls, **QUIET)
-        self.job_id.change(None, self.job_id, None, js=show_address("segment"))
-        self.timer.tick(self._poll, self.job_id, controls, queue=False, **QUIET)
-        self.finished.change(self._show, self.finished, outcome, **QUIET)
+        self.controls.run.click(self._start, chosen, page, **QUIET)
+        self.controls.wire(self._show, outcome)
         for choice, pane in zip(self.choices, self.panes, strict=True):
-            choice.input(self._view, [self.job_id, choice], pane, **QUIET)
+            choice.input(self._view, [self.controls.job_id, choice], pane, **QUIET)
         choosers = [self.model, self.compared, self.losses]
         self.attach_outputs = [*inputs, *page, *choosers]
 
@@ -154,7 +143,7 @@ class SegmentTab:
             self.model: gr.Dropdown(names),
             self.compared: gr.Dropdown([NOTHING, *names]),
         }
-        job = self._job_of(request)
+        job = self.controls.job_of(request)
         if job is None:
             return updates
         settings = job.settings
@@ -162,33 +151,19 @@ class SegmentTab:
         try:
             picture = segment_job.keep_picture(inputs / "picture.png", self._scratch)
         except Geo3dError as error:
-            return updates | {self.status: fragments.error_card(error)}
+            return updates | self.controls.refused(error)
         shown = Upload(str(settings["picture"]), picture.path, picture.width, picture.height)
         return (
             updates
-            | self._state(job)
+            | self.controls.started(job)
             | {
                 self.picture: shown,
                 self.card: _card(shown),
                 self.model: gr.Dropdown(names, value=settings["model"]),
                 self.compared: gr.Dropdown([NOTHING, *names], value=settings["compared"]),
                 self.losses: settings["losses"],
-                self.job_id: job.id,
             }
         )
-
-    def select_tab(self, request: gr.Request) -> Any:
-        """Open this tab where the page's address names one of its jobs."""
-        return gr.Tabs(selected="segment") if self._job_of(request) else gr.skip()
-
-    def _job_of(self, request: gr.Request) -> Job | None:
-        """Return the segmentation job that the page's address names, if it names one."""
-        try:
-            job = self._jobs.get(str(request.query_params.get("job", "")))
-        except Geo3dError:
-            # The tab Match says so.
-            return None
-        return job if job.settings.get("kind") == segment_job.KIND else None
 
     def _pick(self, title: str) -> Updates:
         if title not in segment_job.EXAMPLES:
@@ -222,20 +197,15 @@ class SegmentTab:
     def _loaded(self, picture: Upload | None, label: Upload | None) -> Updates:
         """Show a picture that has no result yet; a job shown before goes on without this page."""
         left, right = self.panes
-        return self._no_result() | {
+        shown = {
             self.picture: picture,
             self.card: _card(picture),
             self.label: label,
             self.label_card: _card(label),
             left: picture.path if picture else None,
             right: None,
-            self.job_id: "",
-            self.status: "",
-            self.timer: gr.Timer(active=False),
-            self.run: gr.Button(interactive=True),
-            self.cancel: gr.Button(interactive=False),
-            self.finished: "",
         }
+        return self._no_result() | self.controls.idle() | shown
 
     def _no_result(self) -> Updates:
         hidden = {choice: gr.Dropdown(visible=False) for choice in self.choices}
@@ -259,36 +229,10 @@ class SegmentTab:
             request = Request(model, compared, tuple(losses or ()))
             job = segment_job.submit(self._jobs, picture, label, request)
         except Geo3dError as error:
-            return {self.status: fragments.error_card(error)}
-        return self._no_result() | self._state(job) | {self.job_id: job.id}
-
-    def _cancel(self, job_id: str) -> Updates:
-        return self._state(self._jobs.cancel(job_id))
-
-    def _poll(self, job_id: str) -> Updates:
-        try:
-            return self._state(self._jobs.get(job_id))
-        except Geo3dError as error:
-            return {
-                self.status: fragments.error_card(error),
-                self.timer: gr.Timer(active=False),
-                self.run: gr.Button(interactive=True),
-                self.cancel: gr.Button(interactive=False),
-            }
-
-    def _state(self, job: Job) -> Updates:
-        """Show what the job is doing; when it is done, `finished` brings the result."""
-        return {
-            self.status: fragments.job_card(job),
-            self.timer: gr.Timer(active=not job.ended),
-            self.run: gr.Button(interactive=job.ended),
-            self.cancel: gr.Button(interactive=job.state in ("queued", "running")),
-            self.finished: job.id if job.state == "done" else "",
-        }
+            return self.controls.refused(error)
+        return self._no_result() | self.controls.started(job)
 
     def _show(self, job_id: str) -> Updates:
-        if not job_id:
-            return {self.result: gr.skip()}
         job = self._jobs.get(job_id)
         titles = list(segment_job.views(job))
         updates: Updates = {

@@ -76,13 +76,13 @@ def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -
     assert (picture.width, picture.height) == (96, 96)
     kept = tab._upload_label(str(label))[tab.label]
     started = tab._start(picture, kept, "first", "second", ["ce_dice"])
-    job_id = started[tab.job_id]
-    assert "queued" in started[tab.status]
+    job_id = started[tab.controls.job_id]
+    assert "queued" in started[tab.controls.status]
     job = jobs.get(job_id)
     argv = json.loads((job.folder / "job.json").read_text())["argv"]
     assert main(argv) == 0
     end_job(job.folder, "done")
-    assert tab._poll(job_id)[tab.finished] == job_id
+    assert tab.controls._poll(job_id, None)[tab.controls.finished] == job_id
     shown = tab._show(job_id)
     titles = list(segment_job.views(jobs.get(job_id)))
     assert titles == [
@@ -102,19 +102,21 @@ def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -
     names = [p.name for p in segment_job.downloads(jobs.get(job_id), tmp_path / "s")]
     assert names[0] == "my-compared-mask.png" and len(names) == 6
     attached = tab.attach(SimpleNamespace(query_params={"job": job_id}))
-    assert attached[tab.job_id] == job_id
+    assert attached[tab.controls.job_id] == job_id
     assert attached[tab.losses] == ["ce_dice"]
-    assert tab.select_tab(SimpleNamespace(query_params={"job": job_id})).selected == "segment"
+    assert (
+        tab.controls.select_tab(SimpleNamespace(query_params={"job": job_id})).selected == "segment"
+    )
 
 
 def test_the_other_tab_leaves_these_jobs_alone(tab: Any, jobs: Jobs, tmp_path: Path) -> None:
     picture, label = segment_job.example("Drawn wall", tmp_path)
-    job_id = tab._start(picture, label, SHIPPED, NOTHING, None)[tab.job_id]
+    job_id = tab._start(picture, label, SHIPPED, NOTHING, None)[tab.controls.job_id]
     argv = json.loads((jobs.get(job_id).folder / "job.json").read_text())["argv"]
     assert "--model" not in argv and "--compare" not in argv and "--label" not in argv
     other = jobs.submit(jobs.new_folder(), "a", ["match"], {"kind": "match"})
     for query in ({}, {"job": "0" * 32}, {"job": other.id}):
-        assert tab.job_id not in tab.attach(SimpleNamespace(query_params=query))
+        assert tab.controls.job_id not in tab.attach(SimpleNamespace(query_params=query))
 
 
 def test_what_cannot_be_done_is_named(tab: Any, jobs: Jobs, tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_what_cannot_be_done_is_named(tab: Any, jobs: Jobs, tmp_path: Path) -> N
         ((picture, small, SHIPPED, NOTHING, ["ce_dice"]), "viewer.label_size"),
     ]
     for arguments, code in cases:
-        assert code in tab._start(*arguments)[tab.status]
+        assert code in tab._start(*arguments)[tab.controls.status]
     assert jobs.all() == []
     job = jobs.submit(jobs.new_folder(), "a", ["segment"], {"kind": "segment", "compared": NOTHING})
     with pytest.raises(InputError, match=r"job\.no_result"):
