@@ -55,9 +55,11 @@ class OptimiseConfig:
 
     steps_per_view: int = 40
     """Steps, times the views of a window."""
-    layout_steps: int = 30
+    layout_steps: int = 12
     """Steps of fitting before, times the views, to what the layout demands alone; cheap, because
     the teacher is not asked."""
+    layout_rate: float = 0.015
+    """Learning rate of these."""
     learning_rate: float = 3e-3
     """Of the scene; higher ones diverge with small teachers."""
     tracker_rate: float = 1e-3

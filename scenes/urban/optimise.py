@@ -84,7 +84,7 @@ def _settle(scene: Scene, window: Window, config: SceneConfig, progress: Progres
     settings = FitSettings(
         steps=asked.layout_steps * len(window.views),
         rays=config.fit.rays,
-        learning_rate=config.fit.learning_rate,
+        learning_rate=asked.layout_rate,
         distortion=asked.distortion,
         seed=config.seed,
         name=f"layout/{window.number}",
