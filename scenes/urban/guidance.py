@@ -240,6 +240,7 @@ class Guidance:
         tokens: Tensor,
         control: Control | None = None,
         labels: Tensor | None = None,
+        unet: Any = None,
     ) -> Tensor:
         """Return the UNet's raw output in float32, with gradients where they are enabled.
 
@@ -249,8 +250,22 @@ class Guidance:
             tokens: of each view.
             control: what `control` returned; None for no layout.
             labels: what a tracker's camera embedding is given.
+            unet: a tracker's own network; None for the teacher's.
         """
-        return run_unet(self.unet, x_t, t, tokens, control, labels)
+        unet = self.unet if unet is None else unet
+        dtype = unet.dtype
+        down = mid = None
+        if control is not None:
+            down, mid = tuple(part.to(dtype) for part in control.down), control.mid.to(dtype)
+        return unet(
+            x_t.to(dtype),
+            t.to(x_t.device),
+            encoder_hidden_states=tokens.to(dtype),
+            class_labels=labels,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=mid,
+            return_dict=False,
+        )[0].float()
 
     def timesteps(self, steps: int) -> list[int]:
         """Return the falling steps of a DDIM schedule with ``steps`` of them."""
@@ -339,30 +354,6 @@ class Guidance:
     def _read_schedule(self) -> NoiseSchedule:
         ddim = ddim_scheduler(self._scheduler, 1)
         return NoiseSchedule(ddim.alphas_cumprod.float(), ddim.config["prediction_type"])
-
-
-def run_unet(
-    unet: Any,
-    x_t: Tensor,
-    t: Tensor,
-    tokens: Tensor,
-    control: Control | None = None,
-    labels: Tensor | None = None,
-) -> Tensor:
-    """Return a UNet's raw output in float32; arguments as `Guidance.output`."""
-    dtype = unet.dtype
-    down = mid = None
-    if control is not None:
-        down, mid = tuple(part.to(dtype) for part in control.down), control.mid.to(dtype)
-    return unet(
-        x_t.to(dtype),
-        t.to(x_t.device),
-        encoder_hidden_states=tokens.to(dtype),
-        class_labels=labels,
-        down_block_additional_residuals=down,
-        mid_block_additional_residual=mid,
-        return_dict=False,
-    )[0].float()
 
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

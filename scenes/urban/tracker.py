@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from geo3d.distill.diffusion import NoiseSchedule, Prediction
 from geo3d.errors import CheckpointError
-from scenes.urban.guidance import Control, Guidance, run_unet
+from scenes.urban.guidance import Control, Guidance
 
 LAYERS = ("to_q", "to_k", "to_v", "to_out")
 """Linear layers of an attention that get an addition."""
@@ -69,6 +69,7 @@ class Tracker(nn.Module):
         """
         super().__init__()
         self.prediction = prediction
+        self.unet: Any = None  # that of the teacher
         self.additions = nn.ModuleDict(
             {
                 name.replace(".", "/"): LowRank(layer, rank, generator)
@@ -123,7 +124,7 @@ class Tracker(nn.Module):
             control: what the ControlNet adds, or None.
             camera: (b, 16); zeros for no camera.
         """
-        return guidance.output(*noisy, tokens, control, labels=camera)
+        return guidance.output(*noisy, tokens, control, labels=camera, unet=self.unet)
 
     def load_published(self, tensors: Mapping[str, Tensor]) -> None:
         """Take weights named as in the released method.
@@ -171,7 +172,7 @@ class CopiedTracker(Tracker):
     ) -> None:
         """Copy ``unet``, see `Tracker`; the camera starts without effect."""
         super().__init__(unet, generator, 0, prediction)
-        self.unet: Any = copy.deepcopy(unet).float().requires_grad_(True)
+        self.unet = copy.deepcopy(unet).float().requires_grad_(True)
         for values in self.camera[-1].parameters():
             nn.init.zeros_(values)
 
@@ -183,17 +184,6 @@ class CopiedTracker(Tracker):
             yield
         finally:
             self.unet.class_embedding = None
-
-    def output(
-        self,
-        guidance: Guidance,
-        noisy: tuple[Tensor, Tensor],
-        tokens: Tensor,
-        control: Control | None,
-        camera: Tensor,
-    ) -> Tensor:
-        """Return the copy's raw output; arguments as `Tracker.output`."""
-        return run_unet(self.unet, *noisy, tokens, control, camera)
 
 
 def new_tracker(kind: str, unet: Any, generator: torch.Generator) -> Tracker:

@@ -20,6 +20,7 @@ from PIL import Image
 from served import serving
 
 from apps.job_files import read_job
+from apps.viewer.match_tab import show_address
 from geo3d.mesh.io import save_mesh
 
 pytestmark = pytest.mark.e2e
@@ -191,6 +192,22 @@ def test_two_meshes_in_a_map_out(
     page.locator("#jobs").get_by_text("pebble → stone").first.wait_for()
     assert page.locator(f"#jobs a[href='?job={job_id}']").count() == 1
     journey.check_clean()
+
+
+def test_a_tab_without_a_job_leaves_the_address_of_another_alone(journey: Journey) -> None:
+    page, mine, other = journey.page, show_address("mine"), show_address("other")
+
+    def address() -> str:
+        return page.url.partition("?")[2]
+
+    page.evaluate(mine, "1")
+    page.evaluate(other, "")
+    assert address() == "job=1"
+    page.evaluate(other, "2")
+    page.evaluate(mine, "")
+    assert address() == "job=2"
+    page.evaluate(other, "")
+    assert address() == ""
 
 
 def test_a_web_page_named_obj_is_refused_with_a_reason(journey: Journey, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,21 @@ from geo3d.config import dump_config, load_config
 from geo3d.errors import Cancelled, ConfigError, InputError, NumericalError
 from geo3d.fields.blocks import Blocks
 from geo3d.mesh.io import load_mesh
-from scenes.urban import export
+from scenes.urban import export, seams
 from scenes.urban.adherence import kernel_distance
 from scenes.urban.conditions import RayScene
 from scenes.urban.config import PRESETS, SceneConfig
+from scenes.urban.constraints import ConstraintConfig
 from scenes.urban.driver import Builder, build_scene, load_built, with_classes
+from scenes.urban.frames import render_frames
 from scenes.urban.guidance import Guidance
 from scenes.urban.layout import Layout, box, slab
 from scenes.urban.optimise import distil_window
 from scenes.urban.piece import piece
 from scenes.urban.sample_then_fit import make_window
+from scenes.urban.scene import Rendering, Scene
 from scenes.urban.seams import measure_seams
-from scenes.urban.views import held_out_poses, look, stations, training_poses
+from scenes.urban.views import View, held_out_poses, look, stations, training_poses
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +132,54 @@ def test_distillation_changes_the_scene(method: str, tmp_path: Path, teacher: Gu
     builder.build()
     assert (builder.scene.render(view.camera, view.maps).rgb - before).abs().max() > 1e-4
     assert builder.costs()["divergences"] == []
+
+
+def test_what_the_layout_demands_is_fitted_without_the_teacher(
+    tmp_path: Path, teacher: Guidance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(settings().optimise, steps_per_view=0, layout_steps=20)
+    config = settings(method="sds", optimise=asked)
+    builder = Builder(street(), config, tmp_path, teacher, lambda _: None)
+    builder.open(resume=False)
+    window = make_window(builder.scene, teacher, config, builder.windows[0], 0)
+    monkeypatch.setattr(teacher, "output", None)
+
+    def passes() -> float:
+        seen = builder.scene.render(window.bundle.rays)
+        return float((1 - seen.acc)[window.bundle.layout.depth > 0].mean())
+
+    before = passes()
+    free = replace(config, constraints=ConstraintConfig(0, 0, 0))
+    distil_window(builder.scene, teacher, None, window, free)
+    assert passes() == before
+    distil_window(builder.scene, teacher, None, window, config)
+    assert passes() < 0.7 * before
+
+
+@pytest.mark.parametrize(("step", "low", "high"), [(0.0, 0.8, 1.3), (0.5, 5.0, 1e9)])
+def test_a_step_at_borders_is_a_seam_and_a_slope_is_none(
+    step: float, low: float, high: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(settings().fields, cell=8.0, band=1.0)
+    scene = Scene(config, street())
+
+    def frames(*args: Any) -> Iterator[tuple[View, Rendering]]:
+        generator = torch.Generator().manual_seed(0)
+        for view, seen in render_frames(*args):
+            origins, rays = view.camera.rays()
+            scale = view.maps.depth.ravel() / (rays @ view.camera.c2w[:3, 2])
+            z = torch.from_numpy(origins + rays * scale[:, None]).float()[:, 2]
+            colour = 0.01 * z + step * torch.round(z / 8)
+            noise = 0.01 * torch.rand(len(z), 3, generator=generator)
+            depth = torch.from_numpy(view.maps.depth).float().ravel()
+            rgb = colour[:, None] + noise
+            yield view, replace(seen, rgb=rgb, depth=depth, acc=torch.ones(len(z)))
+
+    monkeypatch.setattr(seams, "render_frames", frames)
+    found = measure_seams(scene, scene.layout.trajectory[::4], 48)
+    assert found["pairs_at_borders"] > 50
+    assert low < found["colour_ratio"] < high
+    assert found["depth_at_borders"] == pytest.approx(0, abs=1e-5)
 
 
 def test_distillation_goes_back_when_it_breaks(

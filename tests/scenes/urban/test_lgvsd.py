@@ -167,16 +167,22 @@ def test_the_teacher_is_untouched_outside_the_tracker() -> None:
     assert len(tracker.additions) == len(attention_layers(guidance.unet)) > 0
 
 
-def test_the_tracker_learns_to_denoise_what_it_sees() -> None:
-    guidance, tracker, views, rgb = setting()
-    config = LgvsdConfig()
-    optimiser = torch.optim.AdamW(tracker.parameters(), lr=1e-2)
-    draws: Draws = draw(guidance, config, N, 0.0, seeded(5))
+def losses_of(
+    guidance: Guidance, tracker: Tracker, views: Views, rgb: torch.Tensor, steps: int
+) -> list[float]:
+    """Let a tracker learn from the same renderings, and return its losses."""
+    optimiser = torch.optim.AdamW(tracker.parameters(), lr=1e-3 if tracker.unet else 1e-2)
+    draws: Draws = draw(guidance, LgvsdConfig(), N, 0.0, seeded(5))
     losses = []
-    for _ in range(15):
+    for _ in range(steps):
         optimiser.zero_grad()
-        losses.append(distil(guidance, tracker, rgb, views, draws, config).tracker_loss)
+        losses.append(distil(guidance, tracker, rgb, views, draws).tracker_loss)
         optimiser.step()
+    return losses
+
+
+def test_the_tracker_learns_to_denoise_what_it_sees() -> None:
+    losses = losses_of(*setting(), steps=15)
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -189,12 +195,7 @@ def test_a_copy_starts_as_the_teacher_and_all_of_it_learns() -> None:
     assert distil(guidance, tracker, rgb, views, draws, config).gradient_rms < 1e-6
     still = [name for name, p in tracker.named_parameters() if p.grad is None]
     assert still == []
-    optimiser = torch.optim.AdamW(tracker.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(10):
-        optimiser.zero_grad()
-        losses.append(distil(guidance, tracker, rgb, views, draws, config).tracker_loss)
-        optimiser.step()
+    losses = losses_of(guidance, tracker, views, rgb, steps=10)
     assert losses[-1] < 0.9 * losses[0]
     for name, values in guidance.unet.state_dict().items():
         assert torch.equal(values, kept[name])
