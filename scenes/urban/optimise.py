@@ -1,9 +1,10 @@
 """Distil the teacher into a window of the street: coarse, then fine, back on divergence.
 
 First the layout's demands alone are fitted, which is cheap.  Then every step renders a few cameras
-whole, lets teacher and tracker compare (`scenes.urban.lgvsd`) and adds what the layout demands; the
-first part of the steps renders at half the size.  When a number is not finite or the gradient grows
-out of size, scene and tracker go back to the last good state and the rates are halved.
+whole, lets teacher and tracker compare (`scenes.urban.lgvsd`) and adds what the layout demands,
+lightly; the first part of the steps renders at half the size.  When a number is not finite or the
+gradient grows out of size, scene and tracker go back to the last good state and the rates are
+halved.  At the end the demands are fitted again, in full, with the colours that were found.
 
 Source: Urban Architect, arXiv 2404.06780, section 3.3; settings that are stable with small teachers
 from the specification, 14.3.
@@ -28,7 +29,7 @@ from scenes.urban.fitting import Bundle, FitSettings, demands, fit_pictures
 from scenes.urban.guidance import Guidance
 from scenes.urban.lgvsd import LgvsdConfig, Step, at_share, distil, draw
 from scenes.urban.rollback import Rollback
-from scenes.urban.sample_then_fit import Window
+from scenes.urban.sample_then_fit import Window, colours_of, render_views
 from scenes.urban.scene import Scene
 from scenes.urban.tracker import Tracker
 
@@ -47,7 +48,7 @@ def distil_window(
         NumericalError: ``rollback.gave_up``.
         Cancelled: from ``progress``.
     """
-    _settle(scene, window, config, progress)
+    _fit_layout(scene, window, config, "layout", config.optimise.layout_steps, progress)
     asked, work = config.optimise, _Distillation(scene, guidance, tracker, window, config)
     total = asked.steps_per_view * len(window.views)
     guard = Rollback(work.stateful(), asked.rollback)
@@ -73,23 +74,33 @@ def distil_window(
             tracker=given.tracker_loss,
             returns=guard.attempt,
         )
+    _fit_layout(scene, window, config, "settle", asked.settle_steps, progress, keep_colours=True)
     return guard.report()
 
 
-def _settle(scene: Scene, window: Window, config: SceneConfig, progress: ProgressCallback) -> None:
-    """Let matter be where the layout has it before colours are asked for."""
+def _fit_layout(
+    scene: Scene,
+    window: Window,
+    config: SceneConfig,
+    name: str,
+    steps_per_view: int,
+    progress: ProgressCallback,
+    keep_colours: bool = False,
+) -> None:
+    """Fit what the layout demands, and perhaps the colours that there are."""
     demanded, asked = config.constraints, config.optimise
-    if demanded.density == demanded.depth == demanded.semantics == 0:
+    if not steps_per_view or demanded.density == demanded.depth == demanded.semantics == 0:
         return
+    colours = colours_of(render_views(scene, window), window.size) if keep_colours else None
     settings = FitSettings(
-        steps=asked.layout_steps * len(window.views),
+        steps=steps_per_view * len(window.views),
         rays=config.fit.rays,
         learning_rate=asked.layout_rate,
         distortion=asked.distortion,
         seed=config.seed,
-        name=f"layout/{window.number}",
+        name=f"{name}/{window.number}",
     )
-    fit_pictures(scene, window.bundle, None, demanded, settings, progress)
+    fit_pictures(scene, window.bundle, colours, demanded, settings, progress)
 
 
 class _Distillation:
@@ -106,6 +117,10 @@ class _Distillation:
         self.scene, self.guidance, self.tracker = scene, guidance, tracker
         self.window, self.config = window, config
         self.objective = objective_of(config)
+        demanded, share = config.constraints, config.optimise.demand_share
+        self.demanded = replace(
+            demanded, density=share * demanded.density, depth=share * demanded.depth
+        )
         self.adam = None
         if tracker is not None:
             self.adam = torch.optim.AdamW(tracker.parameters(), lr=config.optimise.tracker_rate)
@@ -150,9 +165,8 @@ class _Distillation:
         return given
 
     def _demands(self, bundle: Bundle, seen: Any) -> Tensor:
-        config = self.config
-        weight = config.optimise.distortion
-        losses = demands(seen, bundle.layout, config.constraints, weight)
+        weight = self.config.optimise.distortion
+        losses = demands(seen, bundle.layout, self.demanded, weight)
         return torch.stack([torch.zeros(()), *losses.values()]).sum()
 
 
