@@ -127,6 +127,7 @@ def cut_triangles(
     """
     here = np.empty((_MOST_CORNERS, 3))
     spare = np.empty((_MOST_CORNERS, 3))
+    place = np.empty((1, 3))
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
     for f in range(corners.shape[0]):
         a, b, c = corners[f, 0], corners[f, 1], corners[f, 2]
@@ -147,38 +148,66 @@ def cut_triangles(
                     # the triangle's plane does not meet the cell
                     if abs(away) > reach + 1e-9:
                         continue
-                    here[0], here[1], here[2] = a, b, c
+                    for i in range(3):
+                        for k in range(3):
+                            here[i, k] = corners[f, i, k]
                     count = _clip(here, spare, 3, x, y, z)
                     if count >= 3:
                         row = (x * resolution + y) * resolution + z
-                        _add(here, count, corners[f], colors[f], unit, sums[row])
+                        _add(here, count, corners[f], colors[f], unit, place, sums[row])
 
 
 @njit(cache=True)
 @no_type_check
 def _clip(here: np.ndarray, spare: np.ndarray, count: int, x: int, y: int, z: int) -> int:
     """Cut the polygon in ``here`` down to a cell (Sutherland and Hodgman 1974)."""
+    # no arrays are made on the way: that would take most of the time
     for axis in range(3):
         start = x if axis == 0 else (y if axis == 1 else z)
         for side in range(2):
             bound = start + side
             sign = 1.0 if side == 0 else -1.0
+            beyond = False
+            for i in range(count):
+                if sign * (here[i, axis] - bound) < 0:
+                    beyond = True
+            if not beyond:
+                continue
             kept = 0
             for i in range(count):
-                p, q = here[i], here[(i + 1) % count]
-                dp, dq = sign * (p[axis] - bound), sign * (q[axis] - bound)
+                j = (i + 1) % count
+                dp, dq = sign * (here[i, axis] - bound), sign * (here[j, axis] - bound)
                 if dp >= 0:
-                    spare[kept] = p
+                    for k in range(3):
+                        spare[kept, k] = here[i, k]
                     kept += 1
                 if (dp > 0 and dq < 0) or (dp < 0 and dq > 0):
-                    spare[kept] = p + (q - p) * (dp / (dp - dq))
+                    share = dp / (dp - dq)
+                    for k in range(3):
+                        spare[kept, k] = here[i, k] + (here[j, k] - here[i, k]) * share
                     kept += 1
             count = kept
             for i in range(count):
-                here[i] = spare[i]
+                for k in range(3):
+                    here[i, k] = spare[i, k]
             if count < 3:
                 return 0
     return count
+
+
+@njit(cache=True, inline="always")
+@no_type_check
+def _area(
+    p: np.ndarray, i: int, q: np.ndarray, j: int, r: np.ndarray, k: int, unit: np.ndarray
+) -> float:
+    """Return twice the area of the triangle p[i], q[j], r[k], seen against ``unit``."""
+    ax, ay, az = q[j, 0] - p[i, 0], q[j, 1] - p[i, 1], q[j, 2] - p[i, 2]
+    bx, by, bz = r[k, 0] - p[i, 0], r[k, 1] - p[i, 1], r[k, 2] - p[i, 2]
+    return (
+        (ay * bz - az * by) * unit[0]
+        + (az * bx - ax * bz) * unit[1]
+        + (ax * by - ay * bx) * unit[2]
+    )
 
 
 @njit(cache=True)
@@ -189,24 +218,27 @@ def _add(
     corners: np.ndarray,
     colors: np.ndarray,
     unit: np.ndarray,
+    place: np.ndarray,
     row: np.ndarray,
 ) -> None:
-    """Add one piece of a triangle to its cell's sums."""
-    area, middle = 0.0, np.zeros(3)
+    """Add one piece of a triangle to its cell's sums; ``place`` (1, 3) is room to work in."""
+    area = 0.0
+    place[0] = 0.0
     for i in range(1, count - 1):
-        cross = np.cross(polygon[i] - polygon[0], polygon[i + 1] - polygon[0])
-        piece = 0.5 * (cross * unit).sum()
+        piece = 0.5 * _area(polygon, 0, polygon, i, polygon, i + 1, unit)
         area += piece
-        middle += piece * (polygon[0] + polygon[i] + polygon[i + 1]) / 3.0
+        for k in range(3):
+            place[0, k] += piece * (polygon[0, k] + polygon[i, k] + polygon[i + 1, k]) / 3.0
     if area <= 0.0:
         return
+    for k in range(3):
+        row[7 + k] += place[0, k]
+        place[0, k] /= area
     # barycentric coordinates of the piece's centroid in the whole triangle
-    place = middle / area
-    whole = (np.cross(corners[1] - corners[0], corners[2] - corners[0]) * unit).sum()
-    u = (np.cross(corners[2] - corners[1], place - corners[1]) * unit).sum() / whole
-    v = (np.cross(corners[0] - corners[2], place - corners[2]) * unit).sum() / whole
+    whole = _area(corners, 0, corners, 1, corners, 2, unit)
+    u = _area(corners, 1, corners, 2, place, 0, unit) / whole
+    v = _area(corners, 2, corners, 0, place, 0, unit) / whole
     row[0] += area
-    for i in range(3):
-        row[1 + i] += area * (u * colors[0, i] + v * colors[1, i] + (1 - u - v) * colors[2, i])
-        row[4 + i] += area * unit[i]
-        row[7 + i] += middle[i]
+    for k in range(3):
+        row[1 + k] += area * (u * colors[0, k] + v * colors[1, k] + (1 - u - v) * colors[2, k])
+        row[4 + k] += area * unit[k]
