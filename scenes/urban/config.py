@@ -55,17 +55,11 @@ class OptimiseConfig:
 
     steps_per_view: int = 40
     """Steps, times the views of a window."""
-    layout_steps: int = 6
+    layout_steps: int = 12
     """Steps of fitting before, times the views, to what the layout demands alone; cheap, because
     the teacher is not asked."""
-    settle_steps: int = 30
-    """Steps of fitting after, times the views: matter goes where the layout demands it while the
-    renderings keep their colours."""
     layout_rate: float = 0.015
-    """Learning rate of both."""
-    demand_share: float = 0.1
-    """Share of the demands on density and depth that holds while the teacher is distilled: what is
-    solid early gives few samples of a ray a say in its colour."""
+    """Learning rate of these."""
     learning_rate: float = 3e-3
     """Of the scene; higher ones diverge with small teachers."""
     tracker_rate: float = 1e-3
@@ -78,14 +72,6 @@ class OptimiseConfig:
     """Rounds of refining and fitting after the distillation (`FitConfig`); 0 for none."""
     rollback: RollbackConfig = field(default_factory=RollbackConfig)
     """When to go back to the last good state."""
-
-    def __post_init__(self) -> None:
-        if self.demand_share < 0 or self.settle_steps < 0 or self.layout_steps < 0:
-            raise ConfigError(
-                "config.bad_value",
-                "demand_share, layout_steps and settle_steps must not be negative.",
-                "0 leaves them out.",
-            )
 
 
 @dataclass(frozen=True)
@@ -184,12 +170,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "views": {"spacing": 12.0, "window": 4, "size": 16},
         "sampling": {"steps": 2},
         "fit": {"steps_per_view": 2, "rays": 256, "rounds": 1},
-        "optimise": {
-            "steps_per_view": 1,
-            "layout_steps": 1,
-            "settle_steps": 1,
-            "fit_rounds": 0,
-        },
+        "optimise": {"steps_per_view": 1, "layout_steps": 1, "fit_rounds": 0},
         "outputs": {"frames": 3, "frame_size": 24, "voxel": 2.0, "points": 2000, "measured": 2},
     },
     "published": {
@@ -206,12 +187,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "t_range": [0.02, 0.98],
             "t_max_end": None,
         },
-        "optimise": {
-            "steps_per_view": 500,
-            "layout_steps": 0,
-            "settle_steps": 0,
-            "demand_share": 1.0,
-        },
+        "optimise": {"steps_per_view": 500, "layout_steps": 0},
         "outputs": {"frame_size": 512},
     },
 }

@@ -1,10 +1,9 @@
 """Distil the teacher into a window of the street: coarse, then fine, back on divergence.
 
 First the layout's demands alone are fitted, which is cheap.  Then every step renders a few cameras
-whole, lets teacher and tracker compare (`scenes.urban.lgvsd`) and adds what the layout demands,
-lightly; the first part of the steps renders at half the size.  When a number is not finite or the
-gradient grows out of size, scene and tracker go back to the last good state and the rates are
-halved.  At the end the demands are fitted again, in full, with the colours that were found.
+whole, lets teacher and tracker compare (`scenes.urban.lgvsd`) and adds what the layout demands; the
+first part of the steps renders at half the size.  When a number is not finite or the gradient grows
+out of size, scene and tracker go back to the last good state and the rates are halved.
 
 Source: Urban Architect, arXiv 2404.06780, section 3.3; settings that are stable with small teachers
 from the specification, 14.3.
@@ -29,7 +28,7 @@ from scenes.urban.fitting import Bundle, FitSettings, demands, fit_pictures
 from scenes.urban.guidance import Guidance
 from scenes.urban.lgvsd import LgvsdConfig, Step, at_share, distil, draw
 from scenes.urban.rollback import Rollback
-from scenes.urban.sample_then_fit import Window, colours_of, render_views
+from scenes.urban.sample_then_fit import Window
 from scenes.urban.scene import Scene
 from scenes.urban.tracker import Tracker
 
@@ -48,7 +47,7 @@ def distil_window(
         NumericalError: ``rollback.gave_up``.
         Cancelled: from ``progress``.
     """
-    _fit_layout(scene, window, config, "layout", config.optimise.layout_steps, progress)
+    _settle(scene, window, config, progress)
     asked, work = config.optimise, _Distillation(scene, guidance, tracker, window, config)
     total = asked.steps_per_view * len(window.views)
     guard = Rollback(work.stateful(), asked.rollback)
@@ -74,33 +73,23 @@ def distil_window(
             tracker=given.tracker_loss,
             returns=guard.attempt,
         )
-    _fit_layout(scene, window, config, "settle", asked.settle_steps, progress, keep_colours=True)
     return guard.report()
 
 
-def _fit_layout(
-    scene: Scene,
-    window: Window,
-    config: SceneConfig,
-    name: str,
-    steps_per_view: int,
-    progress: ProgressCallback,
-    keep_colours: bool = False,
-) -> None:
-    """Fit what the layout demands, and perhaps the colours that there are."""
+def _settle(scene: Scene, window: Window, config: SceneConfig, progress: ProgressCallback) -> None:
+    """Let matter be where the layout has it before colours are asked for."""
     demanded, asked = config.constraints, config.optimise
-    if not steps_per_view or demanded.density == demanded.depth == demanded.semantics == 0:
+    if demanded.density == demanded.depth == demanded.semantics == 0:
         return
-    colours = colours_of(render_views(scene, window), window.size) if keep_colours else None
     settings = FitSettings(
-        steps=steps_per_view * len(window.views),
+        steps=asked.layout_steps * len(window.views),
         rays=config.fit.rays,
         learning_rate=asked.layout_rate,
         distortion=asked.distortion,
         seed=config.seed,
-        name=f"{name}/{window.number}",
+        name=f"layout/{window.number}",
     )
-    fit_pictures(scene, window.bundle, colours, demanded, settings, progress)
+    fit_pictures(scene, window.bundle, None, demanded, settings, progress)
 
 
 class _Distillation:
@@ -117,10 +106,6 @@ class _Distillation:
         self.scene, self.guidance, self.tracker = scene, guidance, tracker
         self.window, self.config = window, config
         self.objective = objective_of(config)
-        demanded, share = config.constraints, config.optimise.demand_share
-        self.demanded = replace(
-            demanded, density=share * demanded.density, depth=share * demanded.depth
-        )
         self.adam = None
         if tracker is not None:
             self.adam = torch.optim.AdamW(tracker.parameters(), lr=config.optimise.tracker_rate)
@@ -165,8 +150,9 @@ class _Distillation:
         return given
 
     def _demands(self, bundle: Bundle, seen: Any) -> Tensor:
-        weight = self.config.optimise.distortion
-        losses = demands(seen, bundle.layout, self.demanded, weight)
+        config = self.config
+        weight = config.optimise.distortion
+        losses = demands(seen, bundle.layout, config.constraints, weight)
         return torch.stack([torch.zeros(()), *losses.values()]).sum()
 
 

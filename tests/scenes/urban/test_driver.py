@@ -15,13 +15,12 @@ from geo3d.config import dump_config, load_config
 from geo3d.errors import Cancelled, ConfigError, InputError, NumericalError
 from geo3d.fields.blocks import Blocks
 from geo3d.mesh.io import load_mesh
-from scenes.urban import export, optimise, seams
+from scenes.urban import export, seams
 from scenes.urban.adherence import kernel_distance
 from scenes.urban.conditions import RayScene
 from scenes.urban.config import PRESETS, SceneConfig
 from scenes.urban.constraints import ConstraintConfig
 from scenes.urban.driver import Builder, build_scene, load_built, with_classes
-from scenes.urban.fitting import FitSettings, demands, fit_pictures
 from scenes.urban.frames import render_frames
 from scenes.urban.guidance import Guidance
 from scenes.urban.layout import Layout, box, slab
@@ -65,9 +64,8 @@ def test_presets_are_settings_and_survive_yaml(name: str, tmp_path: Path) -> Non
     config = load_config(SceneConfig, None, name)
     (tmp_path / "config.yaml").write_text(dump_config(config))
     assert load_config(SceneConfig, tmp_path / "config.yaml") == config
-    for wrong in ("views.spacing=0", "optimise.demand_share=-1"):
-        with pytest.raises(ConfigError, match=r"config.bad_value"):
-            load_config(SceneConfig, None, name, [wrong])
+    with pytest.raises(ConfigError, match=r"config.bad_value"):
+        load_config(SceneConfig, None, name, ["views.spacing=0"])
 
 
 def test_cameras_follow_the_drive_and_held_out_ones_lie_between() -> None:
@@ -139,7 +137,7 @@ def test_distillation_changes_the_scene(method: str, tmp_path: Path, teacher: Gu
 def test_what_the_layout_demands_is_fitted_without_the_teacher(
     tmp_path: Path, teacher: Guidance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = replace(settings().optimise, steps_per_view=0, layout_steps=20, settle_steps=0)
+    asked = replace(settings().optimise, steps_per_view=0, layout_steps=20)
     config = settings(method="sds", optimise=asked)
     builder = Builder(street(), config, tmp_path, teacher, lambda _: None)
     builder.open(resume=False)
@@ -156,48 +154,6 @@ def test_what_the_layout_demands_is_fitted_without_the_teacher(
     assert passes() == before
     distil_window(builder.scene, teacher, None, window, config)
     assert passes() < 0.7 * before
-
-
-@pytest.mark.parametrize(("before", "after"), [(0, 30), (30, 0)])
-def test_matter_settles_at_the_end_with_the_colours_that_were_found(
-    before: int, after: int, tmp_path: Path, teacher: Guidance
-) -> None:
-    asked = replace(settings().optimise, steps_per_view=0, layout_steps=before, settle_steps=after)
-    config = settings(method="sds", optimise=asked)
-    builder = Builder(street(), config, tmp_path, teacher, lambda _: None)
-    builder.open(resume=False)
-    window = make_window(builder.scene, teacher, config, builder.windows[0], 0)
-    # a coloured scene: white above, black below
-    rows = torch.arange(window.size).repeat_interleave(window.size) < window.size / 2
-    colours = rows.float().repeat(len(window.views))[:, None].expand(-1, 3)
-    free = ConstraintConfig(0, 0, 0)
-    fit_pictures(
-        builder.scene, window.bundle, colours, free, FitSettings(60, 256, 0.02, 0.0, 0, "colours")
-    )
-    old = builder.scene.render(window.bundle.rays)
-    distil_window(builder.scene, teacher, None, window, config)
-    new = builder.scene.render(window.bundle.rays)
-    hit = window.bundle.layout.depth > 0
-    assert (1 - new.acc)[hit].mean() < 0.8 * (1 - old.acc)[hit].mean()
-    changed = float((new.rgb - old.rgb).abs().mean())
-    assert changed < 0.05 if after else changed > 0.05
-
-
-def test_demands_hold_lightly_while_the_teacher_is_distilled(
-    tmp_path: Path, teacher: Guidance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[float, float, float]] = []
-
-    def note(*args: Any) -> dict[str, torch.Tensor]:
-        seen.append((args[2].density, args[2].depth, args[2].semantics))
-        return demands(*args)
-
-    monkeypatch.setattr(optimise, "demands", note)
-    config = settings(method="sds", constraints=ConstraintConfig(2.0, 4.0, 0.5))
-    builder = Builder(street(), config, tmp_path, teacher, lambda _: None)
-    builder.open(resume=False)
-    builder.build()
-    assert seen and all(one == pytest.approx((0.2, 0.4, 0.5)) for one in seen)
 
 
 @pytest.mark.parametrize(("step", "low", "high"), [(0.0, 0.8, 1.3), (0.5, 5.0, 1e9)])
