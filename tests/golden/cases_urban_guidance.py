@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from scenes.urban.guidance import Guidance, SampleConfig
-from scenes.urban.lgvsd import Draws, LgvsdConfig, Views, distil, distil_latents
+from scenes.urban.lgvsd import PUBLISHED, Draws, Views, distil, distil_latents
 from scenes.urban.resample import ResampleConfig, resample_latents, resample_steps
 from scenes.urban.teacher_folder import TeacherParts
 from scenes.urban.tracker import Tracker
@@ -75,12 +76,12 @@ def check_lgvsd(path: Path) -> None:
         torch.tensor([cfg["drop_camera"]]),
         data.get("vae_noise", data["noise_vsd"]),
     )
-    config = LgvsdConfig(
+    config = replace(
+        PUBLISHED,
         guidance_scale=cfg["guidance_scale"],
         tracker_guidance_scale=cfg["guidance_scale_lora"],
         grad_clip=float(cfg["grad_clip"]),
         conditioning_scale=cfg["conditioning_scale"],
-        compat=True,
     )
     is_latent = cfg["mode"] == "latent"
     source = data["latents" if is_latent else "pred_rgb"].requires_grad_()

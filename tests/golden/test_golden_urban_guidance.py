@@ -32,12 +32,12 @@ def golden_files() -> list[Path]:
 
 
 def parameters() -> list[Any]:
-    """Return the cases; all but reading weights run networks on 512 x 512 pictures."""
+    """Return the cases; refining runs networks on 512 x 512 pictures many times."""
     return [
         pytest.param(
             path,
             id=f"{path.parent.name}-{path.stem}",
-            marks=() if path.parent.name == "weights" else pytest.mark.slow,
+            marks=pytest.mark.slow if path.parent.name == "resample" else (),
         )
         for path in golden_files()
     ]
