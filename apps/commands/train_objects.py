@@ -10,6 +10,7 @@
                                                     structure-student, latent-student)
   geo3d train-objects --stage pipeline --work work --out DIR
   geo3d train-objects --stage sheet --objects HELD-OUT --model DIR --out FILE.png
+  geo3d train-objects --stage curves --work work --out FILE.png
 
 Every stage goes on where it was interrupted when it is given again.  Its networks, checkpoint and
 curve lie in work/STAGE.  The flows are trained as by `geo3d distill work/latents/STAGE.yaml`.  See
@@ -32,7 +33,7 @@ AUTOENCODERS = ("structure", "latent", "mesh", "gaussian", "picture")
 FLOWS = ("structure-flow", "latent-flow", "structure-student", "latent-student")
 SHOWN = (0, 4, 8, 11, 14, 18, 19, 21, 24, 29, 30, 33)
 """Objects on the sheet."""
-STAGES = ("cells", *AUTOENCODERS, "latents", *FLOWS, "pipeline", "sheet")
+STAGES = ("cells", *AUTOENCODERS, "latents", *FLOWS, "pipeline", "sheet", "curves")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         return _pipeline(args)
     if args.stage == "sheet":
         return _sheet(args)
+    if args.stage == "curves":
+        return _curves(args)
     numbers = _train(args)
     folder = Path(args.work) / args.stage
     text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if "bin" not in name)
@@ -115,6 +118,17 @@ def _sheet(args: argparse.Namespace) -> int:
         )
     model = args.model or asset("objects/pipeline")
     path = draw_generated(args.objects, model, Path(args.out), SHOWN)
+    emit(args, {"picture": str(path)}, str(path))
+    return 0
+
+
+def _curves(args: argparse.Namespace) -> int:
+    from geo3d.errors import ConfigError
+    from scenes.objects.small.curves import draw_curves
+
+    if not args.out:
+        raise ConfigError("train_objects.no_folder", "There is no --out.", "Name a PNG file.")
+    path = draw_curves(args.work, (*AUTOENCODERS, *FLOWS), args.out)
     emit(args, {"picture": str(path)}, str(path))
     return 0
 

@@ -124,7 +124,26 @@ def test_a_finished_stage_stays_as_it_is(work: Path, capsys: pytest.CaptureFixtu
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("stage", ["cells", "pipeline", "sheet"])
+@pytest.mark.parametrize("stage", ["cells", "pipeline", "sheet", "curves"])
 def test_missing_folders_are_named(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train-objects", "--stage", stage, "--json"]) == 2
     assert "train_objects.no_folder" in capsys.readouterr().out
+
+
+def test_curves_are_drawn_of_what_was_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = ["train-objects", "--stage", "curves", "--json"]
+    ask += ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "curves.png")]
+    assert main(ask) == 3
+    assert "train_objects.no_curves" in capsys.readouterr().out
+    sizes = []
+    for stage in ("mesh", "latent", "picture", "structure-flow"):
+        folder = tmp_path / "work" / stage
+        folder.mkdir(parents=True)
+        lines = [json.dumps({"step": i, "loss": 1 / i}) for i in range(1, 9)]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step"')
+        assert main(ask) == 0
+        with Image.open(tmp_path / "curves.png") as picture:
+            sizes.append(picture.size)
+    assert sizes[0] == sizes[2] and sizes[3][1] == pytest.approx(2 * sizes[0][1], abs=1)
