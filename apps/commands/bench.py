@@ -17,6 +17,7 @@
                                     given again it goes on (settings: ComparisonConfig);
                                     --part table: of what there is so far
   geo3d bench objects --part speed --data PIPELINE    teacher beside students, stage by stage
+  geo3d bench objects --part cancel  seconds until a cancelled generation of the viewer is over
   geo3d bench street --part ablation --data FOLDER     objectives of street scenes, one table;
                                     FOLDER keeps its cells: given again it goes on
   geo3d bench street --part scale --data FOLDER        100, 1000, 5000 m: memory, time per metre
@@ -44,7 +45,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "conditions": (),
     "hashgrid": (),
     "render": (),
-    "objects": ("quality", "table", "speed"),
+    "objects": ("quality", "table", "speed", "cancel"),
     "street": ("ablation", "scale", "seams", "edit"),
 }
 """What can be measured, and in which parts."""
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("all", *sorted({part for parts in PARTS.values() for part in parts})),
         default="all",
         help="compare, scaling (spectral); losses, betti, toys, volumes (topology); quality, "
-        "table, speed (objects); ablation, scale, seams, edit (street)",
+        "table, speed, cancel (objects); ablation, scale, seams, edit (street)",
     )
     parser.add_argument(
         "--data",
@@ -162,6 +163,10 @@ def _objects(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str
     from scenes.objects.small.speed import bench_generation
 
     tables = {}
+    if args.part == "cancel":
+        from apps.bench_cancel import bench_cancel
+
+        return {"cancelled in the sampler": bench_cancel(progress=progress)}
     if args.part != "speed":
         config = load_config(ComparisonConfig, overrides=args.set)
         is_there = args.part == "table"

@@ -1,0 +1,70 @@
+"""How soon a generation that was started in the viewer is over once it is cancelled."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from apps.job_files import Job
+from apps.jobs import Jobs
+from apps.viewer import generate_job
+from geo3d.errors import InputError
+from geo3d.progress import ProgressCallback, ignore_progress, report
+
+STEPS = 100
+MOMENTS = (("structure", 10), ("structure", 60), ("latent", 5), ("latent", 20), ("latent", 50))
+"""Stage of the sampler and step at which a job is cancelled."""
+_PATIENCE_S = 300.0
+
+
+def bench_cancel(
+    moments: Sequence[tuple[str, int]] = MOMENTS, progress: ProgressCallback = ignore_progress
+) -> list[dict[str, Any]]:
+    """Return a row per moment: the stage, the step reached, the seconds until the job was over.
+
+    Raises:
+        InputError: ``bench.not_cancelled`` (the job ended otherwise, or never came so far).
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        jobs = Jobs(root / "jobs")
+        try:
+            picture = generate_job.example("Chair", root)
+            for number, (stage, step) in enumerate(moments):
+                report(progress, "cancelled", number, len(moments))
+                request = generate_job.Request(generate_job.SHIPPED, STEPS, 1, 3.0, number)
+                rows.append(
+                    _cancelled(jobs, generate_job.submit(jobs, picture, request), stage, step)
+                )
+        finally:
+            jobs.close()
+    report(progress, "cancelled", len(moments), len(moments))
+    return rows
+
+
+def _cancelled(jobs: Jobs, job: Job, stage: str, step: int) -> dict[str, Any]:
+    """Wait until a job is so far, cancel it, wait until it is over."""
+    begun = time.monotonic()
+    while not job.ended and time.monotonic() - begun < _PATIENCE_S:
+        at = job.progress
+        if at.get("stage") == stage and at.get("step", 0) >= step:
+            break
+        time.sleep(0.02)
+        job = jobs.get(job.id)
+    asked = time.monotonic()
+    jobs.cancel(job.id)
+    while not job.ended and time.monotonic() - asked < _PATIENCE_S:
+        time.sleep(0.01)
+        job = jobs.get(job.id)
+    if job.state != "cancelled":
+        raise InputError(
+            "bench.not_cancelled",
+            f"A generation that was to be cancelled is {job.state}: {job.error or 'no error'}.",
+            "Look whether `geo3d generate` works.",
+        )
+    reached = job.progress.get("step", 0)
+    return {"stage": stage, "step": reached, "seconds": round(time.monotonic() - asked, 2)}
