@@ -1,4 +1,5 @@
-"""How soon a generation that was started in the viewer is over once it is cancelled."""
+"""How soon a generation that was started in the viewer is over, its process gone, once it is
+cancelled."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from apps.job_files import Job
+import psutil
+
+from apps.job_files import Job, read_json
 from apps.jobs import Jobs
 from apps.viewer import generate_job
 from geo3d.errors import InputError
@@ -23,7 +26,7 @@ _PATIENCE_S = 300.0
 def bench_cancel(
     moments: Sequence[tuple[str, int]] = MOMENTS, progress: ProgressCallback = ignore_progress
 ) -> list[dict[str, Any]]:
-    """Return a row per moment: the stage, the step reached, the seconds until the job was over.
+    """Return a row per moment: the stage, the step reached, the seconds until it was over.
 
     Raises:
         InputError: ``bench.not_cancelled`` (the job ended otherwise, or never came so far).
@@ -57,7 +60,10 @@ def _cancelled(jobs: Jobs, job: Job, stage: str, step: int) -> dict[str, Any]:
         job = jobs.get(job.id)
     asked = time.monotonic()
     jobs.cancel(job.id)
-    while not job.ended and time.monotonic() - asked < _PATIENCE_S:
+    process = (read_json(job.folder / "started.json") or {}).get("pid", 0)
+    while not job.ended or psutil.pid_exists(process):
+        if time.monotonic() - asked > _PATIENCE_S:
+            break
         time.sleep(0.01)
         job = jobs.get(job.id)
     if job.state != "cancelled":
