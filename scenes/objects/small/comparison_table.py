@@ -18,7 +18,8 @@ from geo3d.set_distance import kernel_distance
 
 TRUTH, AUTOENCODER, TEACHER, FEW = "truth", "autoencoder", "teacher", "untrained"
 _MAIN = (
-    *("method", "steps", "passes", "samples", "F-score", "+-", "of teacher %", "chamfer"),
+    *("method", "steps", "passes", "samples", "F-score", "+-", "of teacher %", "+- %"),
+    *("behind best", "+- best", "chamfer"),
     *("IoU", "empty %", "fragmented %", "to truth", "to teacher", "diversity"),
 )
 _TAIL = (
@@ -62,12 +63,16 @@ def table(samples: Sequence[Sample], least_piece: float) -> list[dict[str, Any]]
             if name in sets and min(len(group), len(sets[name])) > 1:
                 row[column] = kernel_distance(_features(group), sets[name])
         rows.append(row)
-    teacher = [
-        row["F-score"] for row, (name, _) in zip(rows, groups, strict=True) if name == TEACHER
-    ]
-    for row in rows:
-        if teacher and teacher[0]:
-            row["of teacher %"] = 100 * row["F-score"] / teacher[0]
+    means = [_object_means(group) for group in groups.values()]
+    teacher = [own for own, (name, _) in zip(means, groups, strict=True) if name == TEACHER]
+    for row, own in zip(rows, means, strict=True):
+        if teacher and teacher[0].mean():
+            ahead, error = _paired(own, teacher[0])
+            row["of teacher %"] = 100 * (1 + ahead / teacher[0].mean())
+            row["+- %"] = 100 * error / teacher[0].mean()
+        same = [other for other, beside in zip(means, rows, strict=True) if _alike(row, beside)]
+        behind, row["+- best"] = _paired(max(same, key=np.mean), own)
+        row["behind best"] = behind
     return rows
 
 
@@ -75,8 +80,10 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the table, and that of the failures, as Markdown."""
     return "\n".join(
         [
-            "Means over all samples; `+-` is 1.96 standard errors over objects; `to truth` and `to "
-            "teacher` are kernel distances of picture features; `passes` are network evaluations.",
+            "Means over all samples; `+-` is 1.96 standard errors over objects, of differences on "
+            "the same objects where one is beside another; `behind best` of as many steps; "
+            "`to truth` and `to teacher` are kernel distances of picture features; `passes` are "
+            "network evaluations.",
             "",
             *_lines(rows, _MAIN),
             "",
@@ -88,6 +95,25 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _alike(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return bool(row["steps"] == other["steps"])
+
+
+def _object_means(group: Sequence[Sample]) -> Float[np.ndarray, " k"]:
+    """Return the mean F-score of each object, in the order of their names."""
+    scores: dict[str, list[float]] = {}
+    for sample in group:
+        scores.setdefault(sample.object, []).append(sample.numbers["f_score"])
+    return np.array([np.mean(scores[name]) for name in sorted(scores)])
+
+
+def _paired(one: Float[np.ndarray, " k"], other: Float[np.ndarray, " k"]) -> tuple[float, float]:
+    """Return the mean difference over the same objects, and 1.96 standard errors of it."""
+    ahead = one - other
+    error = np.std(ahead, ddof=1) / np.sqrt(len(ahead)) if len(ahead) > 1 else np.nan
+    return float(ahead.mean()), float(1.96 * error)
+
+
 def _row(group: Sequence[Sample], least_piece: float) -> dict[str, Any]:
     first = group[0]
     by_name = {name: np.array([s.numbers[name] for s in group]) for name in first.numbers}
@@ -95,7 +121,7 @@ def _row(group: Sequence[Sample], least_piece: float) -> dict[str, Any]:
     objects: dict[str, list[Sample]] = {}
     for sample in group:
         objects.setdefault(sample.object, []).append(sample)
-    means = [np.mean([s.numbers["f_score"] for s in own]) for own in objects.values()]
+    means = _object_means(group)
     error = np.std(means, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
     fragmented = (empty == 0) & (by_name["largest_piece"] < least_piece)
     row: dict[str, Any] = {

@@ -152,6 +152,10 @@ def test_the_table_by_hand() -> None:
     teacher, student = table(found, least_piece=0.9)
     assert teacher["F-score"] == pytest.approx(0.7) and student["F-score"] == pytest.approx(0.4)
     assert student["of teacher %"] == pytest.approx(100 * 0.4 / 0.7)
+    # differences to the teacher are 0.2 and 0.4; their standard error is 0.1
+    assert student["+- %"] == pytest.approx(100 * 1.96 * 0.1 / 0.7)
+    assert student["behind best"] == pytest.approx(0.3)
+    assert student["+- best"] == pytest.approx(1.96 * 0.1) and teacher["behind best"] == 0
     assert (student["empty %"], student["fragmented %"]) == (25, 25)
     # means of the objects are 0.6 and 0.2; their standard error is 0.2
     assert student["+-"] == pytest.approx(1.96 * 0.2)
