@@ -52,9 +52,8 @@ def bench_cancel(
 def _cancelled(jobs: Jobs, job: Job, stage: str, step: int) -> dict[str, Any]:
     """Wait until a job is so far, cancel it, wait until it is over."""
     begun = time.monotonic()
-    while not job.ended and time.monotonic() - begun < _PATIENCE_S:
-        at = job.progress
-        if at.get("stage") == stage and at.get("step", 0) >= step:
+    while (at := _reached(job, stage, step)) is None and not job.ended:
+        if time.monotonic() - begun > _PATIENCE_S:
             break
         time.sleep(0.02)
         job = jobs.get(job.id)
@@ -66,11 +65,18 @@ def _cancelled(jobs: Jobs, job: Job, stage: str, step: int) -> dict[str, Any]:
             break
         time.sleep(0.01)
         job = jobs.get(job.id)
-    if job.state != "cancelled":
+    spent = time.monotonic() - asked
+    if at is None or job.state != "cancelled":
         raise InputError(
             "bench.not_cancelled",
-            f"A generation that was to be cancelled is {job.state}: {job.error or 'no error'}.",
+            f"A generation that was to be cancelled at {stage} {step} is {job.state}: "
+            f"{job.error or 'no error'}.",
             "Look whether `geo3d generate` works.",
         )
-    reached = job.progress.get("step", 0)
-    return {"stage": stage, "step": reached, "seconds": round(time.monotonic() - asked, 2)}
+    return {"stage": stage, "step": at, "seconds": round(spent, 2)}
+
+
+def _reached(job: Job, stage: str, step: int) -> int | None:
+    """Return the step of a job that is in ``stage`` at ``step`` or later."""
+    at = int(job.progress.get("step", 0))
+    return at if job.progress.get("stage") == stage and at >= step else None

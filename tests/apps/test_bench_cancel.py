@@ -11,7 +11,7 @@ from geo3d.errors import InputError
 
 def test_a_generation_is_cancelled_in_the_sampler() -> None:
     (row,) = bench_cancel.bench_cancel([("structure", 3)])
-    assert row["stage"] == "structure" and 3 <= row["step"] < bench_cancel.STEPS
+    assert 3 <= row["step"] < bench_cancel.STEPS and row["seconds"] > 0
 
 
 def test_a_generation_that_goes_on_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,3 +19,9 @@ def test_a_generation_that_goes_on_is_no_result(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Jobs, "cancel", lambda self, job_id: self.get(job_id))
     with pytest.raises(InputError, match=r"bench.not_cancelled.*is done"):
         bench_cancel.bench_cancel([("structure", 1)])
+
+
+def test_a_moment_that_never_comes_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_cancel, "_PATIENCE_S", 3.0)
+    with pytest.raises(InputError, match=r"bench.not_cancelled.*nowhere 1 is cancelled"):
+        bench_cancel.bench_cancel([("nowhere", 1)])

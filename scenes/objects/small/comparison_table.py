@@ -70,9 +70,9 @@ def table(samples: Sequence[Sample], least_piece: float) -> list[dict[str, Any]]
             ahead, error = _paired(own, teacher[0])
             row["of teacher %"] = 100 * (1 + ahead / teacher[0].mean())
             row["+- %"] = 100 * error / teacher[0].mean()
-        same = [other for other, beside in zip(means, rows, strict=True) if _alike(row, beside)]
-        behind, row["+- best"] = _paired(max(same, key=np.mean), own)
-        row["behind best"] = behind
+        steps = row["steps"]
+        same = [o for o, beside in zip(means, rows, strict=True) if beside["steps"] == steps]
+        row["behind best"], row["+- best"] = _paired(max(same, key=np.mean), own)
     return rows
 
 
@@ -95,16 +95,17 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _alike(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return bool(row["steps"] == other["steps"])
+def _by_object(group: Sequence[Sample]) -> dict[str, list[Sample]]:
+    objects: dict[str, list[Sample]] = {}
+    for sample in group:
+        objects.setdefault(sample.object, []).append(sample)
+    return objects
 
 
 def _object_means(group: Sequence[Sample]) -> Float[np.ndarray, " k"]:
     """Return the mean F-score of each object, in the order of their names."""
-    scores: dict[str, list[float]] = {}
-    for sample in group:
-        scores.setdefault(sample.object, []).append(sample.numbers["f_score"])
-    return np.array([np.mean(scores[name]) for name in sorted(scores)])
+    objects = sorted(_by_object(group).items())
+    return np.array([np.mean([s.numbers["f_score"] for s in own]) for _, own in objects])
 
 
 def _paired(one: Float[np.ndarray, " k"], other: Float[np.ndarray, " k"]) -> tuple[float, float]:
@@ -118,9 +119,7 @@ def _row(group: Sequence[Sample], least_piece: float) -> dict[str, Any]:
     first = group[0]
     by_name = {name: np.array([s.numbers[name] for s in group]) for name in first.numbers}
     score, chamfer, empty = by_name["f_score"], by_name["chamfer"], by_name["empty"]
-    objects: dict[str, list[Sample]] = {}
-    for sample in group:
-        objects.setdefault(sample.object, []).append(sample)
+    objects = _by_object(group)
     means = _object_means(group)
     error = np.std(means, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
     fragmented = (empty == 0) & (by_name["largest_piece"] < least_piece)
