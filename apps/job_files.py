@@ -4,6 +4,7 @@ What a job is doing is read from files, never remembered: it survives a page ref
 and a restarted server.  Each file has one writer, so nothing needs locks:
 
     job.json        what to run, written once when the job is submitted (marks the folder as a job)
+    claimed         made by the child that has the job; a second one leaves it alone
     started.json    process id and start time, by the child (`apps.job_worker`)
     heartbeat       touched by the child every second
     cancel          made by whoever asks to stop

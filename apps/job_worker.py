@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import faulthandler
-import json
 import signal
 import sys
 import threading
@@ -18,6 +17,7 @@ import psutil
 
 from apps.job_files import end_job, read_json, run_folder
 from geo3d.errors import Geo3dError
+from geo3d.files import atomic_write_json
 
 CANCELLED_CODE = 130
 HEARTBEAT_S = 1.0
@@ -57,13 +57,14 @@ def explain_crashes() -> None:
 
 
 def _claim(folder: Path) -> bool:
-    """Write started.json; False if another process has it already."""
-    me = psutil.Process()
+    """Write started.json, whole at once; False if another process has the job already."""
     try:
-        with (folder / "started.json").open("x", encoding="utf-8") as file:
-            json.dump({"pid": me.pid, "created": me.create_time(), "time": time.time()}, file)
+        (folder / "claimed").touch(exist_ok=False)
     except FileExistsError:
         return False
+    me = psutil.Process()
+    record = {"pid": me.pid, "created": me.create_time(), "time": time.time()}
+    atomic_write_json(folder / "started.json", record)
     return True
 
 

@@ -158,19 +158,21 @@ class Jobs:
     def _settled(self, folder: Path) -> bool:
         """Stop a job that is overdue, write the end of one whose process is gone; tell if ended."""
         cancelled = age_s(folder / "cancel")
+        # Looked at before the process: one that starts in between is no dead one.
+        launched = folder.name in self._children or (folder / "started.json").exists()
         if self._process(folder) is not None:
             if cancelled is None or cancelled < self._grace_s:
                 return False
             self._kill(folder)
         # From here on no process writes to the folder: what it says is final.
-        launched = self._children.pop(folder.name, None) or (folder / "started.json").exists()
+        self._children.pop(folder.name, None)
         if (folder / "ended.json").exists() or not (folder / "job.json").exists():
             return True
         if cancelled is not None:
             end_job(folder, "cancelled")
         elif launched:
             end_job(folder, "failed", _INTERRUPTED)
-        return bool(cancelled is not None or launched)
+        return cancelled is not None or launched
 
     def _start_next(self, jobs: list[Job]) -> None:
         waiting = [j for j in jobs if j.state == "queued" and j.id not in self._children]
@@ -194,9 +196,10 @@ class Jobs:
     def _process(self, folder: Path) -> psutil.Process | None:
         """Return the job's living process, started by this server or by an earlier one."""
         child = self._children.get(folder.name)
-        if child is None:
-            return _recorded_process(folder)
-        return psutil.Process(child.pid) if child.poll() is None else None
+        if child is not None and child.poll() is None:
+            return psutil.Process(child.pid)
+        # Also when this server's child is gone: an earlier server's may have had the job already.
+        return _recorded_process(folder)
 
     def _kill(self, folder: Path) -> None:
         process = self._process(folder)

@@ -242,6 +242,39 @@ def test_a_job_is_never_started_twice(make: Callable[..., Jobs]) -> None:
     assert jobs.get(job.id).state == "running"
 
 
+def test_a_job_that_another_servers_child_took_first_runs_on(make: Callable[..., Jobs]) -> None:
+    jobs = make()
+    jobs.close()
+    job = _submit(jobs, "polite")
+    with subprocess.Popen([*jobs._worker, str(job.folder)]) as first:
+        _until(lambda: bool(jobs.get(job.id).progress))
+        jobs._children[job.id] = late = subprocess.Popen([*jobs._worker, str(job.folder)])
+        assert late.wait(timeout=30) == 2
+        jobs._step()
+        assert jobs.get(job.id).state == "running"
+        jobs.cancel(job.id)
+        first.wait(timeout=30)
+    jobs._step()
+    assert jobs.get(job.id).state == "cancelled"
+
+
+def test_a_process_that_starts_while_it_is_looked_for_is_not_dead(
+    make: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = make()
+    jobs.close()
+    folder = jobs.new_folder()
+    atomic_write_json(folder / "job.json", {"title": "t", "settings": {}, "created": 0.0})
+
+    def starts(self: Jobs, folder: Path) -> None:
+        (folder / "started.json").write_text("{}")
+
+    monkeypatch.setattr(Jobs, "_process", starts)
+    assert not jobs._settled(folder)
+    assert jobs._settled(folder)
+    assert jobs.get(folder.name).state == "failed"
+
+
 @pytest.mark.parametrize("bad", ["", "..", "../../etc", "a" * 32, "A" * 32, "0" * 31])
 def test_unknown_and_malformed_ids_are_refused(make: Callable[..., Jobs], bad: str) -> None:
     with pytest.raises(InputError) as caught:
