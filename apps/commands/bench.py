@@ -17,6 +17,9 @@
                                     given again it goes on (settings: ComparisonConfig);
                                     --part table: of what there is so far
   geo3d bench objects --part speed --data PIPELINE    teacher beside students, stage by stage
+  geo3d bench objects --part reconstruction --set work=WORK --set cells=HELD-OUT
+                                    what the autoencoders keep of held-out objects;
+                                    --part guidance: what the teacher makes, by its guidance
   geo3d bench objects --part cancel  seconds until a cancelled generation of the viewer is over
   geo3d bench street --part ablation --data FOLDER     objectives of street scenes, one table;
                                     FOLDER keeps its cells: given again it goes on
@@ -45,7 +48,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "conditions": (),
     "hashgrid": (),
     "render": (),
-    "objects": ("quality", "table", "speed", "cancel"),
+    "objects": ("quality", "table", "speed", "reconstruction", "guidance", "cancel"),
     "street": ("ablation", "scale", "seams", "edit"),
 }
 """What can be measured, and in which parts."""
@@ -59,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("all", *sorted({part for parts in PARTS.values() for part in parts})),
         default="all",
         help="compare, scaling (spectral); losses, betti, toys, volumes (topology); quality, "
-        "table, speed, cancel (objects); ablation, scale, seams, edit (street)",
+        "table, speed, reconstruction, guidance, cancel (objects); ablation, scale, seams, "
+        "edit (street)",
     )
     parser.add_argument(
         "--data",
@@ -167,6 +171,13 @@ def _objects(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str
         from apps.bench_cancel import bench_cancel
 
         return {"cancelled in the sampler": bench_cancel(progress=progress)}
+    if args.part in ("reconstruction", "guidance"):
+        from scenes.objects.small import reconstruction
+
+        kept = load_config(reconstruction.ReconstructionConfig, overrides=args.set)
+        if args.part == "guidance":
+            return {"guidance of the teacher": reconstruction.bench_guidance(kept, progress)}
+        return {"encoded and decoded": reconstruction.bench_reconstruction(kept, progress)}
     if args.part != "speed":
         config = load_config(ComparisonConfig, overrides=args.set)
         is_there = args.part == "table"

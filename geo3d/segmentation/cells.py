@@ -13,12 +13,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
-from geo3d.errors import Geo3dError
+from geo3d.errors import Cancelled, Geo3dError
 from geo3d.files import atomic_write_json
 from geo3d.pool import THREAD_VARIABLES
 from geo3d.progress import ProgressCallback, report
@@ -84,10 +85,17 @@ def _work(config: BenchmarkConfig, cell: Cell, folder: Path) -> None:
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    begun = time.monotonic()
+    begun, asked = time.monotonic(), threading.Event()
+    # A KeyboardInterrupt is lost where it meets a finaliser or a callback from C; a flag is not.
+    signal.signal(signal.SIGINT, lambda *_: asked.set())
+
+    def stop_if_asked(event: Mapping[str, Any]) -> None:
+        if asked.is_set():
+            raise Cancelled
+
     try:
-        run_cell(config, cell, folder)
-    except KeyboardInterrupt:
+        run_cell(config, cell, folder, stop_if_asked)
+    except Cancelled:
         os._exit(130)
     except Geo3dError as error:
         _fail(cell, folder, error, time.monotonic() - begun)
