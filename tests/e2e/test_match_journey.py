@@ -22,6 +22,7 @@ from served import serving
 from apps.job_files import read_job
 from apps.viewer.match_tab import show_address
 from geo3d.mesh.io import save_mesh
+from shape_matching.method_names import METHOD_HINTS
 
 pytestmark = pytest.mark.e2e
 
@@ -250,7 +251,7 @@ def test_the_map_is_seen_while_the_prior_improves_it(journey: Journey) -> None:
     page = journey.page
     page.get_by_label("Method", exact=True).click()
     page.get_by_role("option", name="diffumatch").click()
-    page.locator("#estimate").get_by_text("learned prior").wait_for()
+    page.locator("#estimate").get_by_text(METHOD_HINTS["diffumatch"]).wait_for()
     page.get_by_role("button", name="Match", exact=True).click()
     journey.status("optimisation")
     page.locator("#fmap").get_by_text("as it is now").wait_for()
