@@ -22,8 +22,9 @@ import gradio as gr
 
 from apps.jobs import Jobs
 from apps.viewer.generate_tab import GenerateTab
+from apps.viewer.job_tab import QUIET
 from apps.viewer.jobs_tab import JobsTab
-from apps.viewer.match_tab import QUIET, MatchTab
+from apps.viewer.match_tab import MatchTab
 from apps.viewer.scene_tab import SceneTab
 from apps.viewer.segment_tab import SegmentTab
 

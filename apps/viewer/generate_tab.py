@@ -9,8 +9,7 @@ import gradio as gr
 from apps.jobs import Jobs
 from apps.viewer import fragments, generate_job
 from apps.viewer.generate_job import STUDENT, TEACHER, Picture, Request
-from apps.viewer.job_tab import JobControls, Updates
-from apps.viewer.match_tab import QUIET
+from apps.viewer.job_tab import QUIET, JobControls, Updates
 from geo3d.errors import Geo3dError, InputError
 
 PICTURE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

@@ -5,7 +5,7 @@ A tab remembers a job by its id only; the rest is read from the job's folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -13,10 +13,26 @@ import gradio as gr
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments
-from apps.viewer.match_tab import POLL_S, QUIET, show_address
 from geo3d.errors import Geo3dError
 
+POLL_S = 0.5
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 Updates = dict[Any, Any]
+
+
+def show_address(tab: str) -> str:
+    """Return JavaScript that names a tab's job in the page's address.
+
+    A tab without a job removes only what it wrote itself: when a page opens, every tab is without.
+    """
+    return f"""(id) => {{
+      const shown = (window.geo3dShown ??= {{}});
+      const url = new URL(window.location);
+      if (id) url.searchParams.set("job", id);
+      else if (url.searchParams.get("job") === shown["{tab}"]) url.searchParams.delete("job");
+      shown["{tab}"] = id;
+      window.history.replaceState(null, "", url);
+    }}"""
 
 
 class JobControls:
@@ -38,10 +54,13 @@ class JobControls:
 
     def wire(
         self,
-        show: Callable[[str], Updates],
-        outcome: list[Any],
-        watch: Callable[[Job], Updates] | None = None,
-        watched: list[Any] | None = None,
+        show: Callable[..., Updates],
+        outcome: Sequence[Any],
+        watch: Callable[..., Updates] | None = None,
+        watched: Sequence[Any] = (),
+        *,
+        shown_with: Sequence[Any] = (),
+        watched_with: Sequence[Any] = (),
     ) -> None:
         """Connect the buttons and the clock.
 
@@ -50,20 +69,21 @@ class JobControls:
             outcome: the components it fills.
             watch: returns what is shown of a job that runs.
             watched: the components it fills.
+            shown_with, watched_with: components whose values the two are given beside the job.
         """
 
-        def poll(job_id: str) -> Updates:
-            return self._poll(job_id, watch)
+        def poll(job_id: str, *values: Any) -> Updates:
+            return self._poll(job_id, watch, *values)
 
-        def shown(job_id: str) -> Updates:
+        def shown(job_id: str, *values: Any) -> Updates:
             # gradio does not take an empty mapping
-            return show(job_id) if job_id else {outcome[0]: gr.skip()}
+            return show(job_id, *values) if job_id else {outcome[0]: gr.skip()}
 
         self.cancel.click(self._cancel, self.job_id, self.parts, **QUIET)
         self.job_id.change(None, self.job_id, None, js=show_address(self.kind))
-        followed = [*self.parts, *(watched or [])]
-        self.timer.tick(poll, self.job_id, followed, queue=False, **QUIET)
-        self.finished.change(shown, self.finished, outcome, **QUIET)
+        followed, given = [*self.outputs, *watched], [self.job_id, *watched_with]
+        self.timer.tick(poll, given, followed, queue=False, **QUIET)
+        self.finished.change(shown, [self.finished, *shown_with], list(outcome), **QUIET)
 
     def started(self, job: Job) -> Updates:
         """Show a job that was queued just now, or that the page's address names."""
@@ -113,9 +133,9 @@ class JobControls:
         except Geo3dError as error:
             return self.refused(error)
 
-    def _poll(self, job_id: str, watch: Callable[[Job], Updates] | None) -> Updates:
+    def _poll(self, job_id: str, watch: Callable[..., Updates] | None, *values: Any) -> Updates:
         try:
             job = self._jobs.get(job_id)
-            return self.state(job) | (watch(job) if watch else {})
+            return self.state(job) | (watch(job, *values) if watch else {})
         except Geo3dError as error:
             return self.idle() | self.refused(error)

@@ -15,6 +15,7 @@ import gradio as gr
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments, match_job
+from apps.viewer.job_tab import QUIET, JobControls, Updates
 from apps.viewer.match_result import MATCHED, legend, read_result, write_views
 from apps.viewer.shapes import (
     MESH_TYPES,
@@ -28,26 +29,9 @@ from geo3d.errors import Geo3dError, InputError
 from shape_matching.config import PRESETS
 from shape_matching.method_names import METHOD_HINTS
 
-POLL_S = 0.5
 CAMERA = (60, 75, None)
 """Where both panes look from at first: azimuth and elevation in degrees, distance to fit."""
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-Updates = dict[Any, Any]
-
-
-def show_address(tab: str) -> str:
-    """Return JavaScript that names a tab's job in the page's address.
-
-    A tab without a job removes only what it wrote itself: when a page opens, every tab is without.
-    """
-    return f"""(id) => {{
-      const shown = (window.geo3dShown ??= {{}});
-      const url = new URL(window.location);
-      if (id) url.searchParams.set("job", id);
-      else if (url.searchParams.get("job") === shown["{tab}"]) url.searchParams.delete("job");
-      shown["{tab}"] = id;
-      window.history.replaceState(null, "", url);
-    }}"""
+KIND = "match"
 
 
 class MatchTab:
@@ -92,14 +76,7 @@ class MatchTab:
             self.preset = gr.Dropdown(presets, value=presets[0], label="Preset", min_width=150)
         self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
         self.estimate = gr.HTML(elem_id="estimate")
-        with gr.Row():
-            self.run = gr.Button("Match", variant="primary", elem_id="run")
-            self.cancel = gr.Button("Cancel", interactive=False, elem_id="cancel")
-        self.status = gr.HTML(elem_id="status")
-        # Hidden and not absent: the change of a component that is not on the page goes unnoticed.
-        self.job_id = gr.Textbox(visible="hidden")
-        self.finished = gr.Textbox(visible="hidden")
-        self.timer = gr.Timer(POLL_S, active=False)
+        self.controls = JobControls(self._jobs, KIND, "Match")
 
     def _build_panes(self) -> None:
         with gr.Row(elem_classes="g3-tools"):
@@ -150,8 +127,7 @@ class MatchTab:
         choice = [self.method, self.preset]
         outcome = [self.coloring, *self.panes, self.legend, self.result, self.downloads]
         pictured = [self.map, self.map_shown]
-        controls = [self.status, self.timer, self.run, self.cancel, self.finished]
-        page = [*outcome, *pictured, *controls, self.job_id]
+        page = [*outcome, *pictured, *self.controls.outputs]
         loaded = [*self.shapes, *self.cards, *page, self.estimate]
         self.example.input(self._pick, [self.example, *choice], [*loaded, *self.files], **QUIET)
         for i, file in enumerate(self.files):
@@ -167,15 +143,17 @@ class MatchTab:
         for chooser in choice:
             chooser.change(self._estimate, [*self.shapes, *choice], self.estimate, **QUIET)
         inputs = [*self.shapes, *choice, self.seed, self.truth]
-        self.run.click(self._start, inputs, page, **QUIET)
-        self.cancel.click(self._cancel, self.job_id, controls, **QUIET)
-        self.job_id.change(None, self.job_id, None, js=show_address("match"))
-        polled = [self.job_id, self.map_shown]
-        self.timer.tick(self._poll, polled, [*controls, *pictured], queue=False, **QUIET)
-        self.finished.change(self._show, [self.finished, self.coloring], outcome, **QUIET)
-        self.coloring.input(
-            self._recolor, [self.job_id, self.coloring], [*self.panes, self.legend], **QUIET
+        self.controls.run.click(self._start, inputs, page, **QUIET)
+        self.controls.wire(
+            self._show,
+            outcome,
+            self._picture,
+            pictured,
+            shown_with=[self.coloring],
+            watched_with=[self.map_shown],
         )
+        asked, colored = [self.controls.job_id, self.coloring], [*self.panes, self.legend]
+        self.coloring.input(self._recolor, asked, colored, **QUIET)
         self.attach_outputs = [*loaded, *choice, self.seed, *self.files, self.example]
 
     def attach(self, request: gr.Request) -> Updates:
@@ -185,16 +163,16 @@ class MatchTab:
             return self._first_example()
         try:
             job = self._jobs.get(job_id)
-            if job.settings.get("kind") != "match":
+            if job.settings.get("kind") != KIND:
                 # Another tab shows it.
                 return self._first_example()
             shapes = match_job.shapes_of(job, self._scratch)
         except Geo3dError as error:
-            return {self.status: fragments.error_card(error)}
+            return self.controls.refused(error)
         updates = self._loaded(shapes, str(job.settings["method"]), str(job.settings["preset"]))
         updates |= {self.method: job.settings["method"], self.preset: job.settings["preset"]}
-        updates |= {self.seed: job.settings["seed"], self.job_id: job.id}
-        return updates | self._state(job) | self._picture(job, "")
+        updates |= {self.seed: job.settings["seed"]}
+        return updates | self.controls.started(job) | self._picture(job, "")
 
     def _first_example(self) -> Updates:
         if not self._examples:
@@ -230,16 +208,9 @@ class MatchTab:
         return self._loaded(shapes, method, preset)
 
     def _loaded(self, shapes: Sequence[Shape | None], method: str, preset: str) -> Updates:
-        """Show shapes that have no result yet; a job shown before goes on without this page."""
-        updates = self._no_result() | {
-            self.estimate: self._estimate(shapes[0], shapes[1], method, preset),
-            self.job_id: "",
-            self.status: "",
-            self.timer: gr.Timer(active=False),
-            self.run: gr.Button(interactive=True),
-            self.cancel: gr.Button(interactive=False),
-            self.finished: "",
-        }
+        """Show shapes that have no result yet."""
+        updates = self._no_result() | self.controls.idle()
+        updates[self.estimate] = self._estimate(shapes[0], shapes[1], method, preset)
         for shape, state, card, pane in zip(
             shapes, self.shapes, self.cards, self.panes, strict=True
         ):
@@ -290,34 +261,8 @@ class MatchTab:
             files = [Path(path) for path in truth or ()]
             job = match_job.submit(self._jobs, source, target, settings, files)
         except Geo3dError as error:
-            return {self.status: fragments.error_card(error)}
-        return {self.job_id: job.id} | self._state(job) | self._no_result()
-
-    def _cancel(self, job_id: str) -> Updates:
-        return self._state(self._jobs.cancel(job_id))
-
-    def _poll(self, job_id: str, map_shown: str) -> Updates:
-        try:
-            job = self._jobs.get(job_id)
-            return self._state(job) | self._picture(job, map_shown)
-        except Geo3dError as error:
-            return {
-                self.status: fragments.error_card(error),
-                self.timer: gr.Timer(active=False),
-                self.run: gr.Button(interactive=True),
-                self.cancel: gr.Button(interactive=False),
-            }
-
-    def _state(self, job: Job) -> Updates:
-        """Show what the job is doing; when it is done, `finished` brings the result."""
-        stoppable = job.state in ("queued", "running")
-        return {
-            self.status: fragments.job_card(job),
-            self.timer: gr.Timer(active=not job.ended),
-            self.run: gr.Button(interactive=job.ended),
-            self.cancel: gr.Button(interactive=stoppable),
-            self.finished: job.id if job.state == "done" else "",
-        }
+            return self.controls.refused(error)
+        return self.controls.started(job) | self._no_result()
 
     def _picture(self, job: Job, shown: str) -> Updates:
         """Show the newest functional map, unless the page has it."""
@@ -331,8 +276,6 @@ class MatchTab:
         }
 
     def _show(self, job_id: str, coloring: str) -> Updates:
-        if not job_id:
-            return _nothing(self.legend)
         job = self._jobs.get(job_id)
         result = read_result(job)
         chosen = coloring if coloring in result.colorings else MATCHED

@@ -13,8 +13,7 @@ import gradio as gr
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments, scene_edit, scene_job, scene_views
-from apps.viewer.job_tab import JobControls, Updates
-from apps.viewer.match_tab import QUIET
+from apps.viewer.job_tab import QUIET, JobControls, Updates
 from apps.viewer.scene_edit import Street
 from apps.viewer.scene_job import NO_STYLE, Request
 from geo3d.errors import Geo3dError, InputError

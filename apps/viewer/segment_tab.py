@@ -14,8 +14,7 @@ import gradio as gr
 
 from apps.jobs import Jobs
 from apps.viewer import fragments, segment_job
-from apps.viewer.job_tab import JobControls
-from apps.viewer.match_tab import QUIET
+from apps.viewer.job_tab import QUIET, JobControls, Updates
 from apps.viewer.segment_job import NOTHING, SHIPPED, Request, Upload
 from geo3d.errors import Geo3dError, InputError
 from geo3d.segmentation.loss_names import COMPLAINT_HINTS
@@ -27,8 +26,6 @@ LEGEND = (
     "outlined and numbered in blue. Complaints: blue where a loss wants more mortar, red where it "
     "wants less."
 )
-
-Updates = dict[Any, Any]
 
 
 class SegmentTab:

@@ -296,6 +296,11 @@ class TestMatchJob:
         assert "Mean error" not in match_job.result_card(job, result)
 
 
+def polled_by(tab: Any, job_id: str, map_shown: str) -> Any:
+    """Return what a tick of the tab's clock changes."""
+    return tab.controls._poll(job_id, tab._picture, map_shown)
+
+
 class TestHandlers:
     @pytest.fixture
     def tab(self, jobs: Jobs, tmp_path: Path) -> Any:
@@ -312,18 +317,18 @@ class TestHandlers:
             ((source, target, "axiomatic", "default", -1, None), "viewer.bad_seed"),
         ]
         for arguments, code in cases:
-            assert code in tab._start(*arguments)[tab.status]
+            assert code in tab._start(*arguments)[tab.controls.status]
 
     def test_a_job_is_followed_from_start_to_result(self, tab: Any, jobs: Jobs, pair: Any) -> None:
         source, target, order = pair
         started = tab._start(source, target, "axiomatic", "default", 5, None)
-        job_id = started[tab.job_id]
-        assert started[tab.timer].active
-        assert "queued" in started[tab.status]
+        job_id = started[tab.controls.job_id]
+        assert started[tab.controls.timer].active
+        assert "queued" in started[tab.controls.status]
         finish(jobs.get(job_id), order, scores={}, ambiguous=False, notes=[])
-        polled = tab._poll(job_id, "")
-        assert polled[tab.finished] == job_id
-        assert not polled[tab.timer].active
+        polled = polled_by(tab, job_id, "")
+        assert polled[tab.controls.finished] == job_id
+        assert not polled[tab.controls.timer].active
         shown = tab._show(job_id, MATCHED)
         assert [Path(shown[pane]).suffix for pane in tab.panes] == [".glb", ".glb"]
         assert "unambiguous" in shown[tab.result]
@@ -332,21 +337,21 @@ class TestHandlers:
         self, tab: Any, jobs: Jobs, pair: Any
     ) -> None:
         source, target, order = pair
-        job_id = tab._start(source, target, "diffumatch", "default", 5, None)[tab.job_id]
-        assert tab.map not in tab._poll(job_id, "")
+        job_id = tab._start(source, target, "diffumatch", "default", 5, None)[tab.controls.job_id]
+        assert tab.map not in polled_by(tab, job_id, "")
         previews = jobs.get(job_id).folder / "run" / "match" / "one-two" / "previews"
         previews.mkdir(parents=True)
         (previews / "live-fmap.png").write_bytes(b"first")
-        polled = tab._poll(job_id, "")
+        polled = polled_by(tab, job_id, "")
         assert base64.b64encode(b"first").decode() in polled[tab.map]
         assert "as it is now" in polled[tab.map]
         shown = polled[tab.map_shown]
-        assert tab.map not in tab._poll(job_id, shown)
+        assert tab.map not in polled_by(tab, job_id, shown)
         os.utime(previews / "live-fmap.png", ns=(1, 1))
-        assert tab.map in tab._poll(job_id, shown)
+        assert tab.map in polled_by(tab, job_id, shown)
         (previews / "live-fmap.png").rename(previews / "fmap.png")
         finish(jobs.get(job_id), order)
-        polled = tab._poll(job_id, shown)
+        polled = polled_by(tab, job_id, shown)
         assert "The final map" in polled[tab.map]
         request = SimpleNamespace(query_params={"job": job_id})
         assert tab.attach(request)[tab.map] == polled[tab.map]
@@ -360,18 +365,18 @@ class TestHandlers:
 
     def test_another_page_attaches_by_the_address(self, tab: Any, jobs: Jobs, pair: Any) -> None:
         source, target, _ = pair
-        job_id = tab._start(source, target, "axiomatic", "fast", 5, None)[tab.job_id]
+        job_id = tab._start(source, target, "axiomatic", "fast", 5, None)[tab.controls.job_id]
         request = SimpleNamespace(query_params={"job": job_id})
         attached = tab.attach(request)
-        assert (attached[tab.job_id], attached[tab.preset], attached[tab.seed]) == (
+        assert (attached[tab.controls.job_id], attached[tab.preset], attached[tab.seed]) == (
             job_id,
             "fast",
             5,
         )
-        assert attached[tab.timer].active
+        assert attached[tab.controls.timer].active
         for bad in ("0" * 32, "../../etc", EVIL):
             answer = tab.attach(SimpleNamespace(query_params={"job": bad}))
-            assert "job.unknown" in answer[tab.status]
+            assert "job.unknown" in answer[tab.controls.status]
 
     def test_a_refused_upload_names_file_and_reason(self, tab: Any, tmp_path: Path) -> None:
         bad = tmp_path / "page.obj"
@@ -383,9 +388,16 @@ class TestHandlers:
 
     def test_cancel_reaches_the_job(self, tab: Any, jobs: Jobs, pair: Any) -> None:
         source, target, _ = pair
-        job_id = tab._start(source, target, "axiomatic", "default", 0, None)[tab.job_id]
-        tab._cancel(job_id)
+        job_id = tab._start(source, target, "axiomatic", "default", 0, None)[tab.controls.job_id]
+        tab.controls._cancel(job_id)
         assert (jobs.get(job_id).folder / "cancel").exists()
+
+    def test_a_job_whose_folder_is_gone_ends_the_clock(self, tab: Any) -> None:
+        for answer in (polled_by(tab, "0" * 32, ""), tab.controls._cancel("0" * 32)):
+            assert "job.unknown" in answer[tab.controls.status]
+            # gradio refuses updates of what an event does not name
+            assert set(answer) <= set(tab.controls.outputs)
+        assert not polled_by(tab, "0" * 32, "")[tab.controls.timer].active
 
     def test_the_list_of_jobs_escapes_titles_and_links_by_id(self, jobs: Jobs) -> None:
         from apps.viewer.jobs_tab import JobsTab
@@ -481,9 +493,9 @@ def test_fifty_jobs_do_not_grow_the_server(tmp_path: Path) -> None:
     process, sizes = psutil.Process(), []
     for _ in range(50):
         pair = [shapes.upload_to_shape(path, tmp_path / "scratch") for path in paths]
-        job_id = tab._start(*pair, "axiomatic", "default", 0, None)[tab.job_id]
+        job_id = tab._start(*pair, "axiomatic", "default", 0, None)[tab.controls.job_id]
         end = time.monotonic() + 60
-        while tab._poll(job_id, "")[tab.finished] != job_id:
+        while polled_by(tab, job_id, "")[tab.controls.finished] != job_id:
             assert time.monotonic() < end
             time.sleep(0.05)
         tab._show(job_id, MATCHED)

@@ -20,7 +20,7 @@ from PIL import Image
 from served import serving
 
 from apps.job_files import read_job
-from apps.viewer.match_tab import show_address
+from apps.viewer.job_tab import show_address
 from geo3d.mesh.io import save_mesh
 from shape_matching.method_names import METHOD_HINTS
 
@@ -60,7 +60,7 @@ class Journey:
         On a busy machine a job may take minutes: what is not waited for is one that stands still.
         """
         end, before = time.monotonic() + PATIENCE_S, ""
-        while not re.search(pattern, said := self.page.inner_text("#status")):
+        while not re.search(pattern, said := self.page.inner_text("#match-status")):
             assert not re.search("failed|There is no such job", said), self.report(said)
             events = "".join(p.read_text() for p in self.runs.glob("jobs/*/run/*/*/progress.jsonl"))
             if events != before:
@@ -161,10 +161,10 @@ def test_two_meshes_in_a_map_out(
     page.get_by_role("button", name="Match", exact=True).click()
     job_id = journey.job_id()
     journey.status("running")
-    page.wait_for_selector("#status .g3-bar")
+    page.wait_for_selector("#match-status .g3-bar")
 
     page.reload()
-    page.wait_for_selector("#status .g3-card")
+    page.wait_for_selector("#match-status .g3-card")
     assert journey.job_id() == job_id
     journey.status("done")
     page.wait_for_selector("#result .g3-card")
@@ -237,7 +237,7 @@ def test_a_running_job_can_be_cancelled(journey: Journey, tmp_path: Path) -> Non
     journey.wait_until(lambda: (folder / "started.json").exists(), "the job's process")
     page.get_by_role("button", name="Cancel", exact=True).click()
     journey.status("cancelled")
-    assert "large_a → large_b" in page.inner_text("#status")
+    assert "large_a → large_b" in page.inner_text("#match-status")
     job = read_job(folder)
     assert job is not None
     assert job.state == "cancelled"
