@@ -75,9 +75,14 @@ def test_mistakes_leave_no_run_behind(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("preset", "most"), [("default", 2.0), ("fast", 3.0)])
 def test_creatures_of_one_kind_match_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    preset: str,
+    most: float,
 ) -> None:
     monkeypatch.setattr(demo, "FEW", ("bird1 bird3", "quadruped1 quadruped2"))
-    assert main(["demo", "--out", str(tmp_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["mean_error_x100"] < 2.0
+    assert main(["demo", "--out", str(tmp_path), "--json", "--preset", preset]) == 0
+    assert json.loads(capsys.readouterr().out)["mean_error_x100"] < most

@@ -385,6 +385,21 @@ class TestHandlers:
             assert set(answer) <= set(tab.controls.outputs)
         assert not polled_by(tab, "0" * 32, "")[tab.controls.timer].active
 
+    def test_the_clock_may_change_all_that_it_does_change(self, jobs: Jobs, tmp_path: Path) -> None:
+        import gradio as gr
+
+        from apps.viewer.match_tab import MatchTab
+
+        def page() -> Any:
+            tab = MatchTab(jobs, tmp_path)
+            functions = gr.context.Context.root_block.fns.values()  # type: ignore[union-attr]
+            tick = (tab.controls.timer._id, "tick")
+            return tab, next(f.outputs for f in functions if tick in f.targets)
+
+        tab, outputs = on_a_page(page)
+        assert set(polled_by(tab, "0" * 32, "")) <= set(outputs)
+        assert {tab.map, tab.map_shown} <= set(outputs)
+
     def test_the_list_of_jobs_escapes_titles_and_links_by_id(self, jobs: Jobs) -> None:
         from apps.viewer.jobs_tab import JobsTab
 

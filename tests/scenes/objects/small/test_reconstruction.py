@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,11 +88,24 @@ def test_what_is_moved_away_is_missed(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_an_object_that_does_not_come_out_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    item = small_objects()[0]
+    item = bright(small_objects()[0])
     nothing = ExtractedMesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), None)
     networks = stand_ins(item, 0.0) | {"slat_decoder_mesh": lambda x: [nothing]}
     found = measured_with(networks, tmp_path, monkeypatch, item)
     assert found["mesh: F-score at 1/64"]["mean"] == 0
+    assert "mesh: error of colours" not in found
+
+
+def test_a_mesh_without_colours_keeps_its_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = bright(small_objects()[0])
+    networks = stand_ins(item, 0.0)
+    colored = networks["slat_decoder_mesh"](None)[0]
+    plain = replace(colored, attributes=None)
+    networks["slat_decoder_mesh"] = lambda x: [plain]
+    found = measured_with(networks, tmp_path, monkeypatch, item)
+    assert found["mesh: F-score at 1/64"]["mean"] == 1
     assert "mesh: error of colours" not in found
 
 
