@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from geo3d.files import atomic_write_json
-from geo3d.pool import Outcome, Task
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.work.pool import Outcome, Task
 from scenes.batch_engines import run_local, run_slurm
 from scenes.batch_item import Build, ItemSetup, build_street
 from scenes.batch_plan import BatchConfig, Item, expand

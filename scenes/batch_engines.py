@@ -11,7 +11,7 @@ from typing import Any
 
 from geo3d.backends import require
 from geo3d.errors import BackendUnavailable
-from geo3d.pool import Outcome, Task, run_pool
+from geo3d.work.pool import Outcome, Task, run_pool
 from scenes.batch_item import ItemSetup, make_item_job, run_item
 
 POLL_S = 2.0

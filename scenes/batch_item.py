@@ -22,12 +22,12 @@ from geo3d.errors import (
     Geo3dError,
     InputError,
 )
+from geo3d.layout.layout import Layout
 from geo3d.listeners import cancel_listener, chain, jsonl_listener
 from geo3d.progress import ProgressCallback
 from geo3d.runs import Run, open_run, start_run
 from scenes.batch_plan import BatchConfig, Item, open_layout, scene_config
 from scenes.urban.config import SceneConfig
-from scenes.urban.layout import Layout
 from scenes.urban.validate import require_valid
 
 _log = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ from typing import Any, Literal
 from geo3d.config import config_from_dict, load_config, read_yaml
 from geo3d.errors import ConfigError
 from geo3d.files import asset, slug
+from geo3d.layout.layout import Layout
 from scenes.urban.config import PRESETS, SceneConfig
-from scenes.urban.layout import Layout
 
 SHIPPED = "urban/streets"
 """Where shipped streets lie among the assets."""
@@ -191,9 +191,9 @@ def open_layout(entry: LayoutEntry, seed: int) -> Layout:
     Raises:
         InputError: whatever is wrong with the file.
     """
+    from geo3d.synth.streets.generate import generate_street
     from scenes.urban.importers import import_sample
     from scenes.urban.layout_json import load_layout
-    from scenes.urban.street import generate_street
 
     if entry.kind is not None:
         number = seed if entry.seed is None else entry.seed

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geo3d.errors import ConfigError
-from shape_matching.zero_shot_config import ZeroShotConfig
+from shape_matching.prior.zero_shot_config import ZeroShotConfig
 
 Improvement = Literal["correct", "optimise"]
 Start = Literal["signs", "tree", "frames", "wks", "features"]
@@ -21,13 +21,14 @@ class MatchConfig:
     """Settings of `shape_matching.match.match`; the defaults suit near-isometric shapes."""
 
     starts: tuple[Start, ...] = ("signs", "tree", "frames", "wks")
-    """Families of initial maps (see `shape_matching.starts`); landmarks or a given map replace
-    them.  "features" is the zero-shot method as published: it needs shapes that stand alike."""
+    """Families of initial maps (see `shape_matching.search.starts`); landmarks or a given map
+    replace them.  "features" is the zero-shot method as published: it needs shapes that stand
+    alike."""
     k_final: int = 200
     """Size of the final functional map."""
     refinement: Literal["coupled", "zoomout"] = "coupled"
     """Final refinement: by spectrum, registered positions, normals and curvature together
-    (`shape_matching.coupled`), or by the spectrum alone."""
+    (`shape_matching.search.coupled`), or by the spectrum alone."""
     refine_vertices: int = 8_000
     """Shapes with more vertices are refined on samples until the last passes."""
     step_final: int = 4
@@ -55,8 +56,8 @@ class MatchConfig:
     refinement; what the method "diffumatch" adds."""
     improvements: tuple[Improvement, ...] = ("correct", "optimise")
     """How: steps that each start from the map of the one before.  "correct" asks the corrector
-    (`shape_matching.corrector`), "optimise" optimises features for the pair under the spectral
-    prior (`shape_matching.zero_shot`), which takes seconds."""
+    (`shape_matching.corrector.corrector`), "optimise" optimises features for the pair under the
+    spectral prior (`shape_matching.prior.zero_shot`), which takes seconds."""
     corrector: str = ""
     """File of the corrector; empty means the shipped one."""
     prior: str = ""

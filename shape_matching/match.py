@@ -1,10 +1,11 @@
 """Dense correspondence between two near-isometric shapes without training or alignment.
 
-Many initial functional maps (`shape_matching.starts`) are refined side by side on samples
-(`shape_matching.search`), ranked by orientation and residual (`shape_matching.hypotheses`), and the
-best one is refined on all vertices (`shape_matching.coupled`, or ZoomOut).  With ``config.improve``
-it is first improved with what was learned from other shapes (`shape_matching.improve`).  Notation
-as in `geo3d.spectral.fmap`: 1 is the source, 2 the target.
+Many initial functional maps (`shape_matching.search.starts`) are refined side by side on samples
+(`shape_matching.search.finalists`), ranked by orientation and residual
+(`shape_matching.search.hypotheses`), and the best one is refined on all vertices
+(`shape_matching.search.coupled`, or ZoomOut).  With ``config.improve`` it is first improved with
+what was learned from other shapes (`shape_matching.corrector.improve`).  Notation as in
+`geo3d.spectral.fmap`: 1 is the source, 2 the target.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from geo3d.spectral.nearest import nearest
 from geo3d.spectral.precise import precise_map
 from geo3d.spectral.zoomout import zoomout
 from shape_matching.config import MatchConfig, Start
+from shape_matching.corrector.improve import OnMap, feature_map, ignore_map, improved
 from shape_matching.correspondence import Correspondence, cycle_confidence
-from shape_matching.coupled import refine_coupled
-from shape_matching.hypotheses import appraise, curvature_agreement, roughness
-from shape_matching.improve import OnMap, feature_map, ignore_map, improved
-from shape_matching.prepare import Prepared, prepare
-from shape_matching.search import finalists
-from shape_matching.starts import (
+from shape_matching.search.coupled import refine_coupled
+from shape_matching.search.finalists import finalists
+from shape_matching.search.hypotheses import appraise, curvature_agreement, roughness
+from shape_matching.search.prepare import Prepared, prepare
+from shape_matching.search.starts import (
     check_initial_map,
     check_landmarks,
     from_landmarks,
     from_p2p,
     initial_maps,
 )
-from shape_matching.upsample import fine_representatives, upsample
+from shape_matching.search.upsample import fine_representatives, upsample
 
 AMBIGUITY_MARGIN = 0.15
 """Score lead below which the runner-up counts as a second explanation."""

@@ -4,9 +4,9 @@ tells `takes`.
 
 * ``axiomatic``: many starts, chosen without ground truth, then refinement (`shape_matching.match`);
 * ``diffumatch``: the same, with the chosen map improved by what was learned from generated shapes
-  before the refinement (`shape_matching.improve`);
+  before the refinement (`shape_matching.corrector.improve`);
 * ``optimised``, ``optimised-no-prior``: improved by features optimised for the pair instead, with
-  and without the spectral prior (`shape_matching.zero_shot`);
+  and without the spectral prior (`shape_matching.prior.zero_shot`);
 * ``zero-shot``: DiffuMatch from a single start, for shapes that stand alike: features of random
   weights on positions, mask and proper-map loss and score distillation, then ZoomOut;
 * ``mask-only`` and the other names of `ABLATION`: parts of it;
@@ -30,10 +30,10 @@ from geo3d.mesh.ops import normalized, total_area
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.spectral.nearest import nearest
 from shape_matching.config import MatchConfig
+from shape_matching.corrector.improve import OnMap, ignore_map
 from shape_matching.correspondence import Correspondence, cycle_confidence
-from shape_matching.improve import OnMap, ignore_map
 from shape_matching.match import match
-from shape_matching.zero_shot_config import SINGLE
+from shape_matching.prior.zero_shot_config import SINGLE
 
 Method = Callable[..., Correspondence]
 

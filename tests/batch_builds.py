@@ -10,10 +10,10 @@ from typing import Any
 from PIL import Image
 
 from geo3d.errors import InputError, NumericalError
+from geo3d.layout.layout import Layout
 from geo3d.progress import ProgressCallback, report
 from geo3d.runs import Run
 from scenes.urban.config import SceneConfig
-from scenes.urban.layout import Layout
 
 
 def build(

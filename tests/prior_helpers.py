@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from geo3d.distill.preconditioning import EDM, Preconditioning
-from shape_matching.denoiser import Denoiser, DenoiserConfig
-from shape_matching.map_shards import MapBatch, write_index, write_shard
-from shape_matching.prior import Prior
+from shape_matching.prior.denoiser import Denoiser, DenoiserConfig
+from shape_matching.prior.map_shards import MapBatch, write_index, write_shard
+from shape_matching.prior.prior import Prior
 
 NETWORK = DenoiserConfig(size=8, patch=4, width=16, depth=1, heads=2)
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from geo3d.segmentation.bricks import brick_wall
 from geo3d.segmentation.config import SegmentationConfig
 from geo3d.segmentation.network import NetworkConfig, make_network
 from geo3d.segmentation.predict import Segmenter, save_segmenter
+from geo3d.synth.walls import brick_wall
 
 
 def tiny_segmenter(path: Path, seed: int = 0, loss: str = "ce_dice") -> Path:

@@ -28,12 +28,15 @@ PICKLE_MODULE = "geo3d/unpickle.py"
 METHODS = ("shape_matching", "scenes", "geo3d.segmentation")
 # Each part of the core may import itself, plumbing, and what is listed here.
 CORE = {
+    "work": (),
     "mesh": (),
     "spectral": ("mesh",),
     "render": ("mesh",),
     "fields": ("mesh", "render"),
     "topology": ("mesh",),
     "distill": (),
+    "layout": (),
+    "synth": ("mesh", "render", "layout"),
 }
 
 

@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _spectral(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from shape_matching.bench import SIZES, compare, scaling
+    from apps.bench.spectral import SIZES, compare, scaling
 
     tables = {}
     if args.part != "scaling":
@@ -141,38 +141,38 @@ def _spectral(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[st
 
 
 def _zero_shot(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from shape_matching.bench_zero_shot import bench_zero_shot
+    from apps.bench.zero_shot import bench_zero_shot
 
     rows = bench_zero_shot(args.vertices, args.seed, progress=progress)
     return {f"one pair, {args.vertices} vertices": rows}
 
 
 def _fuzz(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from geo3d.mesh.fuzz import bench_fuzz
+    from apps.bench.fuzz import bench_fuzz
 
     return {"mutated mesh files": [bench_fuzz(args.cases, args.seed, progress=progress)]}
 
 
 def _conditions(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from scenes.urban.bench_conditions import bench_conditions
+    from apps.bench.conditions import bench_conditions
 
     return {"layout maps": bench_conditions(args.data, args.seed, progress=progress)}
 
 
 def _objects(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+    from apps.bench.objects import compare_methods, write_table
+    from apps.bench.objects_methods import ComparisonConfig
+    from apps.bench.objects_speed import bench_generation
     from geo3d.config import load_config
     from geo3d.files import asset
-    from scenes.objects.small.comparison import compare_methods, write_table
-    from scenes.objects.small.comparison_methods import ComparisonConfig
-    from scenes.objects.small.speed import bench_generation
 
     tables = {}
     if args.part == "cancel":
-        from apps.bench_cancel import bench_cancel
+        from apps.bench.cancel import bench_cancel
 
         return {"cancelled in the sampler": bench_cancel(progress=progress)}
     if args.part in ("reconstruction", "guidance"):
-        from scenes.objects.small import reconstruction
+        from apps.bench import objects_reconstruction as reconstruction
 
         kept = load_config(reconstruction.ReconstructionConfig, overrides=args.set)
         if args.part == "guidance":
@@ -190,20 +190,20 @@ def _objects(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str
 
 
 def _hashgrid(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from geo3d.fields.bench import POINTS, bench_hashgrid
+    from apps.bench.hashgrid import POINTS, bench_hashgrid
 
     name = f"hash grid, {POINTS} points, 16 levels of 2 features"
     return {name: bench_hashgrid(args.repeats, args.seed, progress=progress)}
 
 
 def _render(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from scenes.urban.bench_render import bench_render
+    from apps.bench.render import bench_render
 
     return {"streets, 64^2 views": bench_render(seed=args.seed, progress=progress)}
 
 
 def _street(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from scenes.urban import bench_street
+    from apps.bench import street as bench_street
     from scenes.urban.scene_folder import load_scene
 
     given = tuple(args.set)
@@ -219,14 +219,14 @@ def _street(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str,
 
 
 def _sparse(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from scenes.objects.sparse_bench import SIZES, bench_sparse
+    from apps.bench.sparse import SIZES, bench_sparse
 
     sizes = tuple(size for size in SIZES if size[0] ** 3 <= args.max_vertices)
     return bench_sparse(sizes, args.repeats, args.seed, progress)
 
 
 def _topology(args: Any, progress: Any, previews: Path) -> dict[str, list[dict[str, Any]]]:
-    from geo3d.topology.bench import bench_betti, bench_losses
+    from apps.bench.topology import bench_betti, bench_losses
 
     tables = {}
     if args.part in ("all", "losses"):
@@ -245,8 +245,8 @@ def _topology(args: Any, progress: Any, previews: Path) -> dict[str, list[dict[s
 
 def _toys(progress: Any, previews: Path) -> list[dict[str, Any]]:
     """Let every term repair every toy; keep the picture in the run folder."""
+    from apps.bench.topology_toys import TERMS, descend_all, painted, toys
     from geo3d.render.previews import contact_sheet, save_png
-    from geo3d.topology.toys import TERMS, descend_all, painted, toys
 
     repairs = {(found.toy, found.term): found for found in descend_all(progress=progress)}
     images, labels = [], []
@@ -269,10 +269,10 @@ def _toys(progress: Any, previews: Path) -> list[dict[str, Any]]:
 
 def _volumes(seed: int, progress: Any, previews: Path) -> list[dict[str, Any]]:
     """Let every 3D term repair every broken volume; keep the picture in the run folder."""
+    from apps.bench.topology_toys import descend_all
+    from apps.bench.topology_volumes import VOLUME_TERMS, broken_volumes
     from geo3d.render.previews import contact_sheet, save_png
     from geo3d.topology.betti import betti_numbers
-    from geo3d.topology.phantoms import VOLUME_TERMS, broken_volumes
-    from geo3d.topology.toys import descend_all
 
     starts = broken_volumes(seed)
     found = descend_all(100, progress, starts, VOLUME_TERMS)
@@ -297,11 +297,11 @@ def _shown(mask: Any, toy: Any) -> Any:
     """Draw a volume, a tree from its broad side, a hollow body from where it leaks."""
     import numpy as np
 
+    from apps.bench.topology_volumes import painted_surface
     from geo3d.render.cameras import orbit
     from geo3d.render.previews import display_azimuth
     from geo3d.render.shading import render_mesh
     from geo3d.topology.betti import betti_numbers
-    from geo3d.topology.phantoms import painted_surface
 
     whole = painted_surface(toy.true, toy)
     azimuth = display_azimuth(whole)

@@ -15,7 +15,7 @@ from apps.commands import add_common, emit
 
 if TYPE_CHECKING:
     from geo3d.runs import Run
-    from shape_matching.protocols import Pair
+    from shape_matching.evaluate.protocols import Pair
 
 FEW = (
     "biped4 biped5",
@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from geo3d.files import asset
     from geo3d.runs import start_run
     from shape_matching.config import MatchConfig
-    from shape_matching.datasets import open_dataset
-    from shape_matching.protocols import read_pairs
+    from shape_matching.evaluate.datasets import open_dataset
+    from shape_matching.evaluate.protocols import read_pairs
 
     folder = asset("shapes")
     dataset = open_dataset(folder)
@@ -76,9 +76,9 @@ def _match(
 
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
     from geo3d.render.previews import match_preview
+    from shape_matching.evaluate.pair_truth import pair_truth
+    from shape_matching.evaluate.scoring import SourceScorer
     from shape_matching.methods import METHODS
-    from shape_matching.pair_truth import pair_truth
-    from shape_matching.scoring import SourceScorer
 
     source, target = (dataset.file(name).load() for name in pair)
     progress = chain(cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json))

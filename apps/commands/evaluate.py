@@ -23,7 +23,7 @@ from shape_matching.method_names import methods_help
 
 if TYPE_CHECKING:
     from geo3d.runs import Run
-    from shape_matching.evaluate import EvaluationConfig
+    from shape_matching.evaluate.evaluate import EvaluationConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the summary; exit code 5 when no pair could be scored."""
     run_folder = _open(args) if args.resume else _start(args)
-    from shape_matching.evaluate import EvaluationConfig
+    from shape_matching.evaluate.evaluate import EvaluationConfig
 
     if not run_folder.is_done:
         with run_folder:
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 def _start(args: argparse.Namespace) -> Run:
     from geo3d.errors import ConfigError
     from geo3d.runs import start_run
-    from shape_matching.pair_job import find_method
+    from shape_matching.evaluate.pair_job import find_method
 
     config = _settings(args)
     if not config.data:
@@ -117,9 +117,9 @@ def _open(args: argparse.Namespace) -> Run:
 def _settings(args: argparse.Namespace) -> EvaluationConfig:
     """Return the settings: defaults, preset and file of the method, then the flags."""
     from geo3d.config import load_config
-    from geo3d.pool import available_cores
+    from geo3d.work.pool import available_cores
     from shape_matching.config import MatchConfig
-    from shape_matching.evaluate import EvaluationConfig
+    from shape_matching.evaluate.evaluate import EvaluationConfig
 
     match = with_seed(load_config(MatchConfig, args.config, args.preset, args.set), args.seed)
     names = (
@@ -135,8 +135,8 @@ def _settings(args: argparse.Namespace) -> EvaluationConfig:
 
 
 def _dataset_and_pairs(config: EvaluationConfig) -> tuple[Any, str, list[tuple[str, str]]]:
-    from shape_matching.datasets import open_dataset
-    from shape_matching.protocols import protocol_pairs, read_pairs, sample_pairs
+    from shape_matching.evaluate.datasets import open_dataset
+    from shape_matching.evaluate.protocols import protocol_pairs, read_pairs, sample_pairs
 
     dataset = open_dataset(config.data, config.shared_ground_truth)
     if config.pairs:
@@ -148,8 +148,8 @@ def _dataset_and_pairs(config: EvaluationConfig) -> tuple[Any, str, list[tuple[s
 
 def _evaluate(run_folder: Run, config: EvaluationConfig, quiet: bool) -> None:
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
-    from shape_matching.ablation import run_ablation
-    from shape_matching.evaluate import evaluate
+    from shape_matching.evaluate.ablation import run_ablation
+    from shape_matching.evaluate.evaluate import evaluate
 
     dataset, protocol, pairs = _dataset_and_pairs(config)
     progress = chain(cancel_listener(run_folder), tqdm_listener(disable=quiet))
@@ -172,8 +172,8 @@ def _evaluate(run_folder: Run, config: EvaluationConfig, quiet: bool) -> None:
 
 
 def _show(run_folder: Run, args: argparse.Namespace) -> int:
-    from shape_matching.ablation import format_ablation
-    from shape_matching.report import format_summary
+    from shape_matching.evaluate.ablation import format_ablation
+    from shape_matching.evaluate.report import format_summary
 
     table = run_folder.outputs / "ablation.json"
     if table.exists():

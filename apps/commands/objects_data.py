@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from geo3d.errors import ConfigError
 
     if args.picture:
-        from scenes.objects.shapes.sheet import draw_sheet
+        from scenes.objects.data.sheet import draw_sheet
 
         path = draw_sheet(args.picture, seed=args.seed)
         emit(args, {"picture": str(path)}, str(path))
@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace) -> dict[str, Any]:
     from geo3d.config import load_config
     from geo3d.listeners import tqdm_listener
-    from geo3d.pool import available_cores
-    from scenes.objects.shapes.object_data import ObjectDataConfig, make_object_data
+    from geo3d.work.pool import available_cores
+    from scenes.objects.data.object_data import ObjectDataConfig, make_object_data
 
     given = [(name, getattr(args, name)) for name in ("objects", "seed")]
     overrides = [*args.set, *(f"{name}={value}" for name, value in given if value)]

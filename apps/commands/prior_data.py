@@ -49,16 +49,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _make(args: argparse.Namespace) -> dict[str, Any]:
     from geo3d.config import load_config
-    from geo3d.pool import available_cores
+    from geo3d.work.pool import available_cores
 
     workers, progress = args.workers or available_cores(), _listener(args)
     if args.dfaust:
-        from shape_matching.dfaust import DfaustConfig, make_dfaust_data
+        from shape_matching.prior.dfaust import DfaustConfig, make_dfaust_data
 
         config = load_config(DfaustConfig, args.config, None, _overrides(args, "template stride"))
         config = DfaustConfig(tuple(args.dfaust), config.template, config.stride, config.k)
         return make_dfaust_data(config, args.out, workers=workers, progress=progress)
-    from shape_matching.prior_data import PriorDataConfig, make_prior_data
+    from shape_matching.prior.data import PriorDataConfig, make_prior_data
 
     config = load_config(PriorDataConfig, args.config, None, _overrides(args, "creatures seed"))
     return make_prior_data(config, args.out, workers=workers, progress=progress)
@@ -71,8 +71,8 @@ def _overrides(args: argparse.Namespace, names: str) -> list[str]:
 
 
 def _look(args: argparse.Namespace) -> int:
-    from shape_matching.prior_compare import compare_folder
-    from shape_matching.prior_pictures import draw_pictures
+    from apps.bench.prior_maps import compare_folder
+    from shape_matching.prior.figures import draw_pictures
 
     progress, payload, lines = _listener(args), {}, []
     if args.pictures:

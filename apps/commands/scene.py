@@ -24,9 +24,9 @@ from apps.commands import add_common, emit
 from apps.commands.scene_edit import add_edit_arguments, run_edit
 
 if TYPE_CHECKING:
+    from geo3d.layout.layout import Layout
     from geo3d.runs import Run
     from scenes.urban.config import SceneConfig
-    from scenes.urban.layout import Layout
 
 KINDS = ("straight", "curved", "crossing")
 USUAL_LENGTH = 60.0
@@ -80,10 +80,10 @@ def read_layout(what: str, length: float | None, start: float, seed: int) -> Lay
     Raises:
         InputError: ``layout.no_piece``, and those of the readers.
     """
+    from geo3d.synth.streets.generate import generate_street
     from scenes.urban.importers import import_sample
     from scenes.urban.layout_json import load_layout
     from scenes.urban.piece import piece
-    from scenes.urban.street import generate_street
 
     if what in KINDS:
         return generate_street(length or USUAL_LENGTH, seed, what)  # type: ignore[arg-type]

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from apps.commands import emit
 
 if TYPE_CHECKING:
+    from geo3d.layout.layout import Layout
     from geo3d.runs import Run
     from scenes.urban.config import SceneConfig
     from scenes.urban.edits import Edit
-    from scenes.urban.layout import Layout
 
 CHANGES = ("move", "remove", "turn", "insert", "restyle")
 

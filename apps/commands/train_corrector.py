@@ -17,7 +17,7 @@ from apps.commands import add_common, emit
 
 if TYPE_CHECKING:
     from geo3d.runs import Run
-    from shape_matching.corrector_training import CorrectorTrainingConfig
+    from shape_matching.corrector.training import CorrectorTrainingConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def _start(args: argparse.Namespace) -> Run:
     from geo3d.config import load_config
     from geo3d.errors import ConfigError
     from geo3d.runs import start_run
-    from shape_matching.corrector_training import CorrectorTrainingConfig
+    from shape_matching.corrector.training import CorrectorTrainingConfig
 
     given = [f"seed={args.seed}"]
     if args.examples:
@@ -80,8 +80,8 @@ def _open(args: argparse.Namespace) -> Run:
 
 def _examples(config: CorrectorTrainingConfig, args: argparse.Namespace) -> None:
     from geo3d.listeners import tqdm_listener
-    from geo3d.pool import available_cores
-    from shape_matching.corrector_data import make_examples
+    from geo3d.work.pool import available_cores
+    from shape_matching.corrector.data import make_examples
 
     make_examples(
         config.data,
@@ -93,7 +93,7 @@ def _examples(config: CorrectorTrainingConfig, args: argparse.Namespace) -> None
 
 def _train(run_folder: Run, args: argparse.Namespace) -> None:
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
-    from shape_matching.corrector_training import CorrectorTrainingConfig, train_corrector
+    from shape_matching.corrector.training import CorrectorTrainingConfig, train_corrector
 
     numbers = train_corrector(
         run_folder.load_config(CorrectorTrainingConfig),

@@ -21,7 +21,7 @@ from apps.commands import add_common, emit
 
 if TYPE_CHECKING:
     from geo3d.runs import Run
-    from shape_matching.prior_training import PriorTrainingConfig
+    from shape_matching.prior.training import PriorTrainingConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _start(args: argparse.Namespace) -> Run:
     from geo3d.runs import start_run
-    from shape_matching.prior_splits import load_split
+    from shape_matching.prior.splits import load_split
 
     config = _settings(args)
     # Read before the run folder is made, so that a slip leaves nothing behind.
@@ -76,7 +76,7 @@ def _open(args: argparse.Namespace) -> Run:
 
 def _settings(args: argparse.Namespace) -> PriorTrainingConfig:
     from geo3d.config import load_config
-    from shape_matching.prior_training import PriorTrainingConfig
+    from shape_matching.prior.training import PriorTrainingConfig
 
     given = [f"seed={args.seed}"]
     if args.data:
@@ -88,8 +88,8 @@ def _settings(args: argparse.Namespace) -> PriorTrainingConfig:
 def _train(run_folder: Run, args: argparse.Namespace) -> None:
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
     from geo3d.runs import read_metrics
-    from shape_matching.prior_report import plot_training
-    from shape_matching.prior_training import PriorTrainingConfig, train_prior
+    from shape_matching.prior.report import plot_training
+    from shape_matching.prior.training import PriorTrainingConfig, train_prior
 
     progress = chain(cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json))
     numbers = train_prior(
@@ -106,7 +106,7 @@ def _train(run_folder: Run, args: argparse.Namespace) -> None:
 def _follow(args: argparse.Namespace) -> int:
     """Train beside the first process, which alone has the run folder."""
     from geo3d.config import load_config
-    from shape_matching.prior_training import PriorTrainingConfig, train_prior
+    from shape_matching.prior.training import PriorTrainingConfig, train_prior
 
     with tempfile.TemporaryDirectory() as empty:
         config, out = None, Path(empty)
@@ -122,9 +122,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     from geo3d.files import atomic_write_json
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
     from geo3d.runs import start_run
-    from shape_matching.prior import load_prior
-    from shape_matching.prior_report import evaluate_prior
-    from shape_matching.prior_splits import load_split
+    from shape_matching.prior.prior import load_prior
+    from shape_matching.prior.report import evaluate_prior
+    from shape_matching.prior.splits import load_split
 
     device = str(pick_device(args.device))
     prior = load_prior(args.evaluate, device)

@@ -6,7 +6,7 @@
   geo3d train-street-teacher --data streets --segmenter      train the segmenter instead
   geo3d train-street-teacher --data held_out --evaluate assets/urban/teacher   measure and draw
 
-The pictures are of procedural streets, see scenes/urban/street_pictures.py; --data-seed 1 makes
+The pictures are of procedural streets, see geo3d/synth/streets/painter.py; --data-seed 1 makes
 streets that training never sees.
 """
 

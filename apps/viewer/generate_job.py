@@ -29,7 +29,7 @@ EXAMPLES = {
     "Guitar": ("guitar", 900_006),
     "Quadruped": ("quadruped", 900_005),
 }
-"""Kind and seed of objects that `scenes.objects.shapes` makes; training never saw these seeds."""
+"""Kind and seed of objects that `geo3d.synth.objects` makes; training never saw these seeds."""
 EXAMPLE_SIDE = 384
 MAX_PIXELS = 16_000_000
 MAX_STEPS = 100
@@ -112,8 +112,8 @@ def keep_picture(file: Path, scratch: Path) -> Picture:
 def example(title: str, scratch: Path) -> Picture:
     """Return the picture of a made-up object."""
     from geo3d.render.cameras import Camera, look_at
-    from scenes.objects.shapes.generate import generate_object
-    from scenes.objects.shapes.views import cropped, draw_views
+    from geo3d.synth.objects.generate import generate_object
+    from scenes.objects.data.views import cropped, draw_views
 
     mesh = generate_object(*EXAMPLES[title]).mesh
     c2w = look_at(np.array([1.1, -1.9, 1.1]), np.zeros(3), np.array([0.0, 0.0, 1.0]))

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from geo3d.errors import InputError, LimitError
+from geo3d.layout.classes import CLASSES, GROUND
+from geo3d.layout.layout import Layout, Primitive, box, ellipsoid
 from scenes.urban import edits
-from scenes.urban.classes import CLASSES, GROUND
 from scenes.urban.edits import Edit, History
-from scenes.urban.layout import Layout, Primitive, box, ellipsoid
 from scenes.urban.validate import Finding, check_layout
 
 USUAL_SIZES: dict[str, tuple[float, float, float]] = {

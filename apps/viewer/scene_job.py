@@ -12,11 +12,11 @@ from apps.jobs import Jobs
 from apps.viewer import fragments
 from geo3d.errors import InputError
 from geo3d.files import asset_roots, new_id, slug
-from scenes.urban.layout import Layout
+from geo3d.layout.layout import Layout
+from geo3d.synth.streets.generate import generate_street
+from geo3d.synth.streets.path import StreetKind
+from geo3d.synth.streets.styles import LIGHTS, LOOKS
 from scenes.urban.layout_json import load_layout, save_layout
-from scenes.urban.street import generate_street
-from scenes.urban.street_path import StreetKind
-from scenes.urban.street_styles import LIGHTS, LOOKS
 
 KIND = "scene"
 STREETS = "urban/streets"

@@ -18,8 +18,8 @@ from apps.viewer.scene_edit import Street
 from apps.viewer.scene_job import NO_STYLE, Request
 from geo3d.errors import Geo3dError, InputError
 from geo3d.files import new_id
-from scenes.urban.layout import Layout
-from scenes.urban.street_styles import LIGHTS, LOOKS
+from geo3d.layout.layout import Layout
+from geo3d.synth.streets.styles import LIGHTS, LOOKS
 
 CAMERA = (-90, 62, None)
 """Where the 3D pane looks from at first: azimuth and elevation in degrees, distance to fit."""

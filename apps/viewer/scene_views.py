@@ -18,10 +18,10 @@ from PIL import Image
 from apps.viewer import fragments
 from apps.viewer.scene_edit import Street, size_of, yaw_of
 from apps.viewer.shapes import save_view
+from geo3d.layout.classes import PALETTE
+from geo3d.layout.layout import Layout
 from geo3d.mesh.mesh import Mesh
-from scenes.urban.classes import PALETTE
 from scenes.urban.conditions import LayoutMaps, RayScene, semantic_colors, street_camera
-from scenes.urban.layout import Layout
 from scenes.urban.plan import outline, plan_window
 
 CONDITION_SIDE = 320

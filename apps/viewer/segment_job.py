@@ -16,9 +16,9 @@ from apps.jobs import Jobs
 from apps.viewer import fragments
 from geo3d.errors import InputError
 from geo3d.files import asset, new_id, slug
-from geo3d.segmentation.bricks import brick_wall
 from geo3d.segmentation.loss_names import COMPLAINT_HINTS
 from geo3d.segmentation.pictures import PictureLimits, read_label, read_picture, save_mask
+from geo3d.synth.walls import brick_wall
 
 KIND = "segment"
 SHIPPED = "shipped"
@@ -30,7 +30,7 @@ EXAMPLES = {
     "Drawn wall, odd colours": (2, "colors"),
     "Drawn wall, shadows": (3, "shadows"),
 }
-"""Seed and group of walls that `geo3d.segmentation.bricks` draws."""
+"""Seed and group of walls that `geo3d.synth.walls` draws."""
 EXAMPLE_SIDE = 384
 LIMITS = PictureLimits(max_bytes=64 << 20, max_pixels=16_000_000)
 """Of pictures for the page; the command line takes larger ones."""

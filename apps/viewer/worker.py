@@ -36,11 +36,11 @@ def measure(folder: Path) -> None:
     """Write the normalised geodesic error of each ground-truth entry to ``errors.npz``.
 
     Raises:
-        Geo3dError: the codes of `shape_matching.scoring`.
+        Geo3dError: the codes of `shape_matching.evaluate.scoring`.
     """
     from geo3d.listeners import jsonl_listener
     from geo3d.progress import report
-    from shape_matching.scoring import SourceScorer
+    from shape_matching.evaluate.scoring import SourceScorer
 
     job, run = read_job(folder), run_folder(folder)
     if job is None or run is None:

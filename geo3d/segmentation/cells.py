@@ -21,9 +21,9 @@ from typing import Any
 
 from geo3d.errors import Cancelled, Geo3dError
 from geo3d.files import atomic_write_json
-from geo3d.pool import THREAD_VARIABLES
 from geo3d.progress import ProgressCallback, report
 from geo3d.segmentation.benchmark import FAILED, BenchmarkConfig, Cell, is_finished, run_cell
+from geo3d.work.pool import THREAD_VARIABLES
 
 log = logging.getLogger(__name__)
 

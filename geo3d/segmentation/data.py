@@ -27,9 +27,9 @@ import yaml
 from jaxtyping import Bool, UInt8
 
 from geo3d.errors import ConfigError, FileFormatError, InputError
-from geo3d.segmentation.bricks import GROUPS, brick_wall
 from geo3d.segmentation.config import DataConfig
 from geo3d.segmentation.pictures import read_label, read_picture
+from geo3d.synth.walls import GROUPS, brick_wall
 
 LabelKind = Literal["accurate", "noisy", "pseudo"]
 TrainingSize = Literal["large", "small"]
@@ -58,7 +58,7 @@ class FileItem:
     id: str
     """Name of the picture, e.g. "071", leading zeros included."""
     group: str
-    """Either "indistr" or the kind of shift, see `geo3d.segmentation.bricks.GROUPS`."""
+    """Either "indistr" or the kind of shift, see `geo3d.synth.walls.GROUPS`."""
     image: Path
     label: Path
 

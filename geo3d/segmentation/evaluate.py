@@ -12,10 +12,10 @@ import numpy as np
 
 from geo3d.errors import InputError
 from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.segmentation.bricks import GROUPS
 from geo3d.segmentation.data import Item
 from geo3d.segmentation.measures import Measures, gather, measure_image
 from geo3d.segmentation.predict import Segmenter
+from geo3d.synth.walls import GROUPS
 
 Means = Mapping[str, Mapping[str, float]]
 """Group, "ID" or "OOD", to metric, to mean."""

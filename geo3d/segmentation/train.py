@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from geo3d.config import config_to_dict
 from geo3d.device import item_generator, pick_device
-from geo3d.distill.training_state import TrainingState, load_state, save_state
 from geo3d.errors import Cancelled, ConfigError, NumericalError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.segmentation.batches import TrainingPictures, batches, check_sizes
@@ -41,6 +40,7 @@ from geo3d.segmentation.network import initialise, make_network
 from geo3d.segmentation.predict import Segmenter, save_segmenter
 from geo3d.topology.losses.catalogue import LOSSES, Loss
 from geo3d.topology.metrics import betti_errors, dice
+from geo3d.work.state import TrainingState, load_state, save_state
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geo3d.distill.processes import spread_like, whole
+from geo3d.work.processes import spread_like, whole
 
 
 class AdaptiveClipper:

@@ -28,16 +28,16 @@ from torch import Tensor, nn
 from geo3d import checkpoints
 from geo3d.config import config_to_dict, load_config
 from geo3d.device import item_generator, pick_device
-from geo3d.distill.processes import Processes, connect, whole
-from geo3d.distill.training_state import (
+from geo3d.errors import Cancelled, CheckpointError, ConfigError, NumericalError
+from geo3d.files import sha256_file
+from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.work.processes import Processes, connect, whole
+from geo3d.work.state import (
     below,
     optimizer_tensors,
     prefixed,
     restore_optimizer,
 )
-from geo3d.errors import Cancelled, CheckpointError, ConfigError, NumericalError
-from geo3d.files import sha256_file
-from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.objects.attention import plain_kernels
 from scenes.objects.latent_folder import LatentFolder, chosen
 from scenes.objects.models import load_model, save_model

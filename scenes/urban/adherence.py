@@ -22,12 +22,12 @@ from torch import Tensor
 
 from geo3d.device import item_generator
 from geo3d.errors import InputError
+from geo3d.layout.layout import Layout
 from geo3d.progress import ProgressCallback, ignore_progress
 from scenes.urban.conditions import RayScene
 from scenes.urban.config import SceneConfig
 from scenes.urban.frames import as_bytes, render_frames
 from scenes.urban.guidance import Guidance
-from scenes.urban.layout import Layout
 from scenes.urban.scene import Rendering, Scene
 from scenes.urban.street_segmenter import agreement, shipped_segmenter
 from scenes.urban.views import View, conditions, held_out_poses, look, prompts_of

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from geo3d.layout.classes import PALETTE
+from geo3d.layout.layout import Layout
 from geo3d.render.cameras import Camera
 from scenes.urban import raster
-from scenes.urban.classes import PALETTE
-from scenes.urban.layout import Layout
 from scenes.urban.released import kept_triangles
 
 KITTI_SIZE = 512

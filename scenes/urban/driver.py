@@ -35,6 +35,7 @@ from torch import Tensor
 from geo3d.device import item_generator
 from geo3d.errors import InputError
 from geo3d.files import asset, atomic_write_json
+from geo3d.layout.layout import Layout
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.render.previews import contact_sheet, save_png
 from scenes.urban import adherence, export, optimise
@@ -42,7 +43,6 @@ from scenes.urban.conditions import RayScene
 from scenes.urban.config import SceneConfig
 from scenes.urban.frames import as_bytes, render_frames, save_film, save_frames
 from scenes.urban.guidance import Guidance
-from scenes.urban.layout import Layout
 from scenes.urban.layout_json import save_layout
 from scenes.urban.sample_then_fit import fit_window, make_window, render_views
 from scenes.urban.scene import Scene

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from geo3d.device import item_generator
 from geo3d.fields.cells import cell_name
+from geo3d.layout.layout import Layout, Primitive
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.render.rays import Rays
 from scenes.urban.conditions import LayoutMaps, RayScene
@@ -37,7 +38,6 @@ from scenes.urban.config import SceneConfig
 from scenes.urban.edits import Edit
 from scenes.urban.fitting import FitSettings, fit_pictures
 from scenes.urban.guidance import Guidance
-from scenes.urban.layout import Layout, Primitive
 from scenes.urban.sample_then_fit import (
     Window,
     colours_of,

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from geo3d.errors import InputError
-from scenes.urban.layout import Layout, Primitive, turn
-from scenes.urban.street import CAMERA_HEIGHT, STEP, generate_street, street_section
-from scenes.urban.street_path import CLEAR, Start, StreetKind
+from geo3d.layout.layout import Layout, Primitive, turn
+from geo3d.synth.streets.generate import CAMERA_HEIGHT, STEP, generate_street, street_section
+from geo3d.synth.streets.path import CLEAR, Start, StreetKind
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,10 +21,10 @@ from jaxtyping import Float
 from geo3d.convert import read_foreign
 from geo3d.errors import CheckpointError, FileFormatError, InputError, LimitError
 from geo3d.files import slug
+from geo3d.layout.classes import MOVABLE, SKIPPED
+from geo3d.layout.layout import Kind, Layout, Primitive
 from geo3d.npz import read_npz
 from geo3d.pickle_records import ArrayRecord, array_of
-from scenes.urban.classes import MOVABLE, SKIPPED
-from scenes.urban.layout import Kind, Layout, Primitive
 
 MAX_BYTES = 1 << 30
 _FLAT = "names transforms verts vert_offsets faces face_offsets camera_c2w".split()

@@ -18,11 +18,11 @@ from scipy.spatial import ConvexHull
 
 from geo3d.errors import ConfigError, InputError, NumericalError
 from geo3d.files import slug
+from geo3d.layout.classes import CLASSES, GROUND
+from geo3d.layout.layout import Layout, Primitive, turn
 from geo3d.mesh.decimate import decimate
 from geo3d.mesh.io import load_mesh
 from geo3d.mesh.mesh import Mesh
-from scenes.urban.classes import CLASSES, GROUND
-from scenes.urban.layout import Layout, Primitive, turn
 from scenes.urban.validate import depths_below
 
 MOST_VERTICES = 2000

@@ -18,7 +18,7 @@ import numpy as np
 
 from geo3d.errors import FileFormatError, InputError, LimitError
 from geo3d.files import atomic_write_text
-from scenes.urban.layout import (
+from geo3d.layout.layout import (
     BALL_FACES,
     BALL_VERTICES,
     CUBE_FACES,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from geo3d.errors import InputError
-from scenes.urban.layout import Layout
+from geo3d.layout.layout import Layout
 
 
 def piece(layout: Layout, length: float, start: float = 0.0, reach: float = 120.0) -> Layout:

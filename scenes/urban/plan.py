@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw
 from scipy.spatial import ConvexHull, QhullError
 
 from geo3d.files import atomic_path, atomic_write_text
-from scenes.urban.classes import PALETTE
-from scenes.urban.layout import Layout, Primitive
+from geo3d.layout.classes import PALETTE
+from geo3d.layout.layout import Layout, Primitive
 
 _PAPER = (244, 244, 240)
 _DRIVE = (220, 20, 60)

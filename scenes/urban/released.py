@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from geo3d.layout.layout import Layout
 from geo3d.render.cameras import Camera
-from scenes.urban.layout import Layout
 
 PASSES = {
     **dict.fromkeys(("road", "sidewalk", "ground"), 5),

@@ -6,7 +6,7 @@ moves the field.  A point inside a movable primitive belongs to it alone (to sev
 parts), any other point to its cells, a point where no cell is to nobody: it is empty.
 
 All fields are blocks (`geo3d.fields.blocks`): a street of any length needs the memory of the part
-in view.  World in metres; see `scenes.urban.layout`.
+in view.  World in metres; see `geo3d.layout.layout`.
 Source: Urban Architect (arXiv 2404.06780), sections 3.2 and 3.5.
 """
 
@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 from geo3d.fields.blocks import Blocks
 from geo3d.fields.cells import Key, Lattice, cell_name, cells_of_boxes, code_of_cell
+from geo3d.layout.layout import Layout, Primitive
 from geo3d.render.cameras import Camera
 from geo3d.render.rays import Rays
 from geo3d.render.volume import alpha_weights, composite
 from scenes.urban.conditions import LayoutMaps
 from scenes.urban.field_network import Field, Matter
-from scenes.urban.layout import Layout, Primitive
 from scenes.urban.sampling import Spots, layout_rays, place_samples, with_matter
 from scenes.urban.scene_config import SceneConfig
 from scenes.urban.sky import Sky, SkyGrid

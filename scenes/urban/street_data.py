@@ -25,15 +25,15 @@ from jaxtyping import Float, Int8, UInt8
 from geo3d import __version__
 from geo3d.errors import ConfigError, FileFormatError, InputError
 from geo3d.files import atomic_path, atomic_write_json, sha256_file
+from geo3d.layout.layout import Layout, turn
 from geo3d.npz import read_npz
-from geo3d.pool import Task, run_pool
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.synth.streets.generate import generate_street
+from geo3d.synth.streets.painter import StreetPainter
+from geo3d.synth.streets.path import StreetKind
+from geo3d.synth.streets.styles import STYLES, draw_style
+from geo3d.work.pool import Task, run_pool
 from scenes.urban.conditions import LayoutMaps, RayScene, condition_image, street_camera
-from scenes.urban.layout import Layout, turn
-from scenes.urban.street import generate_street
-from scenes.urban.street_path import StreetKind
-from scenes.urban.street_pictures import StreetPainter
-from scenes.urban.street_styles import STYLES, draw_style
 
 FORMAT = 1
 """Part of the key of every shard; raised when the pictures or the format change."""

@@ -5,7 +5,7 @@ sees with what the layout says, beside its own mIoU on held-out pictures of the 
 the most that can be reached.
 
 Notation: n pictures, h w image, c classes; class 0 is "nothing" (sky), class i + 1 is id i of
-`scenes.urban.classes`.
+`geo3d.layout.classes`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from torch.nn import functional
 from geo3d import checkpoints
 from geo3d.device import item_generator
 from geo3d.files import asset
+from geo3d.layout.classes import PALETTE
 from geo3d.progress import ProgressCallback, ignore_progress, report
-from scenes.urban.classes import PALETTE
 from scenes.urban.street_data import StreetPictures, load_street_data
 
 CLASS_COUNT = len(PALETTE) + 1

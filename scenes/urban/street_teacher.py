@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from geo3d.device import item_generator
-from scenes.urban.street_styles import SLOTS, STYLES
+from geo3d.synth.streets.styles import SLOTS, STYLES
 from scenes.urban.styles import NULL, Styles, save_styles
 
 CONDITION_CHANNELS = 4

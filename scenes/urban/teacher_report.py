@@ -20,10 +20,10 @@ from jaxtyping import Int, UInt8
 from geo3d.device import item_noise
 from geo3d.files import atomic_path
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.synth.streets.styles import STYLES
 from scenes.urban.conditions import semantic_colors
 from scenes.urban.street_data import StreetPictures
 from scenes.urban.street_segmenter import StreetSegmenter, agreement, shipped_segmenter
-from scenes.urban.street_styles import STYLES
 from scenes.urban.street_teacher import StreetTeacher, sample
 
 _AT_ONCE = 16

@@ -28,9 +28,9 @@ from torch import Tensor
 from geo3d.config import config_to_dict
 from geo3d.device import item_generator, pick_device
 from geo3d.distill.diffusion import NoiseSchedule, stratified_steps
-from geo3d.distill.training_state import TrainingState, load_state, save_state, update_average
 from geo3d.errors import Cancelled, ConfigError, NumericalError
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.work.state import TrainingState, load_state, save_state, update_average
 from scenes.urban.street_data import StreetPictures, load_street_data
 from scenes.urban.street_teacher import (
     StreetTeacher,

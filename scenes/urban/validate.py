@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from geo3d.errors import InputError
-from scenes.urban.classes import CLASSES, GROUND
-from scenes.urban.layout import Layout, Primitive
+from geo3d.layout.classes import CLASSES, GROUND
+from geo3d.layout.layout import Layout, Primitive
 from scenes.urban.plan import outline
 
 OVERLAP = 0.3
@@ -84,7 +84,7 @@ def _check_parts(layout: Layout) -> Iterator[Finding]:
     for name in sorted({p.name for p in parts} - set(CLASSES)):
         near = difflib.get_close_matches(name, CLASSES, 1)
         ids = tuple(p.id for p in parts if p.name == name)
-        hint = f"Did you mean {near[0]}?" if near else "See scenes.urban.classes for the names."
+        hint = f"Did you mean {near[0]}?" if near else "See geo3d.layout.classes for the names."
         yield Finding(
             "layout.unknown_class", "error", f"There is no class {name!r} ({ids[0]}).", ids, hint
         )

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geo3d.layout.layout import Layout, turn
 from geo3d.render.cameras import Camera
 from geo3d.render.rays import Rays
 from scenes.urban.conditions import LayoutMaps, RayScene, condition_image, street_camera
 from scenes.urban.config import SceneConfig, ViewConfig
 from scenes.urban.constraints import LayoutRays
 from scenes.urban.guidance import Guidance
-from scenes.urban.layout import Layout, turn
 from scenes.urban.lgvsd import Views
 from scenes.urban.sampling import layout_rays
 from scenes.urban.scene_config import SceneConfig as FieldsConfig

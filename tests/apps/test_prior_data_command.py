@@ -20,8 +20,8 @@ def test_maps_are_made_drawn_and_compared(
     assert main([*out, "--creatures", "2", "--seed", "3", "--workers", "1", "--json", *SMALL]) == 0
     assert json.loads(capsys.readouterr().out)["maps"] == 4
     # one picture per kind is enough here
-    monkeypatch.setattr("shape_matching.prior_pictures.FAMILIES_PER_KIND", 1)
-    monkeypatch.setattr("shape_matching.prior_pictures.PANEL", 24)
+    monkeypatch.setattr("shape_matching.prior.figures.FAMILIES_PER_KIND", 1)
+    monkeypatch.setattr("shape_matching.prior.figures.PANEL", 24)
     assert main([*out, "--pictures", str(tmp_path / "pictures"), "--quiet"]) == 0
     pictures = capsys.readouterr().out.split()
     assert [Path(p).name for p in pictures] == [

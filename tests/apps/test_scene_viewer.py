@@ -20,11 +20,11 @@ from apps.viewer import scene_edit, scene_job, scene_views
 from apps.viewer.scene_job import NO_STYLE
 from geo3d.errors import Geo3dError, InputError, LimitError
 from geo3d.files import atomic_write_json
+from geo3d.layout.classes import CLASSES
+from geo3d.layout.layout import Layout
 from geo3d.mesh.io import load_mesh
-from scenes.urban.classes import CLASSES
-from scenes.urban.layout import Layout
+from geo3d.synth.streets.generate import generate_street
 from scenes.urban.layout_json import load_layout, save_layout
-from scenes.urban.street import generate_street
 
 EVIL = '<img src=x onerror="alert(1)">'
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from apps.cli import main
-from geo3d.segmentation.bricks import GROUPS
 from geo3d.segmentation.config import SegmentationConfig
 from geo3d.segmentation.network import NetworkConfig, make_network
 from geo3d.segmentation.predict import Segmenter, load_segmenter, save_segmenter
+from geo3d.synth.walls import GROUPS
 
 FEW = ["--set", "iterations=4", "--set", "validate_every=2", "--set", "data.walls=2", "--quiet"]
 

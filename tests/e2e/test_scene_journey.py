@@ -11,8 +11,8 @@ import pytest
 from browsing import watched_page
 from served import serving
 
+from geo3d.synth.streets.generate import generate_street
 from scenes.urban.layout_json import save_layout
-from scenes.urban.street import generate_street
 
 pytestmark = pytest.mark.e2e
 

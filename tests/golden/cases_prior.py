@@ -12,8 +12,8 @@ from torch import Tensor
 
 from geo3d.distill.losses import LevelLaw, denoising_loss, vp_sigma
 from geo3d.distill.preconditioning import EDM, IDDPM, VE, Preconditioning, denoise
-from shape_matching.denoiser import Denoiser, DenoiserConfig, sinusoids
-from shape_matching.prior_training import PriorTrainingConfig, ema_beta, learning_rate
+from shape_matching.prior.denoiser import Denoiser, DenoiserConfig, sinusoids
+from shape_matching.prior.training import PriorTrainingConfig, ema_beta, learning_rate
 
 
 def tiny_denoiser(path: Path) -> Denoiser:

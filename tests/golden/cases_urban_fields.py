@@ -276,7 +276,7 @@ def _check_pixels(seen: Any, case: dict[str, np.ndarray]) -> None:
 
 
 def _scene(cfg: dict[str, Any], case: dict[str, np.ndarray]) -> Any:
-    from scenes.urban.layout import CUBE_FACES, CUBE_VERTICES, Layout, Primitive
+    from geo3d.layout.layout import CUBE_FACES, CUBE_VERTICES, Layout, Primitive
     from scenes.urban.scene import Scene
     from scenes.urban.scene_config import FieldConfig, SceneConfig
 

@@ -14,9 +14,9 @@ from geo3d.distill.objectives import Denoise, sds_guidance, sds_loss
 from geo3d.distill.preconditioning import IDDPM
 from geo3d.distill.preconditioning import denoise as precondition
 from geo3d.spectral.fmap import solve_fmap
-from shape_matching.denoiser import Denoiser, DenoiserConfig
-from shape_matching.feature_network import DiffusionNet, Surface, soft_map
-from shape_matching.prior_masks import shrinkage_mask
+from shape_matching.prior.denoiser import Denoiser, DenoiserConfig
+from shape_matching.prior.feature_network import DiffusionNet, Surface, soft_map
+from shape_matching.prior.masks import shrinkage_mask
 
 
 def check_diffusionnet_weights(path: Path) -> None:

@@ -21,14 +21,14 @@ from PIL import Image
 
 from apps.cli import main
 from geo3d.errors import BackendUnavailable, Cancelled, ConfigError
-from geo3d.pool import Outcome, Task
 from geo3d.runs import read_metrics, run_state
+from geo3d.synth.streets.generate import generate_street
+from geo3d.work.pool import Outcome, Task
 from scenes import batch, batch_engines
 from scenes.batch import run_batch
 from scenes.batch_item import ItemSetup, run_item
 from scenes.batch_plan import BatchConfig, LayoutEntry, expand, open_layout, read_batch
 from scenes.urban.layout_json import save_layout
-from scenes.urban.street import generate_street
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = LayoutEntry(kind="straight", length=20.0)

@@ -18,9 +18,9 @@ from PIL import Image
 from geo3d.errors import FileFormatError, InputError
 from geo3d.files import atomic_path
 from geo3d.npz import read_npz
-from scenes.objects.shapes.generate import generate_object
-from scenes.objects.shapes.shards import ObjectBatch, read_shard
-from scenes.objects.shapes.voxels import RESOLUTION, SurfaceVoxels
+from geo3d.synth.objects.generate import generate_object
+from scenes.objects.data.shards import ObjectBatch, read_shard
+from scenes.objects.data.voxels import RESOLUTION, SurfaceVoxels
 from scenes.objects.small.distances import signed_distances
 
 COARSE = 16

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from geo3d.config import config_to_dict
-from geo3d.distill.training_state import TrainingState, load_state, save_state, update_average
 from geo3d.errors import Cancelled, NumericalError
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.work.state import TrainingState, load_state, save_state, update_average
 from scenes.objects.latent_folder import chosen
 from scenes.objects.small.settings import StageConfig
 

@@ -14,11 +14,11 @@ from geo3d.errors import NumericalError
 from geo3d.render.cameras import Camera
 from geo3d.render.previews import contact_sheet, save_png
 from geo3d.render.shading import render_mesh
+from geo3d.synth.objects.generate import generate_object
+from scenes.objects.data.shards import join_batches, read_batches
+from scenes.objects.data.views import OBJECT_STYLE
 from scenes.objects.image import prepare_image
 from scenes.objects.pipeline import GenerateConfig, Pipeline, load_pipeline
-from scenes.objects.shapes.generate import generate_object
-from scenes.objects.shapes.shards import join_batches, read_batches
-from scenes.objects.shapes.views import OBJECT_STYLE
 
 Picture = UInt8[np.ndarray, "h w 3"]
 STUDENT_STEPS = (2, 1)

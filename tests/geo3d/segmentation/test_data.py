@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from geo3d.errors import ConfigError, FileFormatError, InputError
-from geo3d.segmentation.bricks import GROUPS, brick_wall
 from geo3d.segmentation.config import DataConfig
 from geo3d.segmentation.data import (
     generated_dataset,
@@ -19,6 +18,7 @@ from geo3d.segmentation.data import (
     samples_digest,
 )
 from geo3d.segmentation.pictures import save_mask
+from geo3d.synth.walls import GROUPS, brick_wall
 
 PARTS = {"train": ("001", "002"), "val": ("051",), "test": ("071", "121", "171")}
 

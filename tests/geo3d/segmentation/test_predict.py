@@ -13,7 +13,6 @@ from torch import nn
 from geo3d import checkpoints
 from geo3d.errors import CheckpointError, InputError
 from geo3d.files import asset_roots
-from geo3d.segmentation.bricks import brick_wall
 from geo3d.segmentation.config import DataConfig, SegmentationConfig
 from geo3d.segmentation.network import NetworkConfig, make_network
 from geo3d.segmentation.predict import (
@@ -23,6 +22,7 @@ from geo3d.segmentation.predict import (
     normalise,
     save_segmenter,
 )
+from geo3d.synth.walls import brick_wall
 from geo3d.topology.metrics import dice
 
 CONFIG = SegmentationConfig(network=NetworkConfig((4, 6, 8)))

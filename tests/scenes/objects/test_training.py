@@ -122,7 +122,7 @@ def test_steps_do_not_depend_on_the_parts(tmp_path: Path) -> None:
 
 
 def alone():
-    from geo3d.distill.processes import Alone
+    from geo3d.work.processes import Alone
 
     return Alone(torch.device("cpu"))
 

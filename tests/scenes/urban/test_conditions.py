@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from geo3d.layout.layout import Layout, Primitive, box, ellipsoid
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.cameras import Camera
 from geo3d.render.raycast import raycast
+from geo3d.synth.streets.generate import generate_street
 from scenes.urban.conditions import (
     RayScene,
     condition_image,
@@ -16,8 +18,6 @@ from scenes.urban.conditions import (
     semantic_colors,
     street_camera,
 )
-from scenes.urban.layout import Layout, Primitive, box, ellipsoid
-from scenes.urban.street import generate_street
 
 
 def ahead(*primitives: Primitive) -> Layout:

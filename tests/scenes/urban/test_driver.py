@@ -11,11 +11,14 @@ import pytest
 import torch
 import urban_teachers
 
+from apps.bench import seams
+from apps.bench.seams import measure_seams
 from geo3d.config import dump_config, load_config
 from geo3d.errors import Cancelled, ConfigError, InputError, NumericalError
 from geo3d.fields.blocks import Blocks
+from geo3d.layout.layout import Layout, box, slab
 from geo3d.mesh.io import load_mesh
-from scenes.urban import export, seams
+from scenes.urban import export
 from scenes.urban.adherence import kernel_distance
 from scenes.urban.conditions import RayScene
 from scenes.urban.config import PRESETS, SceneConfig
@@ -23,12 +26,10 @@ from scenes.urban.constraints import ConstraintConfig
 from scenes.urban.driver import Builder, build_scene, load_built, with_classes
 from scenes.urban.frames import render_frames
 from scenes.urban.guidance import Guidance
-from scenes.urban.layout import Layout, box, slab
 from scenes.urban.optimise import distil_window
 from scenes.urban.piece import piece
 from scenes.urban.sample_then_fit import make_window
 from scenes.urban.scene import Rendering, Scene
-from scenes.urban.seams import measure_seams
 from scenes.urban.views import View, held_out_poses, look, stations, training_poses
 
 

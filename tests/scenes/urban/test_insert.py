@@ -10,12 +10,12 @@ import pytest
 from helpers import icosphere
 
 from geo3d.errors import ConfigError, InputError
+from geo3d.layout.layout import Layout, box, slab
 from geo3d.mesh.io import save_mesh
 from geo3d.mesh.mesh import Mesh
 from scenes.urban.conditions import RayScene, street_camera
 from scenes.urban.edits import add, joined, move, remove
 from scenes.urban.insert import ground_height, mesh_primitive
-from scenes.urban.layout import Layout, box, slab
 from scenes.urban.validate import check_layout
 
 CORNERS = np.array([[x, y, z] for x in (0, 1) for y in (0, 2) for z in (0, 4)], np.float64)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from geo3d.errors import ConfigError, FileFormatError, InputError
+from geo3d.layout.layout import Layout, Primitive, box, slab
 from scenes.urban.conditions import LayoutMaps, RayScene, street_camera
-from scenes.urban.layout import Layout, Primitive, box, slab
 from scenes.urban.sampling import layout_rays
 from scenes.urban.scene import Scene, needed_cells
 from scenes.urban.scene_config import PRESETS, FieldConfig, SceneConfig

@@ -11,6 +11,7 @@ import torch
 
 from geo3d import checkpoints
 from geo3d.errors import Cancelled, CheckpointError, ConfigError
+from geo3d.synth.streets.styles import STYLES
 from scenes.urban.street_data import StreetDataConfig, StreetPictures, street_pictures
 from scenes.urban.street_segmenter import (
     SegmenterTrainingConfig,
@@ -19,7 +20,6 @@ from scenes.urban.street_segmenter import (
     load_segmenter,
     train_segmenter,
 )
-from scenes.urban.street_styles import STYLES
 from scenes.urban.street_teacher import (
     StreetTeacher,
     TeacherConfig,

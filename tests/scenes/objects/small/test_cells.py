@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from geo3d.errors import FileFormatError, InputError
-from scenes.objects.shapes.generate import generate_object
-from scenes.objects.shapes.object_data import ObjectDataConfig, make_object_data
-from scenes.objects.shapes.voxels import SurfaceVoxels, coarser, visible_shell, voxelize
+from geo3d.synth.objects.generate import generate_object
+from scenes.objects.data.object_data import ObjectDataConfig, make_object_data
+from scenes.objects.data.voxels import SurfaceVoxels, coarser, visible_shell, voxelize
 from scenes.objects.small.cells import CellObject, cell_object, prepare_cells, read_cells
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.spatial import KDTree
 
+from geo3d.synth.objects.generate import generate_object
+from scenes.objects.data.voxels import visible_shell, voxelize
 from scenes.objects.neighbours import children
-from scenes.objects.shapes.generate import generate_object
-from scenes.objects.shapes.voxels import visible_shell, voxelize
 from scenes.objects.slat_encoder import SLatEncoder
 from scenes.objects.slat_mesh import CubeLayout, ExtractedMesh, extract_mesh
 from scenes.objects.small.autoencoders import cell_coords, corner_distances

@@ -1,0 +1,1 @@
+"""What `geo3d bench` measures, one module per subject."""

@@ -1,0 +1,1 @@
+"""Generators of data from nothing: creatures, objects, streets, walls."""

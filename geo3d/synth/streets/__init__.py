@@ -1,0 +1,1 @@
+"""Made-up streets: their layouts, and the painter that draws any layout."""

@@ -1,0 +1,181 @@
+"""Pictures of street layouts in any light and weather, drawn by casting rays: the teacher's data.
+
+    painter = StreetPainter(layout, seed=0)
+    view = painter.view(street_camera(layout.trajectory[3], 48))
+    painter.picture(view, ("night",))            # (48, 48, 3) uint8
+
+Lambert sun with shadow rays, sky light, clouds, mirrored sky on glass and wet ground, street lamps
+and headlights, fog; every colour is a function of place, primitive and seed, so that pictures of
+one layout agree.  Pixels are means of ``supersampling``^2 rays.  Notation as in `street_surfels`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from geo3d.layout.layout import Layout
+from geo3d.render.cameras import Camera
+from geo3d.synth.streets.materials import Material, Materials
+from geo3d.synth.streets.patterns import hashed, value_noise
+from geo3d.synth.streets.styles import Look, look_of
+from geo3d.synth.streets.surfels import StreetRays, Surfels
+
+SUPERSAMPLING = 2
+_LAMPS_SHADED = 8
+_WARM = np.array([1.0, 0.68, 0.36])
+
+
+@dataclass(frozen=True, eq=False)
+class StreetView:
+    """A camera with what its rays hit."""
+
+    camera: Camera
+    surfels: Surfels
+    supersampling: int
+
+
+class StreetPainter:
+    """Draws one layout; ``seed`` chooses its materials, its sun and its clouds."""
+
+    def __init__(self, layout: Layout, seed: int = 0) -> None:
+        self.rays = StreetRays(layout)
+        self.materials = Materials(layout, seed)
+        self.seed = seed
+        lamps = [p.bounds() for p in layout.primitives if p.name == "lamp"]
+        heads = [[b[:, 0].mean(), b[0, 1] + 0.4, b[:, 2].mean()] for b in lamps]
+        self._lamps = np.array(heads).reshape(-1, 3)
+
+    def view(self, camera: Camera, supersampling: int = SUPERSAMPLING) -> StreetView:
+        """Cast the rays of ``camera`` once; the view can be drawn in every style."""
+        s = supersampling
+        fine = replace(
+            camera,
+            fx=camera.fx * s,
+            fy=camera.fy * s,
+            cx=camera.cx * s,
+            cy=camera.cy * s,
+            width=camera.width * s,
+            height=camera.height * s,
+        )
+        return StreetView(camera, self.rays.surfels(fine), s)
+
+    def picture(self, view: StreetView, style: tuple[str, ...]) -> UInt8[np.ndarray, "h w 3"]:
+        """Return the picture of a view.
+
+        Raises:
+            ConfigError: ``street_pictures.unknown_style``.
+        """
+        look, surfels = look_of(style), view.surfels
+        sun = self.sun_direction(look)
+        light = sky(surfels.directions, sun, look, self.seed)
+        if len(surfels.rows):
+            material = self.materials.at(surfels, look)
+            seen = self._shade(view, material, look, sun)
+            haze = np.exp(-surfels.distance * look.fog)[:, None]
+            veil = _veil(look)
+            light[surfels.rows] = seen * haze + veil * (1 - haze)
+        linear = _mean_of_blocks(light, view)
+        return (255 * tone(linear * look.exposure) + 0.5).astype(np.uint8)
+
+    def sun_direction(self, look: Look) -> Float[np.ndarray, " 3"]:
+        """Return the unit direction towards the sun: the seed chooses within the look's range."""
+        low, high = look.sun_elevation
+        elevation = np.radians(low + (high - low) * float(hashed(self.seed, 1, 71)))
+        azimuth = 2 * np.pi * float(hashed(self.seed, 2, 72))
+        flat = np.cos(elevation)
+        return np.array([flat * np.sin(azimuth), -np.sin(elevation), flat * np.cos(azimuth)])
+
+    def _shade(
+        self, view: StreetView, material: Material, look: Look, sun: np.ndarray
+    ) -> Float[np.ndarray, "p 3"]:
+        surfels = view.surfels
+        up = -surfels.normals[:, 1]
+        zenith, horizon = _sky_colors(look)
+        # half of the sky above flat ground, a quarter and some bounce in front of a wall
+        open_sky = (0.5 + 0.5 * up)[:, None]
+        around = open_sky * (0.6 * zenith + 0.4 * horizon) + (1 - open_sky) * 0.35 * horizon
+        light = look.ambient * around
+        if max(look.sun) > 0:
+            facing = np.maximum(surfels.normals @ sun, 0.0) * self.rays.lit(surfels, sun)
+            light = light + facing[:, None] * np.array(look.sun)
+        if look.lamps > 0:
+            light = light + look.lamps * self._lamp_light(view)
+        seen = material.albedo * light
+        if material.mirror.any():
+            way = surfels.directions[surfels.rows]
+            cosine = np.einsum("pi,pi->p", way, surfels.normals)
+            mirrored = way - 2 * cosine[:, None] * surfels.normals
+            share = (material.mirror * (0.35 + 0.65 * (1 - np.abs(cosine)) ** 3))[:, None]
+            seen = seen + share * (sky(mirrored, sun, look, self.seed, 0.0) - seen)
+        return seen + material.glow
+
+    def _lamp_light(self, view: StreetView) -> Float[np.ndarray, "p 3"]:
+        """Return the light of the nearest street lamps and of the camera car's headlights."""
+        surfels = view.surfels
+        eye, forward = view.camera.position, view.camera.c2w[:3, 2]
+        total = np.zeros(len(surfels.rows))
+        far = np.linalg.norm(self._lamps - eye, axis=1)
+        for lamp in self._lamps[np.argsort(far, kind="stable")[:_LAMPS_SHADED]]:
+            total += 22.0 * _point_light(surfels, lamp)
+        way = surfels.points - eye
+        length = np.linalg.norm(way, axis=1)
+        cone = np.clip((way @ forward / np.maximum(length, 1e-9) - 0.82) / 0.15, 0, 1)
+        head = 30.0 * cone * _point_light(surfels, eye + np.array([0.0, 0.6, 0.0]))
+        return total[:, None] * _WARM + head[:, None] * [1.0, 0.95, 0.85]
+
+
+def sky(
+    directions: Float[np.ndarray, "q 3"],
+    sun: Float[np.ndarray, " 3"],
+    look: Look,
+    seed: int,
+    clouds: float = 1.0,
+) -> Float[np.ndarray, "q 3"]:
+    """Return the radiance of the sky in unit directions; ``clouds`` scales the covered share."""
+    zenith, horizon = _sky_colors(look)
+    up = np.clip(-directions[:, 1], 0.0, 1.0)
+    part = (up**0.5)[:, None]
+    light = horizon + part * (zenith - horizon)
+    if clouds > 0 and look.clouds > 0:
+        # a flat layer of cloud, which shrinks towards the horizon
+        plane = directions[:, [0, 2]] / (up + 0.12)[:, None]
+        noise = 0.65 * value_noise(plane, 1.1, seed + 501) + 0.35 * value_noise(plane, 0.4, seed)
+        cover = np.clip((noise - 1.0 + look.clouds) / 0.25, 0, 1) * np.clip(up / 0.06, 0, 1)
+        light = light + (0.8 * clouds * cover)[:, None] * (np.array(look.cloud) - light)
+    if max(look.sun) > 0:
+        near = np.clip(directions @ sun, 0, 1)
+        light = light + (0.35 * near**32 + 3.0 * (near > 0.9985))[:, None] * np.array(look.sun)
+    thick = 1 - np.exp(-200.0 * max(look.fog - 0.004, 0.0))
+    return light + (thick * (1 - 0.5 * up))[:, None] * (_veil(look) - light)
+
+
+def tone(linear: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+    """Return display values in [0, 1]: highlights roll off, then gamma 2.2."""
+    light = np.maximum(linear, 0.0)
+    return np.clip(light * (1 + light / 4.0) / (1 + 0.8 * light), 0, 1) ** (1 / 2.2)
+
+
+def _sky_colors(look: Look) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(look.zenith), np.array(look.horizon)
+
+
+def _veil(look: Look) -> np.ndarray:
+    """Return the colour of fog: that of the horizon, warmer where lamps burn."""
+    return np.array(look.horizon) + 0.02 * look.lamps * _WARM * (look.fog > 0.02)
+
+
+def _point_light(surfels: Surfels, place: np.ndarray) -> np.ndarray:
+    way = place - surfels.points
+    square = np.einsum("pi,pi->p", way, way) + 1.0
+    cosine = np.einsum("pi,pi->p", way, surfels.normals) / np.sqrt(square)
+    return np.maximum(cosine, 0.0) / square
+
+
+def _mean_of_blocks(light: np.ndarray, view: StreetView) -> np.ndarray:
+    s, camera = view.supersampling, view.camera
+    blocks = light.reshape(camera.height, s, camera.width, s, 3)
+    # highlights are cut before the mean, or one bright ray would whiten the pixel
+    return np.minimum(blocks, 2.0).mean(axis=(1, 3))

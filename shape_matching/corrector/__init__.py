@@ -1,0 +1,1 @@
+"""The corrector: a network that mends the maps that the search finds."""

@@ -1,0 +1,242 @@
+"""What a corrector learns from: the search's own maps between generated creatures, and the truth.
+
+make_examples(CorrectorDataConfig(pairs=400), "data/corrector", workers=2)
+example = read_example(Path("data/corrector/pair-00000.npz"), CorrectorConfig())
+
+Each file is one pair of the family of one generated creature (`shape_matching.prior.families`):
+both shapes as the corrector sees them, the finalists of the search
+(`shape_matching.search.finalists`) with their errors, and the true maps.  A broken-off run is
+continued by the same call.
+
+Notation: n finalists, k size of the maps, both directions stacked, 12 before 21.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo3d.errors import ConfigError, Geo3dError, InputError
+from geo3d.files import atomic_path, atomic_write_json
+from geo3d.npz import read_npz
+from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.spectral.fmap import fmap_to_p2p, p2p_to_fmap
+from geo3d.work.pool import Task, run_pool
+from shape_matching.config import MatchConfig
+from shape_matching.corrector.corrector import CorrectorConfig, View, reverse, view
+from shape_matching.prior.families import PriorDataConfig, family
+from shape_matching.prior.feature_network import Surface
+from shape_matching.search.finalists import finalists
+from shape_matching.search.prepare import Prepared, prepare
+from shape_matching.search.starts import initial_maps
+from shape_matching.search.surfaces import least_squares
+
+logger = logging.getLogger(__name__)
+
+SETTINGS = "settings.json"
+K_FINALIST = 80
+"""Size to which the finalists are grown; larger ones differ too little to be worth the time."""
+PAIR_SECONDS = 120.0
+EXAMPLE_BYTES = 1 << 27
+_ARRAYS = (
+    "evals", "rows", "slopes", "descriptors", "positions", "truth", "found", "errors",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CorrectorDataConfig:
+    """Settings of a folder of examples."""
+
+    pairs: int = 400
+    """How many; each of a creature of its own."""
+    shapes: PriorDataConfig = field(default_factory=PriorDataConfig)
+    """Where the creatures and their families come from."""
+    network: CorrectorConfig = field(default_factory=CorrectorConfig)
+    """For whom the shapes are described; its sizes matter here."""
+
+    def __post_init__(self) -> None:
+        if self.pairs < 1:
+            raise ConfigError("config.bad_value", "Pairs must be at least 1.", "")
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One pair."""
+
+    views: tuple[View, View]
+    truth: Float[Tensor, "2 k k"]
+    found: Float[Tensor, "n 2 k k"]
+    """Maps that the search found, right or wrong."""
+    errors: Float[Tensor, " n"]
+    """Their mean Euclidean error x100 on the source of unit area."""
+
+
+def make_examples(
+    config: CorrectorDataConfig,
+    out: str | Path,
+    *,
+    workers: int = 1,
+    progress: ProgressCallback = ignore_progress,
+) -> dict[str, str]:
+    """Make the examples that are not there yet; return the pairs that gave none, with the reason.
+
+    Raises:
+        InputError: ``corrector_data.other_folder`` when ``out`` is for other settings.
+        Cancelled: from ``progress``.
+    """
+    folder = Path(out)
+    lost = _claim(folder, config)
+    todo = [
+        n for n in range(config.pairs)
+        if str(n) not in lost and not example_path(folder, n).is_file()
+    ]  # fmt: skip
+    made = config.pairs - len(todo)
+
+    def tell() -> None:
+        report(progress, "examples", made, config.pairs, lost=len(lost))
+
+    tasks = [Task(n, n, (str(folder), n)) for n in todo]
+    tell()
+    for outcome in (
+        run_pool(tasks, partial(_handler, config), workers, PAIR_SECONDS, tell, 1) if tasks else ()
+    ):
+        made += 1
+        if outcome.error is not None:
+            lost[str(outcome.task.index)] = f"{outcome.error['code']}: {outcome.error['message']}"
+            atomic_write_json(folder / SETTINGS, {**_plain(config), "lost": lost})
+        tell()
+    return lost
+
+
+def example_path(folder: Path, number: int) -> Path:
+    """Return the file of an example."""
+    return folder / f"pair-{number:05d}.npz"
+
+
+def read_example(path: Path, config: CorrectorConfig) -> Example:
+    """Return an example for a network of ``config``, whose sizes must be those it was made for.
+
+    Raises:
+        InputError: ``corrector_data.bad_example``.
+    """
+    try:
+        stored = read_npz(path, _ARRAYS, EXAMPLE_BYTES)
+        arrays = {
+            name: torch.from_numpy(array.astype(np.float32)) for name, array in stored.items()
+        }
+        expected = (2, config.points, config.eigenpairs)
+        if tuple(arrays["rows"].shape) != expected:
+            raise ValueError(f"rows {tuple(arrays['rows'].shape)} instead of {expected}")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "corrector_data.bad_example",
+            f"{path} is no example for this network: {error}.",
+            "Delete it and run the command again, or choose another folder.",
+        ) from error
+    views = []
+    for i in range(2):
+        rows, slopes = arrays["rows"][i], arrays["slopes"][i]
+        seen = Surface(arrays["evals"][i], rows, least_squares(rows), (slopes[0], slopes[1]))
+        views.append(View(seen, arrays["descriptors"][i], arrays["positions"][i]))
+    return Example((views[0], views[1]), arrays["truth"], arrays["found"], arrays["errors"])
+
+
+def searched(
+    one: Prepared, two: Prepared, config: MatchConfig
+) -> tuple[Float[Tensor, "n m m"], Float[Tensor, "n m m"]]:
+    """Return the finalists of the search in both directions."""
+    found = finalists(initial_maps(one, two, config.starts), one, two, config, k_last=K_FINALIST)
+    return found, torch.stack([reverse(fmap, one, two) for fmap in found])
+
+
+def _handler(config: CorrectorDataConfig) -> Callable[[tuple[str, int]], None]:
+    return partial(_make_example, config)
+
+
+def _make_example(config: CorrectorDataConfig, payload: tuple[str, int]) -> None:
+    folder, number = payload
+    torch.set_num_threads(1)
+    _, members = family(config.shapes, number)
+    order = np.random.default_rng(number)
+    first, second = (members[i] for i in order.permutation(len(members))[:2])
+    settings = MatchConfig(cache=False)
+    k = min(settings.k_final, (min(first.mesh.n_vertices, second.mesh.n_vertices) - 2) // 2)
+    one, two = (
+        prepare(m.mesh, k, settings.n_samples, settings.laplacian, torch.device("cpu"), False)
+        for m in (first, second)
+    )
+    views = view(one, config.network), view(two, config.network)
+    found = torch.stack(searched(one, two, settings), dim=1)
+    truths = first.vertex_ids[second.template_ids], second.vertex_ids[first.template_ids]
+    truth = (
+        p2p_to_fmap(torch.from_numpy(truths[0]), one.basis, two.basis),
+        p2p_to_fmap(torch.from_numpy(truths[1]), two.basis, one.basis),
+    )
+    size = config.network.map_size
+    images = torch.stack(
+        [fmap_to_p2p(fmap, one.basis.evecs, two.basis.evecs) for fmap in found[:, 0]]
+    ).numpy()
+    apart = one.mesh.vertices[images] - one.mesh.vertices[truths[0]]
+    arrays = {
+        "evals": torch.stack([v.surface.evals for v in views]),
+        "rows": torch.stack([v.surface.evecs for v in views]).half(),
+        "slopes": torch.stack([torch.stack(_slopes(v.surface)) for v in views]).half(),
+        "descriptors": torch.stack([v.descriptors for v in views]).half(),
+        "positions": torch.stack([v.positions for v in views]),
+        "truth": torch.stack([t[:size, :size] for t in truth]),
+        "found": found[:, :, :size, :size].half(),
+    }
+    stored = {name: tensor.numpy() for name, tensor in arrays.items()}
+    errors = 100 * np.linalg.norm(apart, axis=-1).mean(axis=1)
+    with (
+        atomic_path(example_path(Path(folder), number)) as temporary,
+        open(temporary, "wb") as stream,
+    ):
+        np.savez(stream, errors=errors, **stored)
+
+
+def _slopes(surface: Surface) -> tuple[Tensor, Tensor]:
+    assert surface.gradients is not None
+    return surface.gradients
+
+
+def _plain(config: CorrectorDataConfig) -> dict[str, Any]:
+    """Return what an example depends on, as JSON gives it back."""
+    values = asdict(config)
+    del values["pairs"], values["shapes"]["creatures"]
+    network = values["network"]
+    values["network"] = {n: network[n] for n in ("map_size", "points", "eigenpairs", "signatures")}
+    return json.loads(json.dumps(values))
+
+
+def _claim(folder: Path, config: CorrectorDataConfig) -> dict[str, str]:
+    """Refuse a folder of other settings; return the pairs known to give no example."""
+    path, wanted = folder / SETTINGS, _plain(config)
+    found: Mapping[str, Any] = {}
+    if path.is_file():
+        try:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise _other_folder(folder, f"a damaged {SETTINGS}") from error
+        if {n: v for n, v in found.items() if n != "lost"} != wanted:
+            raise _other_folder(folder, "other settings")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write_json(path, wanted)
+    return dict(found.get("lost", {}))
+
+
+def _other_folder(folder: Path, why: str) -> Geo3dError:
+    return InputError(
+        "corrector_data.other_folder", f"{folder} has {why}.", "Choose another --data."
+    )

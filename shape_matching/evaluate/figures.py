@@ -1,0 +1,87 @@
+"""Pictures of an evaluation: the PCK curve and a gallery of the worst pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+from scipy.spatial import KDTree
+
+from geo3d.mesh.mesh import Mesh
+from geo3d.render.previews import contact_sheet, match_image
+from shape_matching.evaluate.datasets import TOSCA_FAMILIES, Dataset
+from shape_matching.evaluate.pair_store import PairRecord, PairStore
+from shape_matching.evaluate.pair_truth import pair_truth
+
+ERROR_SCALE = 0.25
+"""Normalised error shown as the darkest colour."""
+PANEL = 320
+"""Height and width of each picture in the gallery, in pixels."""
+
+
+def plot_curve(path: Path, summary: Mapping[str, Any], method: str) -> None:
+    """Write the fraction of correspondences below each geodesic error as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    curve = summary["pck"]
+    label = f"{method}: {summary['error']:.2f} x100, AUC {summary['auc_0.25']:.3f}"
+    axes.plot(curve["thresholds"], 100 * np.array(curve["fractions"]), label=label, linewidth=2)
+    axes.set_xlabel("geodesic error / sqrt(source area)")
+    axes.set_ylabel("correspondences (%)")
+    axes.set_xlim(0, curve["thresholds"][-1])
+    axes.set_ylim(0, 100)
+    axes.grid(alpha=0.3)
+    axes.set_title(f"{summary['dataset']}, {summary['protocol']}, {summary['scored']} pairs")
+    axes.legend(loc="lower right")
+    # Without the version that made it, the same numbers give the same file.
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def plot_worst(
+    path: Path, dataset: Dataset, store: PairStore, records: Sequence[PairRecord]
+) -> None:
+    """Write a gallery PNG: per row source, target in matched colours, error on the target."""
+    rows, labels = [], []
+    for record in records:
+        source = dataset.file(record.pair[0]).load()
+        target = dataset.file(record.pair[1]).load()
+        p2p_21, errors = store.arrays(record.index)
+        truth = pair_truth(dataset, source, target)
+        on_target = spread_errors(target.mesh, truth.target, errors.astype(np.float64))
+        up = "z" if source.family in TOSCA_FAMILIES else "y"
+        rows.append(
+            match_image(
+                source.mesh,
+                target.mesh,
+                p2p_21.astype(np.int64),
+                errors=on_target,
+                max_error=ERROR_SCALE,
+                up=up,
+                size=PANEL,
+            )
+        )
+        error = (record.score or {})["error"]
+        labels.append(f"{record.pair[0]} <- {record.pair[1]}: mean error x100 = {error:.2f}")
+    Image.fromarray(contact_sheet(rows, labels, columns=1)).save(path, format="PNG")
+
+
+def spread_errors(
+    target: Mesh, at: Int[np.ndarray, " i"], errors: Float[np.ndarray, " i"]
+) -> Float[np.ndarray, " v"]:
+    """Return an error per target vertex: the mean of its entries, else that of the nearest vertex.
+
+    Ground truth does not name every vertex; the gaps would hide the picture.
+    """
+    counts = np.bincount(at, minlength=target.n_vertices)
+    sums = np.bincount(at, errors, target.n_vertices)
+    known = np.flatnonzero(counts)
+    nearest = KDTree(target.vertices[known]).query(target.vertices)[1]
+    return (sums[known] / counts[known])[nearest]

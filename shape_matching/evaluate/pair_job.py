@@ -1,0 +1,128 @@
+"""What a worker does with one pair: load both shapes, match them, score the map.
+
+A method is a callable ``method(source, target, config, progress=...)`` whose answer has ``p2p_21``
+and, where it knows them, ``p2p_12`` and ``ambiguous`` (see `shape_matching.correspondence`).
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32
+from scipy.spatial.transform import Rotation
+
+from geo3d.errors import ConfigError
+from geo3d.mesh.mesh import Mesh
+from geo3d.progress import ignore_progress
+from shape_matching.evaluate.datasets import Dataset, ShapeRecord
+from shape_matching.evaluate.pair_truth import pair_truth
+from shape_matching.evaluate.protocols import Pair
+from shape_matching.evaluate.scoring import GeodesicKind, SourceScorer
+
+Method = Callable[..., Any]
+
+SHAPES_KEPT = 24
+"""Shapes a worker keeps loaded; a shape of 5,000 vertices takes 0.3 MB."""
+
+
+@dataclass(frozen=True)
+class JobSetup:
+    """Everything a worker needs besides the pair; it is sent to the worker's process."""
+
+    dataset: Dataset
+    method: Method | str
+    """An importable callable, or a name in `shape_matching.methods.METHODS`."""
+    config: Any
+    device: str = "auto"
+    """Where a named method computes; a callable decides for itself."""
+    geodesics: GeodesicKind = "heat"
+    geodesic_cache: Path | None = None
+    rotation_seed: int | None = None
+    """Seed of random rotations of both shapes before matching; None leaves them as they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairResult:
+    """The answer for one pair."""
+
+    score: dict[str, Any]
+    """The fields of `shape_matching.evaluate.scoring.PairScore`, and ``ambiguous``."""
+    p2p_21: Int32[np.ndarray, " n2"]
+    errors: Float32[np.ndarray, " i"]
+    """Normalised error per ground-truth entry, not x100."""
+    seconds: dict[str, float]
+    """Wall and processor time of matching, wall time of scoring."""
+
+
+def make_pair_job(setup: JobSetup) -> Callable[[Pair], PairResult]:
+    """Return the handler of a worker; it keeps shapes and what scoring needs of one source."""
+
+    method = setup.method
+    if isinstance(method, str):
+        method = functools.partial(find_method(method), device=setup.device)
+
+    @functools.lru_cache(maxsize=SHAPES_KEPT)
+    def load(name: str) -> ShapeRecord:
+        return setup.dataset.file(name).load()
+
+    @functools.lru_cache(maxsize=1)
+    def scorer(name: str) -> SourceScorer:
+        return SourceScorer(load(name).mesh, setup.geodesics, setup.geodesic_cache)
+
+    def run(pair: Pair) -> PairResult:
+        source, target = load(pair[0]), load(pair[1])
+        # Ground truth first: a pair that cannot be scored need not be matched.
+        truth = pair_truth(setup.dataset, source, target)
+        wall, cpu = time.perf_counter(), time.process_time()
+        shapes = (
+            shape_as_seen(record.mesh, setup.rotation_seed, side)
+            for side, record in enumerate((source, target))
+        )
+        found = method(*shapes, setup.config, progress=ignore_progress)
+        matched = time.perf_counter()
+        seconds = {"match": matched - wall, "match_cpu": time.process_time() - cpu}
+        p2p_21 = _whole_numbers(found.p2p_21)
+        p2p_12 = getattr(found, "p2p_12", None)
+        score, errors = scorer(pair[0]).score(
+            target.mesh, truth, p2p_21, None if p2p_12 is None else _whole_numbers(p2p_12)
+        )
+        seconds["score"] = time.perf_counter() - matched
+        values = {**asdict(score), "ambiguous": bool(getattr(found, "ambiguous", False))}
+        return PairResult(values, p2p_21.astype(np.int32), errors.astype(np.float32), seconds)
+
+    return run
+
+
+def shape_as_seen(mesh: Mesh, seed: int | None, side: int) -> Mesh:
+    """Return the mesh turned at random: by its name, the seed and its side of the pair."""
+    if seed is None:
+        return mesh
+    rng = np.random.default_rng([seed, side, *mesh.name.encode()])
+    return replace(mesh, vertices=mesh.vertices @ Rotation.random(rng=rng).as_matrix().T)
+
+
+def find_method(name: str) -> Method:
+    """Return a matching method by name.
+
+    Raises:
+        ConfigError: ``evaluate.unknown_method``.
+    """
+    from shape_matching.methods import METHODS
+
+    if name not in METHODS:
+        raise ConfigError(
+            "evaluate.unknown_method",
+            f"There is no method '{name}'.",
+            f"Known: {', '.join(sorted(METHODS))}.",
+        )
+    return METHODS[name]
+
+
+def _whole_numbers(p2p: Any) -> Int[np.ndarray, " n"]:
+    return np.asarray(p2p).astype(np.int64)

@@ -1,0 +1,1 @@
+"""The spectral diffusion prior: data, network, training, zero-shot use."""

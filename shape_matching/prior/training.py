@@ -1,0 +1,337 @@
+"""Training of spectral priors: a denoiser learns the absolute functional maps of a folder.
+
+    config = load_config(PriorTrainingConfig, preset="small", overrides=["data=maps"])
+    train_prior(config, Path("out"))        # again after an interruption: goes on, bit by bit
+
+Notation: n maps, k their size, "seen" the number of maps shown so far, sigma the noise level.
+
+The preset "published" is the recipe of DiffuMatch (Pierson et al. 2025), "small" the one of the
+prior that comes with the package.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geo3d.config import config_to_dict
+from geo3d.device import item_generator, pick_device
+from geo3d.distill.losses import LevelLaw, denoising_loss
+from geo3d.distill.preconditioning import EDM, IDDPM, Preconditioning, denoise
+from geo3d.errors import Cancelled, ConfigError, NumericalError
+from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.work.processes import Processes, connect
+from geo3d.work.state import TrainingState, load_state, save_state, update_average
+from shape_matching.prior.denoiser import Denoiser, DenoiserConfig
+from shape_matching.prior.prior import Prior, save_prior
+from shape_matching.prior.report import denoising_errors
+from shape_matching.prior.splits import MapSplit, load_split, maps_digest
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.safetensors"
+PRIOR = "prior.safetensors"
+VALIDATION_LEVELS = (0.1, 0.3, 1.0)
+VALIDATION_MAPS = 256
+"""Held-out maps, at most, on which the denoising error is followed."""
+Log = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class PriorTrainingConfig:
+    """Settings of `train_prior`; the defaults are the published recipe."""
+
+    data: str = ""
+    """Folder of functional maps (`geo3d prior-data`)."""
+    network: DenoiserConfig = field(default_factory=DenoiserConfig)
+    preconditioning: Literal["iddpm", "edm"] = "iddpm"
+    loss: Literal["vp", "edm"] = "vp"
+    """Which law draws and weights the noise levels."""
+    level_log_mean: float = -1.2
+    """Mean of ln sigma under the law "edm"."""
+    level_log_std: float = 1.2
+    """Standard deviation of ln sigma under the law "edm"."""
+    samples: int = 41_216_000
+    """Maps shown in all, with repetition."""
+    batch: int = 256
+    """Maps per step, over all processes."""
+    learning_rate: float = 1e-3
+    warmup_samples: int = 10_000_000
+    """Maps over which the learning rate rises from 0."""
+    decay: Literal["constant", "cosine"] = "constant"
+    """What the learning rate does after its rise: stay, or fall to 0 along a cosine."""
+    weight_decay: float = 0.0
+    ema_halflife_samples: int = 500_000
+    """Maps after which a weight counts half in the running average."""
+    ema_rampup: float = 0.05
+    """The half-life is at most this share of the maps seen."""
+    validation_share: float = 0.05
+    """Share of the creatures that is held out."""
+    log_every: int = 20
+    """Steps per line of metrics."""
+    validate_every: int = 200
+    """Steps between measurements on held-out maps."""
+    checkpoint_seconds: float = 300.0
+    """Seconds between checkpoints."""
+    weights: Literal["float32", "float16"] = "float32"
+    """Precision of the prior on disk."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "batch", "log_every", "validate_every"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        for name in ("warmup_samples", "weight_decay", "ema_halflife_samples", "ema_rampup"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative")
+        _require(self.learning_rate > 0, "learning_rate must be positive")
+        _require(0 < self.validation_share < 1, "validation_share must lie between 0 and 1")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return math.ceil(self.samples / self.batch)
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "published": {},
+    "small": {
+        "network": {"width": 192, "depth": 6, "heads": 6},
+        "preconditioning": "edm",
+        "loss": "edm",
+        "samples": 256_000,
+        "batch": 64,
+        "warmup_samples": 12_800,
+        "decay": "cosine",
+        "weight_decay": 0.01,
+        "ema_halflife_samples": 10_000,
+        "weights": "float16",
+    },
+    "tiny": {
+        "network": {"width": 64, "depth": 3, "heads": 4},
+        "preconditioning": "edm",
+        "loss": "edm",
+        "samples": 64_000,
+        "batch": 64,
+        "warmup_samples": 3_200,
+        "decay": "cosine",
+        "ema_halflife_samples": 3_200,
+    },
+}
+"""Named recipes: as published; of the shipped prior; for a first look in a minute."""
+
+
+def learning_rate(config: PriorTrainingConfig, seen: int) -> float:
+    """Return the learning rate of the step that comes after ``seen`` maps."""
+    rise = min(seen / config.warmup_samples, 1.0) if config.warmup_samples else 1.0
+    if config.decay == "constant":
+        return config.learning_rate * rise
+    rest = max(seen - config.warmup_samples, 0) / max(config.samples - config.warmup_samples, 1)
+    return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+
+
+def ema_beta(config: PriorTrainingConfig, seen: int) -> float:
+    """Return the weight of the running average against the new weights, after ``seen`` maps."""
+    halflife = min(config.ema_halflife_samples, config.ema_rampup * seen)
+    return 0.5 ** (config.batch / max(halflife, 1e-8))
+
+
+def train_prior(
+    config: PriorTrainingConfig,
+    out: Path,
+    *,
+    device: str = "auto",
+    log_metrics: Log = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
+) -> dict[str, Any]:
+    """Train a prior into ``out`` (``prior.safetensors``) and return its final numbers.
+
+    A ``checkpoint.safetensors`` in ``out`` is gone on from; one is written every
+    ``checkpoint_seconds`` and when the job is cancelled.
+
+    Args:
+        config: settings; ``data`` names the folder of maps.
+        out: folder for checkpoint and prior.
+        device: name of the device, see `geo3d.device.pick_device`.
+        log_metrics: receives a mapping every ``log_every`` steps.
+        progress: receives an event per step; may raise `Cancelled`.
+
+    Raises:
+        NumericalError: ``prior_training.diverged``.
+        CheckpointError: ``checkpoint.other_training``.
+        ConfigError: ``prior_training.bad_batch``; errors of reading the maps.
+    """
+    split = load_split(config.data, config.network.size, config.validation_share, config.seed)
+    processes = connect(pick_device(device))
+    if config.batch % processes.count:
+        raise ConfigError(
+            "prior_training.bad_batch",
+            f"A batch of {config.batch} cannot be shared by {processes.count} processes.",
+            "Choose a multiple.",
+        )
+    settings = {**config_to_dict(config), "data": maps_digest(split)}
+    state = _new_state(config, processes.device)
+    if (out / CHECKPOINT).is_file():
+        load_state(out / CHECKPOINT, state, settings)
+        log.info("resumed at step %d", state.step)
+    training = _Training(config, split, processes, state, settings, out)
+    return training.run(log_metrics, progress)
+
+
+class _Training:
+    """The loop, with what every step needs."""
+
+    def __init__(
+        self,
+        config: PriorTrainingConfig,
+        split: MapSplit,
+        processes: Processes,
+        state: TrainingState,
+        settings: Mapping[str, Any],
+        out: Path,
+    ) -> None:
+        self.config, self.processes, self.state = config, processes, state
+        self.settings, self.out = settings, out
+        self.train = split.train.to(processes.device)
+        self.validation = split.validation[:: max(1, len(split.validation) // VALIDATION_MAPS)]
+        rms = float(split.train.square().mean().sqrt())
+        self.sigma_data = round(rms, 4)
+        self.second_moment = second_moment(split.train)
+        self.law = LevelLaw(
+            config.loss, self.sigma_data, config.level_log_mean, config.level_log_std
+        )
+        self.preconditioning = make_preconditioning(config, self.sigma_data)
+        self.wrapped, self.optimizer = processes.prepare(state.network, state.optimizer)
+
+    def run(self, log_metrics: Log, progress: ProgressCallback) -> dict[str, Any]:
+        losses: list[Tensor] = []
+        since = time.monotonic()
+        final: dict[str, Any] = {}
+        try:
+            while self.state.step < self.config.steps:
+                losses.append(self.step())
+                step, total = self.state.step, self.config.steps
+                is_last = step == total
+                if is_last or step % self.config.log_every == 0:
+                    final = self.metrics(losses, is_last)
+                    losses.clear()
+                    if self.processes.rank == 0:
+                        log_metrics(final)
+                if time.monotonic() - since >= self.config.checkpoint_seconds:
+                    self.save()
+                    since = time.monotonic()
+                report(progress, "training the prior", step, total, **_shown(final))
+        except (Cancelled, KeyboardInterrupt):
+            self.save()
+            raise
+        self.save()
+        return {**final, "sigma_data": self.sigma_data, "training_maps": len(self.train)}
+
+    def step(self) -> Tensor:
+        """Take one optimiser step and return the loss per entry."""
+        config, seen = self.config, self.state.step * self.config.batch
+        clean, sigma, noise = self.draw()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, seen)
+        clean_estimate = partial(denoise, self.wrapped, self.preconditioning)
+        loss = denoising_loss(clean_estimate, clean, sigma, noise, self.law)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.processes.backward(loss.flatten(1).sum(dim=1).mean())
+        self.optimizer.step()
+        update_average(self.state, ema_beta(config, seen))
+        self.state.step += 1
+        return loss.detach().mean()
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return this process's share of the step's maps, noise levels and noise."""
+        config, device = self.config, self.processes.device
+        generator = item_generator(config.seed, f"prior step {self.state.step}")
+        chosen = torch.randint(len(self.train), (config.batch,), generator=generator)
+        sigma = self.law.draw(config.batch, generator)
+        noise = torch.randn((config.batch, *self.train.shape[1:]), generator=generator)
+        mine = slice(self.processes.rank, None, self.processes.count)
+        clean = self.train[chosen[mine].to(device)]
+        return clean, sigma[mine].to(device), noise[mine].to(device)
+
+    def metrics(self, losses: list[Tensor], is_last: bool) -> dict[str, Any]:
+        """Return the numbers of the steps since the last line."""
+        loss = float(self.processes.mean(torch.stack(losses).mean()))
+        step = self.state.step
+        if not math.isfinite(loss):
+            raise NumericalError(
+                "prior_training.diverged",
+                f"The loss is {loss} at step {step}.",
+                "Lower learning_rate, or lengthen warmup_samples.",
+            )
+        seen = step * self.config.batch
+        values = {"step": step, "seen": seen, "loss": loss, "time": round(time.time(), 1)}
+        values["learning_rate"] = learning_rate(self.config, seen)
+        if is_last or step % self.config.validate_every == 0:
+            errors = denoising_errors(self.prior().denoise, self.validation, VALIDATION_LEVELS)
+            values |= {f"error_{sigma:g}": error for sigma, error in errors.items()}
+        return values
+
+    def prior(self) -> Prior:
+        """Return the average of the weights as a prior."""
+        info = {
+            # the folder's name says enough; where it lay is nobody else's business
+            "training": {**config_to_dict(self.config), "data": Path(self.config.data).name},
+            "maps": self.settings["data"],
+            "training_maps": len(self.train),
+            "steps": self.state.step,
+            "second_moment": self.second_moment,
+        }
+        ema = self.state.ema
+        if not isinstance(ema, Denoiser):
+            raise TypeError("the averaged network is no denoiser")
+        return Prior(ema, self.preconditioning, info)
+
+    def save(self) -> None:
+        """Write checkpoint and prior."""
+        if self.processes.rank == 0:
+            save_state(self.out / CHECKPOINT, self.state, self.settings)
+            save_prior(self.out / PRIOR, self.prior(), dtype=self.config.weights)
+
+
+def make_preconditioning(config: PriorTrainingConfig, sigma_data: float) -> Preconditioning:
+    """Return the preconditioning the settings name, fitted to maps of that root mean square."""
+    return EDM(sigma_data) if config.preconditioning == "edm" else IDDPM()
+
+
+def second_moment(maps: Float[Tensor, "n 1 k k"]) -> list[list[float]]:
+    """Return the mean square of each entry to five digits, for masks that need no denoiser."""
+    rows = maps.square().mean(dim=0)[0].tolist()
+    return [[float(f"{value:.4e}") for value in row] for row in rows]
+
+
+def _new_state(config: PriorTrainingConfig, device: torch.device) -> TrainingState:
+    network = Denoiser(config.network, item_generator(config.seed, "prior weights")).to(device)
+    ema = copy.deepcopy(network).requires_grad_(False)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trained,
+        lr=config.learning_rate,
+        betas=(0.9, 0.99),
+        eps=1e-8,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    return TrainingState(network, ema, optimizer)
+
+
+def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name.startswith(("loss", "error"))}
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError("config.bad_value", f"{message[0].upper()}{message[1:]}.", "")

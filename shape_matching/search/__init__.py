@@ -1,0 +1,1 @@
+"""The search for a map from nothing: starts, scores, refinement."""

@@ -1,0 +1,171 @@
+"""Refinement that looks at shape as well as spectrum: ZoomOut with positions, normals, curvature.
+
+Every pass registers each shape to the pose of the other: positions pulled over by the present map
+and fitted by the first k eigenfunctions.  Where the map is right, the registered shape lies on the
+other one with equal normals and curvature.  So vertices are matched in the product of the spectral
+embedding, both registrations, their normals and the curvatures, a functional map of the next size
+is fitted to the result, and so on.  Nothing depends on how the shapes lie in space.
+
+Notation as in `geo3d.spectral.fmap`; p points of a shape (samples, then all vertices), r curvature
+scales.  ``spread`` is the root of half the sum of the eigenvalues: how fast the spectral embedding
+of k functions moves with the point, the unit in which the other parts are weighed.
+
+Source: Smooth Shells (Eisenberger et al. 2020) couples ZoomOut-like passes to registered positions
+and normals; registering both ways, the curvatures and the samples are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.spectral.nearest import nearest
+from geo3d.spectral.zoomout import RIDGE, sizes
+from shape_matching.search.prepare import Prepared
+
+K_FIRST = 40
+"""Size of the first map; below it registrations are too coarse to have useful normals."""
+STEP = 8
+FULL_PASSES = 4
+"""Last passes, which look at all vertices."""
+POSITION, NORMAL, CURVATURE = 0.45, 0.0225, 0.015
+"""Weights of the parts, relative to ``spread``; set on FAUST and TOSCA pairs (docs/RESULTS.md)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Points of a shape as the refinement sees them."""
+
+    rows: Float[Tensor, "p k"]
+    """Eigenfunctions."""
+    slopes: tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]] | None
+    """Their derivatives along two tangent axes; None for point clouds."""
+    curvature: Float[Tensor, "p r"] | None
+    positions: Float[Tensor, "p 3"]
+    weights: Float[Tensor, " p"]
+    """Share of each point in least squares."""
+    evals: Float[Tensor, " k"]
+
+    def fit(self, values: Float[Tensor, "p c"], k: int) -> Float[Tensor, "k c"]:
+        """Return the coefficients of ``values`` by weighted least squares."""
+        rows = self.rows[:, :k]
+        weighted = rows.T * self.weights
+        gram = weighted @ rows
+        gram.diagonal().add_(RIDGE * torch.finfo(gram.dtype).eps * gram.diagonal().mean())
+        return torch.cholesky_solve(weighted @ values, torch.linalg.cholesky(gram))
+
+    def normals(self, coefficients: Float[Tensor, "k 3"]) -> Float[Tensor, "p 3"]:
+        """Return the unit normals of the surface that the coefficients describe."""
+        assert self.slopes is not None
+        k = len(coefficients)
+        along_x, along_y = (axis[:, :k] @ coefficients for axis in self.slopes)
+        return torch.nn.functional.normalize(torch.linalg.cross(along_x, along_y), dim=1)
+
+
+def points_of(shape: Prepared, samples: Int64[Tensor, " p"] | None = None) -> Points:
+    """Return the given vertices of ``shape``, by default all."""
+    chosen = slice(None) if samples is None else samples
+    rows = shape.basis.evecs[chosen]
+    positions = torch.from_numpy(shape.mesh.vertices.copy()).to(rows)[chosen]
+    slopes = None
+    if shape.slopes is not None:
+        slopes = shape.slopes[0][chosen], shape.slopes[1][chosen]
+    curvature = None if shape.curvature is None else shape.curvature[chosen]
+    weights = shape.basis.mass[chosen] if samples is None else torch.ones_like(rows[:, 0])
+    return Points(rows, slopes, curvature, positions, weights, shape.basis.evals)
+
+
+def refine_coupled(
+    fmap_12: Float[Tensor, "k k"],
+    one: Prepared,
+    two: Prepared,
+    k_final: int,
+    *,
+    samples: tuple[Int64[Tensor, " p1"], Int64[Tensor, " p2"]] | None = None,
+    progress: ProgressCallback = ignore_progress,
+) -> tuple[Float[Tensor, "m m"], Int64[Tensor, " v2"], Int64[Tensor, " v1"]]:
+    """Refine the leading part of ``fmap_12``; return the final map, p2p_21 and p2p_12.
+
+    Args:
+        samples: vertices of 1 and of 2 that all but the last passes look at; at least twice as
+            many as ``k_final``.  By default all.
+    """
+    first = min(K_FIRST, k_final, *fmap_12.shape)
+    schedule = sizes(first, k_final, STEP) if first < k_final else [k_final]
+    sides = _sides(one, two, samples)
+    maps = _spectral_maps(fmap_12[:first, :first], *sides)
+    signs = _signs(maps, *sides, first)
+    for i, k in enumerate(schedule):
+        if samples is not None and i == max(0, len(schedule) - FULL_PASSES):
+            fmap_12 = sides[1].fit(sides[0].rows[maps[0], :k], k)
+            sides, samples = _sides(one, two, None), None
+            maps = _spectral_maps(fmap_12, *sides)
+        maps = _pass(maps, *sides, k, signs)
+        report(progress, "coupled refinement", i + 1, len(schedule), k=k)
+    k = schedule[-1]
+    return sides[1].fit(sides[0].rows[maps[0], :k], k), *maps
+
+
+def _sides(
+    one: Prepared, two: Prepared, samples: tuple[Tensor, Tensor] | None
+) -> tuple[Points, Points]:
+    chosen = samples or (None, None)
+    return points_of(one, chosen[0]), points_of(two, chosen[1])
+
+
+def _spectral_maps(fmap_12: Tensor, one: Points, two: Points) -> tuple[Tensor, Tensor]:
+    """Return the vertex maps 21 and 12 of a functional map."""
+    k2, k1 = fmap_12.shape
+    rows_1, rows_2 = one.rows[:, :k1] @ fmap_12.T, two.rows[:, :k2]
+    return nearest(rows_2, rows_1), nearest(rows_1, rows_2)
+
+
+def _pass(
+    maps: tuple[Tensor, Tensor], one: Points, two: Points, k: int, signs: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Match all points anew, with functional map and registrations of size k."""
+    spread = float((one.evals[:k].sum() / 2).sqrt())
+    fmap_12 = two.fit(one.rows[maps[0], :k], k)
+    parts = [(one.rows[:, :k] @ fmap_12.T, two.rows[:, :k])]
+    for seen_1, seen_2 in _registrations(maps, one, two, k):
+        weight = POSITION * spread
+        parts.append((weight * one.rows[:, :k] @ seen_1, weight * two.rows[:, :k] @ seen_2))
+        if one.slopes is not None and two.slopes is not None:
+            weight = NORMAL * spread
+            parts.append((weight * one.normals(seen_1), signs[0] * weight * two.normals(seen_2)))
+    if one.curvature is not None and two.curvature is not None:
+        weight = CURVATURE * spread
+        parts.append((weight * one.curvature, signs[1] * weight * two.curvature))
+    rows_1, rows_2 = (torch.cat(side, dim=1) for side in zip(*parts, strict=True))
+    return nearest(rows_2, rows_1), nearest(rows_1, rows_2)
+
+
+def _registrations(
+    maps: tuple[Tensor, Tensor], one: Points, two: Points, k: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return coefficients of the positions of both shapes in the pose of 2, then in that of 1."""
+    p2p_21, p2p_12 = maps
+    return (
+        (one.fit(two.positions[p2p_12], k), two.fit(two.positions, k)),
+        (one.fit(one.positions, k), two.fit(one.positions[p2p_21], k)),
+    )
+
+
+def _signs(maps: tuple[Tensor, Tensor], one: Points, two: Points, k: int) -> tuple[float, float]:
+    """Return -1 where the map turns normals, and where it turns curvature, inside out, else 1.
+
+    A mirror image turns the normals of a registration; faces that are inside out turn both.
+    """
+    normal = curvature = 1.0
+    if one.slopes is not None and two.slopes is not None:
+        (seen_1, seen_2), _ = _registrations(maps, one, two, k)
+        agreement = one.normals(seen_1)[maps[0]] * two.normals(seen_2)
+        normal = -1.0 if float(agreement.sum()) < 0 else 1.0
+    if one.curvature is not None and two.curvature is not None:
+        agreement = one.curvature[maps[0]] * two.curvature
+        curvature = -1.0 if float(agreement.sum()) < 0 else 1.0
+    return normal, curvature

@@ -1,0 +1,179 @@
+"""Street pictures: light, weather and patterns are where they belong, and views agree."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from geo3d.errors import ConfigError
+from geo3d.layout.layout import Layout, box
+from geo3d.render.cameras import Camera
+from geo3d.synth.streets.generate import generate_street
+from geo3d.synth.streets.painter import StreetPainter, tone
+from geo3d.synth.streets.patterns import fade, hashed, lane_marks, value_noise, windows
+from geo3d.synth.streets.styles import LIGHTS, LOOKS, STYLES, draw_style, look_of
+from geo3d.synth.streets.surfels import StreetRays
+from scenes.urban.conditions import RayScene, street_camera
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def street() -> Layout:
+    return generate_street(60.0, seed=4)
+
+
+@pytest.fixture(scope="module")
+def painter(street: Layout) -> StreetPainter:
+    return StreetPainter(street, seed=4)
+
+
+def yard() -> Layout:
+    """Ground at y = 0 and a wall 4 m high from z = 9 to 11; the camera drives along z at x = 0."""
+    poses = np.tile(np.eye(4), (3, 1, 1))
+    poses[:, :3, 3] = [(0, -1.5, 0), (0, -1.5, 1), (0, -1.5, 2)]
+    parts = (
+        box("g", "ground", (0, 0.5, 0), (60, 1, 60)),
+        box("w", "wall", (0, -2, 10), (20, 4, 2)),
+    )
+    return Layout("yard", parts, poses)
+
+
+def test_every_style_has_a_look() -> None:
+    assert set(STYLES) == set(LIGHTS) | set(LOOKS)
+    for name in STYLES:
+        look_of((name,))
+    for light in LIGHTS:
+        for look in LOOKS:
+            look_of((light, look))
+    assert look_of(("night", "snow")).snow > 0 and look_of(("night", "snow")).lamps > 0
+    assert look_of(("snow",)).sun == (0, 0, 0)
+
+
+@pytest.mark.parametrize("names", [(), ("sunny", "night"), ("snow", "rain"), ("disco",)])
+def test_other_combinations_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        look_of(names)
+    assert caught.value.code == "street_pictures.unknown_style"
+
+
+def test_drawn_styles_can_all_be_drawn_pictures_of() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_style(rng, 0.5) for _ in range(200)]
+    for names in drawn:
+        look_of(names)
+    assert {len(names) for names in drawn} == {1, 2}
+    assert {len(draw_style(rng, 0.0)) for _ in range(50)} == {1}
+
+
+def test_hashed_numbers_are_even_and_depend_on_every_key() -> None:
+    keys = np.arange(20_000)
+    values = hashed(3, keys, 5)
+    assert abs(values.mean() - 0.5) < 0.01 and abs(values.var() - 1 / 12) < 0.002
+    assert abs(np.corrcoef(values, hashed(3, keys, 6))[0, 1]) < 0.03
+    assert abs(np.corrcoef(values[1:], values[:-1])[0, 1]) < 0.03
+    np.testing.assert_array_equal(values[7], hashed(3, np.array(7), 5))
+    assert hashed(3, np.array(-7), 5) != hashed(3, np.array(7), 5)
+
+
+def test_noise_meets_the_hash_at_lattice_points_and_is_smooth() -> None:
+    lattice = np.array([[0.0, 2.0, -4.0], [6.0, 2.0, 8.0]])
+    cells = (lattice / 2).astype(int)
+    np.testing.assert_allclose(value_noise(lattice, 2.0, 9), hashed(9, *cells.T))
+    line = np.stack([np.linspace(-3, 3, 4001)] * 2, axis=1)
+    steps = np.abs(np.diff(value_noise(line, 1.0, 1)))
+    assert steps.max() < 0.01
+
+
+def test_details_fade_below_a_pixel() -> None:
+    np.testing.assert_allclose(fade(1.0, np.array([0.1, 1.0, 10.0])), [1, 1, 0])
+
+
+def test_lane_marks_by_hand() -> None:
+    lateral = np.array([-1.75, -1.75, 1.65, 0.0, -1.75 + 3.5])
+    along = np.array([1.0, 4.0, 4.0, 1.0, 1.0])
+    np.testing.assert_allclose(lane_marks(lateral, along), [0.95, 0, 0.6, 0, 0])
+
+
+def test_windows_have_walls_between_and_cells() -> None:
+    along, height = np.array([1.5, 0.1, 4.5, 1.5]), np.array([5.0, 5.0, 5.0, 9.8])
+    glass, cells = windows(along, height, np.full(4, 10.0), np.full(4, 3.0))
+    assert glass.tolist() == [True, False, True, False]
+    assert cells[:3].tolist() == [[0, 1], [0, 1], [1, 1]]
+
+
+def test_shadows_and_places_by_hand() -> None:
+    layout = yard()
+    camera = Camera(layout.trajectory[0], 40.0, 40.0, 16.0, 4.0, 32, 32)
+    rays = StreetRays(layout)
+    surfels = rays.surfels(camera)
+    ground = surfels.label == 5
+    np.testing.assert_allclose(surfels.points[ground, 1], 0, atol=1e-9)
+    np.testing.assert_allclose(surfels.normals[ground], [[0, -1, 0]] * ground.sum(), atol=1e-9)
+    np.testing.assert_allclose(surfels.lateral, surfels.points[:, 0], atol=1e-9)
+    # the sun stands behind the wall at 45 degrees: its shadow is 4 m long and ends at z = 5
+    lit = rays.lit(surfels, np.array([0.0, -1.0, 1.0]) / np.sqrt(2))
+    z = surfels.points[:, 2]
+    assert (lit[ground] == (z[ground] < 5)).all() and 0 < lit[ground].sum() < ground.sum()
+    wall = (surfels.label == 8) & (surfels.normals[:, 2] < -0.5)
+    assert wall.any() and not lit[wall].any()
+
+
+def test_rays_see_what_the_condition_says(street: Layout) -> None:
+    camera = street_camera(street.trajectory[5], 64)
+    surfels, maps = StreetRays(street).surfels(camera), RayScene(street, 1).maps(camera, False)
+    label = np.full(64 * 64, -1)
+    label[surfels.rows] = surfels.label
+    assert (label == maps.label.ravel()).mean() > 0.995
+
+
+def test_pictures_repeat_and_differ_by_style_and_seed(
+    street: Layout, painter: StreetPainter
+) -> None:
+    view = painter.view(street_camera(street.trajectory[5], SIZE))
+    pictures = {name: painter.picture(view, (name,)) for name in STYLES}
+    again = StreetPainter(street, seed=4)
+    for name, picture in pictures.items():
+        assert picture.shape == (SIZE, SIZE, 3) and picture.dtype == np.uint8
+        same = again.picture(again.view(view.camera), (name,))
+        np.testing.assert_array_equal(picture, same)
+    means = {name: float(p.mean()) for name, p in pictures.items()}
+    assert means["night"] < 0.6 * means["rain"] < 0.6 * means["overcast"]
+    assert (StreetPainter(street, 5).picture(view, ("sunny",)) != pictures["sunny"]).mean() > 0.3
+
+
+def test_style_changes_what_it_should(street: Layout, painter: StreetPainter) -> None:
+    camera = street_camera(street.trajectory[5], SIZE)
+    view, label = painter.view(camera), RayScene(street, 1).maps(camera, False).label
+
+    def mean(style: tuple[str, ...], number: int) -> np.ndarray:
+        return painter.picture(view, style)[label == number].mean(axis=0) / 255
+
+    sky, road = mean(("sunny",), -1), mean(("sunny",), 5)
+    assert sky[2] > sky[0] + 0.1
+    assert mean(("sunset",), -1)[0] > mean(("sunset",), -1)[2]
+    assert (mean(("snow",), 5) > road + 0.15).all()
+    assert (mean(("night",), -1) < 0.25).all()
+    near_grey = mean(("fog",), 8)
+    assert np.ptp(near_grey) < 0.08
+    leaf, turned = mean(("sunny",), 10), mean(("autumn",), 10)
+    assert leaf[1] > leaf[0] and turned[0] - turned[1] > leaf[0] - leaf[1]
+    wall, brick = mean(("sunny",), 8), mean(("brick",), 8)
+    assert brick[0] - brick[2] > wall[0] - wall[2]
+
+
+def test_supersampling_is_a_mean(street: Layout, painter: StreetPainter) -> None:
+    coarse = street_camera(street.trajectory[5], 16)
+    fine = street_camera(street.trajectory[5], 32)
+    a = painter.picture(painter.view(coarse, 2), ("overcast",)).astype(float)
+    b = painter.picture(painter.view(fine, 1), ("overcast",)).astype(float)
+    # equal in linear light, up to the footprint by which details fade
+    b = (b / 255) ** 2.2
+    mean = b.reshape(16, 2, 16, 2, 3).mean(axis=(1, 3)) ** (1 / 2.2) * 255
+    assert np.abs(a - mean).mean() < 4
+
+
+def test_tone_rises_and_stays_in_range() -> None:
+    light = np.linspace(0, 20, 500)[:, None].repeat(3, axis=1)
+    shown = tone(light)
+    assert (np.diff(shown[:, 0]) >= 0).all() and shown.min() == 0 and shown.max() <= 1
