@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from geo3d import __version__
 from geo3d.errors import Cancelled, Geo3dError
+from geo3d.threads import settle_threads
 
 VERBS: dict[str, str] = {
     "doctor": "what this machine has, what is missing, how to get it",
@@ -54,6 +55,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    # Before a verb loads torch: the libraries read it then.
+    settle_threads()
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = next((a for a in arguments if not a.startswith("-")), None)
     if verb is None or arguments[0].startswith("-"):
