@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geo3d.files import atomic_path, atomic_write_json, atomic_write_text
+from geo3d.work.tables import csv_text, markdown_table
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,22 +43,13 @@ def write_report(folder: Path, records: Sequence[ItemRecord]) -> dict[str, Any]:
 def table_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV, all numbers of all scenes."""
     columns = [*_HEAD, "run", *_metric_names(rows)]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, **row["metrics"]} for row in rows)
-    return stream.getvalue()
+    return csv_text(columns, [{**row, **row["metrics"]} for row in rows])
 
 
 def table_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as a Markdown table, with the first few numbers of scenes."""
-    names = _metric_names(rows)[:_SHOWN_METRICS]
-    columns = [*_HEAD, *names]
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        cells = [_cell({**row, **row["metrics"]}.get(name)) for name in columns]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    columns = [*_HEAD, *_metric_names(rows)[:_SHOWN_METRICS]]
+    return markdown_table(columns, [{**row, **row["metrics"]} for row in rows])
 
 
 def contact_sheet(folder: Path, records: Sequence[ItemRecord]) -> Image.Image:
@@ -129,9 +119,3 @@ def _numbers(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, fl
 
 def _metric_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return " ".join(str("" if value is None else value).split()).replace("|", "\\|")

@@ -12,8 +12,6 @@ take turns on the same few objects, so that whatever is there compares like with
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -54,6 +52,7 @@ from geo3d.config import config_to_dict, dump_config, load_config
 from geo3d.errors import CheckpointError, InputError
 from geo3d.files import atomic_write_json, atomic_write_text
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.work.tables import csv_text
 from scenes.objects.samplers import SamplerConfig
 from scenes.objects.small.assemble import TEACHER_SAMPLER
 from scenes.objects.small.cells import CellObject, read_cells
@@ -123,13 +122,12 @@ def write_table(config: ComparisonConfig) -> list[Row]:
             "Let the comparison run on.",
         )
     rows = table(samples, config.least_piece)
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["maker", "steps", "seed", "object", *samples[0].numbers])
-    for sample in samples:
-        numbers = [f"{value:.6g}" for value in sample.numbers.values()]
-        writer.writerow([sample.maker, sample.steps, sample.seed, sample.object, *numbers])
-    atomic_write_text(grid.folder / "samples.csv", stream.getvalue())
+    columns = ["maker", "steps", "seed", "object", *samples[0].numbers]
+    lines = [
+        {**vars(sample), **{name: f"{value:.6g}" for name, value in sample.numbers.items()}}
+        for sample in samples
+    ]
+    atomic_write_text(grid.folder / "samples.csv", csv_text(columns, lines))
     atomic_write_text(grid.folder / "table.md", markdown(rows))
     return rows
 

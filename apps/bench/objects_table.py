@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from geo3d.mesh.compare import spread
 from geo3d.set_distance import kernel_distance
+from geo3d.work.tables import markdown_table
 
 TRUTH, AUTOENCODER, TEACHER, FEW = "truth", "autoencoder", "teacher", "untrained"
 _MAIN = (
@@ -78,20 +79,12 @@ def table(samples: Sequence[Sample], least_piece: float) -> list[dict[str, Any]]
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the table, and that of the failures, as Markdown."""
-    return "\n".join(
-        [
-            "Means over all samples; `+-` is 1.96 standard errors over objects, of differences on "
-            "the same objects where one is beside another; `behind best` of as many steps; "
-            "`to truth` and `to teacher` are kernel distances of picture features; `passes` are "
-            "network evaluations.",
-            "",
-            *_lines(rows, _MAIN),
-            "",
-            "Percentiles over samples:",
-            "",
-            *_lines(rows, _TAIL),
-            "",
-        ]
+    return (
+        "Means over all samples; `+-` is 1.96 standard errors over objects, of differences on "
+        "the same objects where one is beside another; `behind best` of as many steps; "
+        "`to truth` and `to teacher` are kernel distances of picture features; `passes` are "
+        f"network evaluations.\n\n{_table(rows, _MAIN)}\n"
+        f"Percentiles over samples:\n\n{_table(rows, _TAIL)}"
     )
 
 
@@ -148,10 +141,9 @@ def _features(group: Sequence[Sample]) -> Float[np.ndarray, "n d"]:
     return np.stack([sample.features for sample in group])
 
 
-def _lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
-    cells = [columns, ["---"] * len(columns)]
-    cells += [[_cell(name, row.get(name, "")) for name in columns] for row in rows]
-    return [f"| {' | '.join(line)} |" for line in cells]
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    cells = [[_cell(name, row.get(name, "")) for name in columns] for row in rows]
+    return markdown_table(columns, cells)
 
 
 def _cell(column: str, value: Any) -> str:

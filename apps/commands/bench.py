@@ -33,7 +33,6 @@ Seconds are medians; on a shared machine quote the ratios.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +120,9 @@ def run(args: argparse.Namespace) -> int:
             }[args.what]
             tables = measure(args, progress)
         run_folder.finish(tables)
-    text = "\n\n".join(f"{name}\n{_table(rows)}" for name, rows in tables.items())
+    from geo3d.work.tables import aligned
+
+    text = "\n\n".join(f"{name}\n{aligned(list(rows[0]), rows)}" for name, rows in tables.items())
     emit(args, {**tables, "run": str(run_folder.path)}, f"{text}\n\nkept in {run_folder.path}")
     return 0
 
@@ -319,17 +320,3 @@ _SHORT = {
     "betti_matching": "Betti matching",
     "skeleton_recall": "skeleton recall",
 }
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(rows[0])
-    cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    return "\n".join(
-        "  " + "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    )
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -81,7 +81,7 @@ def _look(args: argparse.Namespace) -> int:
         lines += payload["pictures"]
     if args.compare:
         payload["comparison"] = compare_folder(args.out, args.compare, progress=progress)
-        lines += _table(payload["comparison"])
+        lines.append(_table(payload["comparison"]))
     emit(args, payload, "\n".join(lines))
     return 0
 
@@ -92,18 +92,18 @@ def _listener(args: argparse.Namespace) -> Any:
     return tqdm_listener(disable=args.quiet or args.json)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the comparison as a Markdown table."""
-    head = "| maps | n | diagonal 1-10 / 11-20 / 21-30 | near | rms | correlation (off-diagonal) |"
-    lines = [head, "|---|---|---|---|---|---|"]
+    from geo3d.work.tables import markdown_table
+
+    columns = ("maps", "n", "diagonal 1-10 / 11-20 / 21-30", "near", "rms")
+    lines = []
     for row in rows:
         thirds = " / ".join(f"{row[f'diagonal_{i}']:.2f}" for i in (1, 2, 3))
-        fit = (
-            f"{row['correlation']:.3f} ({row['off_diagonal']:.2f})" if "correlation" in row else ""
-        )
-        numbers = f"{row['n']} | {thirds} | {row['near_diagonal']:.2f} | {row['rms']:.3f}"
-        lines.append(f"| {row['maps']} | {numbers} | {fit} |")
-    return lines
+        fit = "correlation" in row and f"{row['correlation']:.3f} ({row['off_diagonal']:.2f})"
+        numbers = (thirds, f"{row['near_diagonal']:.2f}", f"{row['rms']:.3f}", fit or "")
+        lines.append([row["maps"], row["n"], *numbers])
+    return markdown_table((*columns, "correlation (off-diagonal)"), lines)
 
 
 def _text(index: Mapping[str, Any], folder: str) -> str:

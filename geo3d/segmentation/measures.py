@@ -11,7 +11,6 @@ put `PUBLISHED_DIAGONAL` in its place; that is done here when a file is read.
 from __future__ import annotations
 
 import csv
-import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ from geo3d.topology.metrics import (
     hausdorff_95,
     local_betti_errors,
 )
+from geo3d.work.tables import csv_text
 
 COLUMNS = {
     "Betti0Local": "Betti0ErrorLocal_mortar",
@@ -101,13 +101,12 @@ def gather(rows: Sequence[tuple[str, Mapping[str, float]]]) -> Measures:
 
 def write_measures(measures: Measures, path: str | os.PathLike[str]) -> Path:
     """Write a run's CSV atomically: a file that is there is complete."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     names = [name for name in COLUMNS if name in measures.values]
-    writer.writerow(["ID", *(COLUMNS[name] for name in names)])
-    for i, image in enumerate(measures.ids):
-        writer.writerow([image, *(_text(measures.values[name][i]) for name in names)])
-    return atomic_write_text(path, stream.getvalue())
+    rows = [
+        [image, *(_text(measures.values[name][i]) for name in names)]
+        for i, image in enumerate(measures.ids)
+    ]
+    return atomic_write_text(path, csv_text(["ID", *(COLUMNS[name] for name in names)], rows))
 
 
 def read_measures(path: str | os.PathLike[str]) -> Measures:

@@ -9,8 +9,6 @@ previews/NAME-complaints-LOSS.png   blue: the loss wants more mortar here, red: 
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from geo3d.files import atomic_path, atomic_write_text
 from geo3d.segmentation.overlay import Region, draw_overlay, find_topology
 from geo3d.segmentation.pictures import save_mask
 from geo3d.segmentation.predict import Prediction
+from geo3d.work.tables import csv_text
 
 MAX_COMPLAINT_PIXELS = 2**23
 """Larger pictures get no maps of complaints: the memory of some losses would not be enough."""
@@ -113,8 +112,4 @@ def _save(path: Path, pixels: np.ndarray) -> None:
 
 
 def _regions_csv(regions: Sequence[Region]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["kind", "number", "pixels", "row", "column"])
-    writer.writerows([r.kind, r.number, r.pixels, r.row, r.column] for r in regions)
-    return stream.getvalue()
+    return csv_text(["kind", "number", "pixels", "row", "column"], map(vars, regions))

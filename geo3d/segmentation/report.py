@@ -5,8 +5,6 @@ Numbers measured here and numbers read from the literature never share a table.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +16,7 @@ from geo3d.files import atomic_write_json, atomic_write_text
 from geo3d.segmentation.measures import HIGHER_IS_BETTER, METRICS
 from geo3d.segmentation.significance import Comparison
 from geo3d.segmentation.tables import Entry, Setting
+from geo3d.work.tables import csv_text, markdown_table
 
 SHOWN = ("Betti0", "Betti1", "Dice", "HD95", "clDice")
 """Metrics of the tables for people; the files hold all of them."""
@@ -82,11 +81,8 @@ def markdown(
     for family in _families(entries):
         parts += [_results_table(family, stars), _groups_table(family)]
     if failures:
-        rows = [
-            [str(f.get("cell", "")), str(f.get("code", "")), str(f.get("message", ""))]
-            for f in failures
-        ]
-        parts += ["## Runs that failed\n", _table(["run", "code", "message"], rows)]
+        rows = [{"run": f.get("cell"), **f} for f in failures]
+        parts += ["## Runs that failed\n", markdown_table(["run", "code", "message"], rows)]
     mine = {_family(entry.setting) for entry in entries}
     beside = [entry for entry in published if _family(entry.setting) in mine]
     if beside:
@@ -123,7 +119,7 @@ def _results_table(family: Sequence[Entry], stars: set[tuple[Setting, str, str]]
             line.append(_cell(entry) + star if entry else "")
         rows.append(line)
     head = ["loss", "seeds", *(f"{metric} {split}" for split, metric in columns)]
-    return f"## {_title(family[0].setting)}\n\n{_table(head, rows)}"
+    return f"## {_title(family[0].setting)}\n\n{markdown_table(head, rows)}"
 
 
 def _groups_table(family: Sequence[Entry]) -> str:
@@ -140,7 +136,7 @@ def _groups_table(family: Sequence[Entry]) -> str:
             numbers = [cells[loss, group, m].mean for m in shown if (loss, group, m) in cells]
             line.append(" / ".join(_number(n) for n in numbers))
         rows.append(line)
-    return f"By group, {' / '.join(shown)}:\n\n{_table(['loss', *groups], rows)}"
+    return f"By group, {' / '.join(shown)}:\n\n{markdown_table(['loss', *groups], rows)}"
 
 
 def _cell(entry: Entry) -> str:
@@ -167,12 +163,6 @@ def _title(setting: Setting) -> str:
     return f"{setting.framework}, {setting.labels} labels, {setting.size} training set"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    clean = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
-    return "".join("| " + " | ".join(line) + " |\n" for line in clean)
-
-
 def _plain(row: Entry | Comparison) -> dict[str, Any]:
     values = asdict(row)
     flat = {**values.pop("setting"), **values}
@@ -180,9 +170,4 @@ def _plain(row: Entry | Comparison) -> dict[str, Any]:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    stream = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return stream.getvalue()
+    return csv_text(list(rows[0]), rows) if rows else ""

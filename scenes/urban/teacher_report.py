@@ -21,6 +21,7 @@ from geo3d.device import item_noise
 from geo3d.files import atomic_path
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.synth.streets.styles import STYLES
+from geo3d.work.tables import markdown_table
 from scenes.urban.conditions import semantic_colors
 from scenes.urban.street_data import StreetPictures
 from scenes.urban.street_segmenter import StreetSegmenter, agreement, shipped_segmenter
@@ -109,12 +110,13 @@ def class_color_error(
 
 def table(numbers: Mapping[str, Any]) -> str:
     """Return the numbers as a Markdown table."""
-    head = "| style | PSNR dB | class-colour L1 | mIoU samples | mIoU generator | n |"
-    lines = [head, "|---|---|---|---|---|---|"]
-    for name, row in numbers["styles"].items():
-        values = f"{row['psnr']:.1f} | {row['color_error']:.3f} | {row['miou']:.3f}"
-        lines.append(f"| {name} | {values} | {row['miou_generator']:.3f} | {row['n']} |")
-    return "\n".join(lines)
+    columns = ("style", "PSNR dB", "class-colour L1", "mIoU samples", "mIoU generator", "n")
+    shares = ("color_error", "miou", "miou_generator")
+    rows = [
+        [name, f"{row['psnr']:.1f}", *(f"{row[key]:.3f}" for key in shares), row["n"]]
+        for name, row in numbers["styles"].items()
+    ]
+    return markdown_table(columns, rows)
 
 
 def draw_samples(

@@ -8,8 +8,6 @@ pairs.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geo3d.files import atomic_path, atomic_write_json, atomic_write_text
+from geo3d.work.tables import csv_text
 from shape_matching.evaluate import metrics
 from shape_matching.evaluate.datasets import Dataset
 from shape_matching.evaluate.pair_store import PairRecord, PairStore
@@ -134,7 +133,7 @@ def per_pair_csv(records: Sequence[PairRecord], dataset: Dataset) -> str:
         why = (error.get("code", ""), error.get("message", ""))
         lines.append([record.index, *record.pair, label, state, *numbers, *why])
     header = ["index", "source", "target", "family", "status", *COLUMNS, "code", "message"]
-    return _csv(header, lines)
+    return csv_text(header, lines)
 
 
 def timings_csv(records: Sequence[PairRecord]) -> str:
@@ -144,7 +143,7 @@ def timings_csv(records: Sequence[PairRecord]) -> str:
         [r.index, *r.pair, *[f"{r.seconds[name]:.3f}" if r.seconds else "" for name in names]]
         for r in records
     ]
-    return _csv(["index", "source", "target", "match_s", "match_cpu_s", "score_s"], lines)
+    return csv_text(["index", "source", "target", "match_s", "match_cpu_s", "score_s"], lines)
 
 
 def timing_summary(records: Sequence[PairRecord]) -> dict[str, float | None]:
@@ -244,14 +243,6 @@ def _cell(value: float | int | bool | None) -> str:
     if value is None:
         return ""
     return f"{value:.6f}" if isinstance(value, float) else str(value)
-
-
-def _csv(header: Sequence[object], lines: Sequence[Sequence[object]]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return stream.getvalue()
 
 
 def _write_maps(folder: Path, store: PairStore, records: Sequence[PairRecord]) -> None:
