@@ -14,11 +14,12 @@ TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEN
 TEST_PARALLEL := -n $(WORKERS) --maxprocesses=4 --dist loadfile
 # A failing install must fail the target, and half-made stamps must not count.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow app lint format clean
+.PHONY: help demo test test-slow mutate app lint format clean
 
 help:
 	@echo "make demo       build .venv, install, match the shipped shapes, say where the pictures are"
-	@echo "make test       the test suite (minutes)      make test-slow  all of it"
+	@echo "make test       the test suite (minutes)      make test-slow  all of it (an hour)"
+	@echo "make mutate     the share of one-line faults in the mathematics that tests notice"
 	@echo "make app        the workbench at 127.0.0.1    make lint       ruff and pyright"
 
 $(BIN)/python:
@@ -46,7 +47,11 @@ test: $(TEST_STAMP)
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(TEST_PARALLEL) $(ARGS)
 
 test-slow: $(TEST_STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest $(TEST_PARALLEL) $(ARGS)
+
+# MUTANTS=80 tries 80 faults per room, ROOMS=spectral,search only these rooms, SEED=1 other faults.
+mutate: $(TEST_STAMP)
+	$(TEST_ENV) $(BIN)/python tests/mutation/run.py
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
