@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +43,6 @@ def jsonl_listener(path: str | os.PathLike[str]) -> ProgressCallback:
         line = json.dumps({"time": round(time.time(), 3), **event}, default=str)
         with target.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
-
-    return tell
-
-
-def gradio_listener(progress: Callable[..., Any]) -> ProgressCallback:
-    """Return a listener that moves a ``gradio.Progress`` bar."""
-
-    def tell(event: Mapping[str, Any]) -> None:
-        total = event["total"]
-        position = (event["step"], total) if total else None
-        progress(position, desc=_description(event), unit="steps")
 
     return tell
 

@@ -34,11 +34,6 @@ class Decimated:
     face_ids: Int[np.ndarray, " v"]
     barycentric: Float[np.ndarray, "v 3"]
 
-    def to_original(self, values: Float[np.ndarray, "m ..."]) -> Float[np.ndarray, "v ..."]:
-        """Interpolate per-vertex values of the coarse mesh at the original vertices."""
-        corners = values[self.mesh.faces[self.face_ids]]
-        return np.einsum("vi,vi...->v...", self.barycentric, corners)
-
     def nearest_coarse(self) -> Int[np.ndarray, " v"]:
         """Return, for each original vertex, the coarse vertex with the largest weight."""
         corners = self.mesh.faces[self.face_ids]

@@ -190,18 +190,6 @@ def principal_azimuth(
     return float(angles[int(np.argmax(seen >= best * (1 - 1e-6)))])
 
 
-def principal_view(
-    mesh: Mesh, *, up: str = "y", elevation: float = DEFAULT_ELEVATION, size: int = 512
-) -> Camera:
-    """Return the `orbit` camera at the `principal_azimuth`, the up axis kept upright.
-
-    Raises:
-        InputError: ``camera.bad_up``, ``camera.bad_size``.
-    """
-    azimuth = principal_azimuth(mesh, up=up, elevation=elevation)
-    return orbit(mesh, azimuth, elevation, up=up, size=size)
-
-
 def world_frame(up: str) -> Float[np.ndarray, "3 3"]:
     """Return the columns right, up, towards the viewer of the front view.
 

@@ -1,11 +1,11 @@
-"""Pictures for people: matched shapes side by side, sheets with labels, turntables, PNG files.
+"""Pictures for people: matched shapes side by side, sheets with labels, PNG files.
 
 Notation: h w image (uint8 sRGB); ``p2p_21`` gives each target vertex its source vertex.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,6 @@ __all__ = [
     "save_png",
     "shaded_view",
     "transfer_colors",
-    "turntable",
 ]
 
 THREE_QUARTER = 0.45
@@ -162,19 +161,6 @@ def contact_sheet(
             text = _fit(draw, labels[i], font, width - 8)
             draw.text((left + width / 2, top + height + 4), text, fill=_INK, font=font, anchor="ma")
     return np.asarray(sheet)
-
-
-def turntable(
-    mesh: Mesh,
-    n_frames: int = 24,
-    vertex_colors: UInt8[np.ndarray, "v 3"] | None = None,
-    *,
-    up: str = "y",
-    size: int = 256,
-) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Yield views all the way round, starting at the front and moving towards +x."""
-    for i in range(n_frames):
-        yield shaded_view(mesh, vertex_colors, azimuth=2 * np.pi * i / n_frames, up=up, size=size)
 
 
 def save_png(image: UInt8[np.ndarray, "h w 3"], path: str | Path) -> Path:

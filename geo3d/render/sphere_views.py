@@ -15,7 +15,6 @@ from geo3d.errors import InputError
 from geo3d.render.cameras import Camera, look_at
 
 CUBE_RADIUS = float(np.sqrt(3.0) / 2.0)
-VIEWS = 24
 FOV_RANGE = (float(np.radians(10.0)), float(np.radians(70.0)))
 
 

@@ -33,11 +33,9 @@ from geo3d.synth.walls import GROUPS, brick_wall
 
 LabelKind = Literal["accurate", "noisy", "pseudo"]
 TrainingSize = Literal["large", "small"]
-Split = Literal["train", "val", "test"]
 
 LABEL_KINDS = ("accurate", "noisy", "pseudo")
 SIZES = ("large", "small")
-OUT_OF_DISTRIBUTION = GROUPS[1:]
 _MAX_BYTES = 1 << 20
 _ENTRY = re.compile(r"(?:dataset/)?(train|val|test)/images/([0-9A-Za-z_-]{1,64})\.png")
 

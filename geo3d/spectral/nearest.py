@@ -35,14 +35,6 @@ def nearest(
     return torch.cat(found, dim=-1)
 
 
-def nearest_distance(
-    queries: Float[Tensor, "p k"], points: Float[Tensor, "n k"]
-) -> tuple[Int64[Tensor, " p"], Float[Tensor, " p"]]:
-    """Return the index of and the Euclidean distance to each query's nearest point."""
-    found = nearest(queries, points)
-    return found, (queries - points[found]).norm(dim=-1)
-
-
 def _row_argmax(scores: Tensor, half_norms: Tensor) -> Tensor:
     scores.sub_(half_norms)
     if scores.device.type == "cpu":

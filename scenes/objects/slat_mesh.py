@@ -70,12 +70,6 @@ class ExtractedMesh:
     distances: Float[Tensor, " p"] | None = None
     """Training only: their signed distances."""
 
-    @property
-    def face_normals(self) -> Float[Tensor, "f 3"]:
-        """Unit normals; zero for a triangle without area."""
-        a, b, c = self.vertices[self.faces].unbind(1)
-        return F.normalize(torch.linalg.cross(b - a, c - a), dim=1)
-
     def to_mesh(self, *, y_up: bool = True, name: str = "object") -> Mesh:
         """Return a `Mesh` with colours per vertex, turned to y up as viewers expect.
 

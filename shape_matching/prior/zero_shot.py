@@ -14,7 +14,6 @@ code, defects included; see shape_matching/README.md.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -33,8 +32,6 @@ from shape_matching.prior.prior import Prior
 from shape_matching.prior.zero_shot_config import ZeroShotConfig
 from shape_matching.search.prepare import Prepared
 from shape_matching.search.surfaces import canonical, input_values, surface
-
-log = logging.getLogger(__name__)
 
 FIRST_MASK_WEIGHT = 1e-3
 """Weight of the Laplacian mask that makes the first regularised map when no map is given."""

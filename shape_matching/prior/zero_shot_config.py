@@ -116,11 +116,6 @@ class ZeroShotConfig:
             _require(count is None or count >= least, name, f"None or at least {least}")
 
     @property
-    def needs_initial_map(self) -> bool:
-        """Whether ``initial_fmaps`` must be given."""
-        return self.input.startswith("coordinates")
-
-    @property
     def needs_prior(self) -> bool:
         """Whether mask or losses ask the prior."""
         return self.mask in ("diffusion", "posterior", "static") or self.w_sds > 0

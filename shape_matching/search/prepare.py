@@ -6,7 +6,6 @@ them is itself an even sampling.  Gradients are taken in the tangent frame of ea
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -23,8 +22,6 @@ from geo3d.mesh.operators import LaplacianKind, gradient_operators, laplacian, t
 from geo3d.mesh.ops import normalized, vertex_normals
 from geo3d.mesh.sampling import farthest_point_samples
 from geo3d.spectral.basis import Basis, eigenbasis
-
-log = logging.getLogger(__name__)
 
 FEWEST_VERTICES = 50
 CURVATURE_TIMES = (3e-4, 1e-3, 3e-3)

@@ -6,10 +6,8 @@ X vertex positions.  On samples, spectral coefficients are read off by least squ
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -68,28 +66,6 @@ def canonical(positions: Float[Tensor, "k 3"]) -> Float[Tensor, "k 3"]:
     turned = positions.double() @ axes.T
     peaks = turned[1:].gather(0, turned[1:].abs().argmax(dim=0, keepdim=True))
     return (turned * torch.where(peaks < 0, -1.0, 1.0)).to(positions)
-
-
-def rotated(shape: Prepared, rotation: Float[np.ndarray, "3 3"]) -> Prepared:
-    """Return the shape with ``rotation`` applied to its positions; nothing intrinsic changes."""
-    turn = torch.from_numpy(np.asarray(rotation, np.float64)).to(shape.positions)
-    mesh = replace(shape.mesh, vertices=shape.mesh.vertices @ np.asarray(rotation).T)
-    normals = None if shape.normals is None else shape.normals @ turn.T
-    return replace(shape, mesh=mesh, positions=shape.positions @ turn.T, normals=normals)
-
-
-def rigid_alignment(
-    one: Prepared, two: Prepared, fmap_12: Float[Tensor, "k2 k1"]
-) -> Float[np.ndarray, "3 3"]:
-    """Return the rotation that, applied to shape 2, brings it closest to shape 1 under the map.
-
-    Mirror images are not aligned by a reflection.
-    """
-    k2, k1 = fmap_12.shape
-    carried = (fmap_12 @ one.positions[:k1].to(fmap_12))[1:]
-    u, _, vt = np.linalg.svd((carried.T @ two.positions[1:k2].to(carried)).double().cpu().numpy())
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    return u @ flip @ vt
 
 
 def _positions(shape: Prepared, coordinates: Tensor | None) -> Tensor:

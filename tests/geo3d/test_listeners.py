@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,6 @@ from geo3d.errors import Cancelled
 from geo3d.listeners import (
     cancel_listener,
     chain,
-    gradio_listener,
     jsonl_listener,
     tqdm_listener,
 )
@@ -43,16 +41,6 @@ def test_jsonl(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2] and lines[0]["metrics"] == {"error": 0.5}
     assert all(line["stage"] == "zoomout" and line["time"] > 0 for line in lines)
-
-
-def test_gradio() -> None:
-    calls: list[tuple[Any, dict[str, Any]]] = []
-    listener = gradio_listener(lambda position, **kwargs: calls.append((position, kwargs)))
-    report(listener, "zoomout", 2, 10, error=0.12345678, kind="a")
-    report(listener, "waiting", 0)
-    assert calls[0][0] == (2, 10)
-    assert calls[0][1]["desc"] == "zoomout (error 0.1235, kind a)"
-    assert calls[1][0] is None and calls[1][1]["desc"] == "waiting"
 
 
 def test_tqdm_draws_one_bar_per_stage_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,6 @@ from geo3d.mesh.raw import Limits, RawMesh, require_bytes, require_counts
 Encoding = Literal["ascii", "binary_little_endian", "binary_big_endian"]
 
 COLOR_NAMES = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
-INDEX_NAMES = ("vertex_indices", "vertex_index")
 
 
 def read_ply(data: bytes, limits: Limits) -> RawMesh:

@@ -110,11 +110,6 @@ def generate_object(kind: str, seed: int) -> ProceduralObject:
     return ProceduralObject(kind, seed, tuple(parts), *_joined(parts, f"{kind}{seed}"))
 
 
-def object_kind(seed: int) -> str:
-    """Return the kind of object number ``seed`` of a balanced collection: kinds take turns."""
-    return KINDS[seed % len(KINDS)]
-
-
 def _drawn(draw: Callable[[Rng], list[Part]], kind: str, seed: int) -> list[Part]:
     for attempt in range(_TRIES):
         rng = np.random.default_rng([*kind.encode(), seed, attempt])

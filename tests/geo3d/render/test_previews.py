@@ -17,10 +17,8 @@ from geo3d.render.previews import (
     display_azimuth,
     match_image,
     match_preview,
-    position_colors,
     save_png,
     shaded_view,
-    turntable,
 )
 from geo3d.render.shading import Painter, Style, render_mesh
 
@@ -144,16 +142,6 @@ def test_contact_sheet_places_images_in_rows() -> None:
         contact_sheet(images, ["one"])
     with pytest.raises(InputError, match=r"preview\.no_images"):
         contact_sheet([])
-
-
-def test_turntable_goes_round() -> None:
-    shape = bumpy_sphere(2)
-    frames = list(turntable(shape, 3, position_colors(shape), size=24))
-    assert len(frames) == 3
-    assert not np.array_equal(frames[0], frames[1])
-    np.testing.assert_array_equal(
-        frames[0], shaded_view(shape, position_colors(shape), azimuth=0.0, size=24)
-    )
 
 
 def test_display_view_turns_towards_the_front() -> None:

@@ -8,7 +8,7 @@ import torch
 from helpers import rotation
 
 from geo3d.spectral import nearest as module
-from geo3d.spectral.nearest import nearest, nearest_distance
+from geo3d.spectral.nearest import nearest
 
 
 def naive(queries: torch.Tensor, points: torch.Tensor) -> list[int]:
@@ -29,9 +29,6 @@ def test_path_by_hand() -> None:
     points = torch.tensor([[0.0], [1.0], [4.0]])
     queries = torch.tensor([[-3.0], [0.4], [0.6], [2.4], [2.6], [9.0]])
     assert nearest(queries, points).tolist() == [0, 0, 1, 1, 2, 2]
-    found, distances = nearest_distance(queries, points)
-    assert found.tolist() == [0, 0, 1, 1, 2, 2]
-    torch.testing.assert_close(distances, torch.tensor([3.0, 0.4, 0.4, 1.4, 1.4, 5.0]))
 
 
 def test_the_first_wins_a_tie() -> None:

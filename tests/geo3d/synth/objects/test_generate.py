@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geo3d.errors import ConfigError
-from geo3d.synth.objects.generate import EXTENT, FAMILIES, KINDS, generate_object, object_kind
+from geo3d.synth.objects.generate import EXTENT, FAMILIES, KINDS, generate_object
 from geo3d.synth.objects.solids import Solid
 
 
@@ -50,9 +50,8 @@ def test_a_seed_is_an_object(kind: str) -> None:
     assert np.array_equal(one.vertex_colors, again.vertex_colors)
 
 
-def test_there_are_many_kinds_and_they_take_turns() -> None:
+def test_there_are_many_kinds() -> None:
     assert len(set(KINDS)) == len(KINDS) >= 15
-    assert {object_kind(i) for i in range(len(KINDS))} == set(KINDS)
 
 
 def test_things_stand_upright_and_look_to_the_viewer() -> None:
