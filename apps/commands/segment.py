@@ -2,13 +2,13 @@
 
   geo3d segment wall.jpg
   geo3d segment *.png --model my.safetensors --tile 1024
-  geo3d segment wall.jpg --compare other.safetensors --complaints cl_dice topo_loss
+  geo3d segment wall.jpg --compare other.safetensors --loss-maps cl_dice topo_loss
   geo3d segment --resume runs/segment/RUN
 
 The run folder holds, for each picture: outputs/NAME-mask.png (0 and 255), NAME-probability.png (of
 mortar, 16 bits), NAME-regions.csv (every component and hole: number, pixels, place), and
 previews/NAME-overlay.png, where they are outlined and numbered, the largest of each kind first.
-With --complaints, previews/NAME-complaints-LOSS.png shows where a loss wants more mortar (blue) or
+With --loss-maps, previews/NAME-loss-map-LOSS.png shows where a loss wants more mortar (blue) or
 less (red), compared with --label or, without one, with the prediction freed of small pieces.
 Pictures that cannot be read are named; the others are segmented all the same.
 """
@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="FILE", help="segmenter (default: the shipped one)")
     parser.add_argument("--compare", metavar="FILE", help="second segmenter, to be compared")
     parser.add_argument(
-        "--complaints", metavar="LOSS", nargs="+", default=[], help="losses to draw complaints of"
+        "--loss-maps", metavar="LOSS", nargs="+", default=[], help="losses to draw gradient maps of"
     )
-    parser.add_argument("--label", metavar="FILE", help="label of the picture, for complaints")
+    parser.add_argument("--label", metavar="FILE", help="label of the picture, for the loss maps")
     parser.add_argument("--tile", metavar="N", type=int, help="side of a tile in pixels")
     parser.add_argument("--overlap", metavar="N", type=int, help="pixels that tiles share")
     add_common(parser, "device", "out", "resume", "json", "quiet")
@@ -73,7 +73,7 @@ def _start(args: argparse.Namespace) -> tuple[Run, list[Segmenter]]:
         "images": [str(Path(image).resolve()) for image in args.images],
         "models": [str(Path(model).resolve()) if model else None for model in models],
         "label": str(Path(args.label).resolve()) if args.label else None,
-        "complaints": args.complaints,
+        "loss_maps": args.loss_maps,
         "tile": tile,
         "overlap": min(OVERLAP, tile // 4) if args.overlap is None else args.overlap,
         "device": args.device,
@@ -97,17 +97,17 @@ def _check_request(args: argparse.Namespace) -> None:
     for model in (args.model, args.compare):
         if model and not Path(model).is_file():
             raise InputError("segment.no_model", f"There is no model {model}.", "Check the path.")
-    if args.label and (len(args.images) > 1 or not args.complaints):
+    if args.label and (len(args.images) > 1 or not args.loss_maps):
         raise ConfigError(
             "segment.label_not_used",
-            "A label is for the complaints about one picture.",
-            "geo3d segment IMAGE --label FILE --complaints LOSS",
+            "A label is for the loss maps of one picture.",
+            "geo3d segment IMAGE --label FILE --loss-maps LOSS",
         )
-    if args.complaints:
-        from geo3d.segmentation.complaints import check_loss
+    if args.loss_maps:
+        from geo3d.segmentation.loss_maps import check_loss
         from geo3d.segmentation.pictures import read_label
 
-        for loss in args.complaints:
+        for loss in args.loss_maps:
             check_loss(loss)
         if args.label:
             read_label(args.label)
@@ -123,7 +123,7 @@ def _open(args: argparse.Namespace) -> tuple[Run, list[Segmenter]]:
     from geo3d.errors import ConfigError, InputError
     from geo3d.runs import open_run, run_state
 
-    given = (args.images, args.model, args.compare, args.tile, args.overlap, args.complaints)
+    given = (args.images, args.model, args.compare, args.tile, args.overlap, args.loss_maps)
     if any(given) or args.label:
         raise ConfigError(
             "segment.resume_is_complete", "A resumed run has its pictures.", "Give --resume alone."
@@ -184,7 +184,7 @@ def _segment(
 ) -> None:
     """Segment one picture; its summary is written last and marks it as done."""
     from geo3d.files import atomic_write_json
-    from geo3d.segmentation.outputs import Places, write_complaints, write_prediction
+    from geo3d.segmentation.outputs import Places, write_loss_maps, write_prediction
     from geo3d.segmentation.pictures import read_label, read_picture
 
     request, progress = how
@@ -197,8 +197,8 @@ def _segment(
     row = write_prediction(picture.pixels, prediction, summary.stem, places)
     given = read_label(request["label"]) if request["label"] else None
     label = given.mask if given else None
-    losses = request["complaints"]
-    notes = write_complaints(picture.pixels, prediction, label, losses, summary.stem, places)
+    losses = request["loss_maps"]
+    notes = write_loss_maps(picture.pixels, prediction, label, losses, summary.stem, places)
     of_label = [f"label: {note}" for note in given.notes] if given else []
     row["notes"] = [*picture.notes, *row["notes"], *of_label, *notes]
     row["seconds"] = round(time.perf_counter() - begun, 3)

@@ -16,7 +16,7 @@ from apps.jobs import Jobs
 from apps.viewer import fragments
 from geo3d.errors import InputError
 from geo3d.files import asset, new_id, slug
-from geo3d.segmentation.loss_names import COMPLAINT_HINTS
+from geo3d.segmentation.loss_names import LOSS_MAP_HINTS
 from geo3d.segmentation.pictures import PictureLimits, read_label, read_picture, save_mask
 from geo3d.synth.walls import brick_wall
 
@@ -128,7 +128,7 @@ def submit(jobs: Jobs, picture: Upload, label: Upload | None, request: Request) 
             path = asset(MODEL)
         argv += [flag, str(path)] if path is not None else []
     if request.losses:
-        argv += ["--complaints", *request.losses]
+        argv += ["--loss-maps", *request.losses]
         if label is not None:
             shutil.copyfile(label.path, inputs / "label.png")
             argv += ["--label", str(inputs / "label.png")]
@@ -159,8 +159,8 @@ def views(job: Job) -> dict[str, Path]:
     found = {f"Overlay: {m}": folders[0] / f"picture{e}-overlay.png" for m, e in named}
     for loss in job.settings["losses"]:
         for model, ending in named:
-            path = folders[0] / f"picture{ending}-complaints-{loss}.png"
-            found[f"Complaints of {loss}: {model}"] = path
+            path = folders[0] / f"picture{ending}-loss-map-{loss}.png"
+            found[f"Loss map of {loss}: {model}"] = path
     found |= {f"Mask: {m}": folders[1] / f"picture{e}-mask.png" for m, e in named}
     found["Picture"] = job.folder / "inputs" / "picture.png"
     # A loss that could not be asked has left a note in place of a picture.
@@ -168,9 +168,9 @@ def views(job: Job) -> dict[str, Path]:
 
 
 def first_views(titles: Sequence[str]) -> tuple[str, str]:
-    """Return what the two panes show first: both overlays, else the overlay and a complaint."""
+    """Return what the two panes show first: both overlays, else the overlay and a loss map."""
     overlays = [title for title in titles if title.startswith("Overlay")]
-    others = [title for title in titles if title.startswith("Complaints")]
+    others = [title for title in titles if title.startswith("Loss map")]
     if len(overlays) > 1:
         return overlays[0], overlays[1]
     return overlays[0], others[0] if others else "Picture"
@@ -219,7 +219,7 @@ def _check(
 ) -> None:
     """Check again what the page offers: a request need not come from our page."""
     choices = request.model in known and request.compared in (*known, NOTHING)
-    if not choices or not set(request.losses) <= set(COMPLAINT_HINTS):
+    if not choices or not set(request.losses) <= set(LOSS_MAP_HINTS):
         raise InputError(
             "viewer.unknown_choice", "There is no such model or loss.", "Reload the page."
         )

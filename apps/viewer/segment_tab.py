@@ -17,13 +17,13 @@ from apps.viewer import fragments, segment_job
 from apps.viewer.job_tab import QUIET, JobControls, Updates
 from apps.viewer.segment_job import NOTHING, SHIPPED, Request, Upload
 from geo3d.errors import Geo3dError, InputError
-from geo3d.segmentation.loss_names import COMPLAINT_HINTS
+from geo3d.segmentation.loss_names import LOSS_MAP_HINTS
 
 PICTURE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 LEGEND = (
     "Overlays: every component of mortar is outlined and numbered, the largest first (green); "
     "other components are broken-off pieces. Holes, bricks that mortar goes all around, are "
-    "outlined and numbered in blue. Complaints: blue where a loss wants more mortar, red where it "
+    "outlined and numbered in blue. Loss maps: blue where a loss wants more mortar, red where it "
     "wants less."
 )
 
@@ -59,14 +59,14 @@ class SegmentTab:
             [NOTHING, *names], value=NOTHING, label="Compare with", elem_id="segment-compared"
         )
         self.losses = gr.Dropdown(
-            [(f"{name}: {hint}", name) for name, hint in COMPLAINT_HINTS.items()],
+            [(f"{name}: {hint}", name) for name, hint in LOSS_MAP_HINTS.items()],
             value=[],
             multiselect=True,
             max_choices=segment_job.MAX_LOSSES,
-            label="Show what these losses complain about",
+            label="Show the gradient maps of these losses",
             elem_id="segment-losses",
         )
-        with gr.Accordion("Label for the complaints (optional)", open=False):
+        with gr.Accordion("Label for the loss maps (optional)", open=False):
             self.label_file = gr.File(
                 label="PNG with 0 for brick and 255 for mortar",
                 file_types=list(PICTURE_TYPES),

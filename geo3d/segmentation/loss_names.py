@@ -1,12 +1,12 @@
-"""The losses whose complaints can be drawn, by name, without importing any of them.
+"""The losses whose gradient maps can be drawn, by name, without importing any of them.
 
 Importing the losses themselves takes torch; a page that only lists them does not need that.  A test
-compares this list with `geo3d.segmentation.complaints.losses_with_complaints`.
+compares this list with `geo3d.segmentation.loss_maps.losses_with_maps`.
 """
 
 from __future__ import annotations
 
-COMPLAINT_HINTS = {
+LOSS_MAP_HINTS = {
     "ce_dice": "every wrong or unsure pixel; no topology",
     "region_wise": "wrong pixels, weighted by their distance to the border",
     "cl_dice": "centre lines that are missed or not in the label",

@@ -1,10 +1,10 @@
-"""What a segmented picture leaves behind: mask, probability, regions, overlay, complaints.
+"""What a segmented picture leaves behind: mask, probability, regions, overlay, loss maps.
 
 outputs/NAME-mask.png          0 and 255
 outputs/NAME-probability.png   of mortar, 16 bits
 outputs/NAME-regions.csv       kind,number,pixels,row,column of every component and hole
 previews/NAME-overlay.png      they are outlined and numbered
-previews/NAME-complaints-LOSS.png   blue: the loss wants more mortar here, red: less
+previews/NAME-loss-map-LOSS.png   blue: the loss wants more mortar here, red: less
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from geo3d.segmentation.pictures import save_mask
 from geo3d.segmentation.predict import Prediction
 from geo3d.work.tables import csv_text
 
-MAX_COMPLAINT_PIXELS = 2**23
-"""Larger pictures get no maps of complaints: the memory of some losses would not be enough."""
+MAX_LOSS_MAP_PIXELS = 2**23
+"""Larger pictures get no loss gradient maps: the memory of some losses would not be enough."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Places:
 def write_prediction(
     image: UInt8[np.ndarray, "h w 3"], prediction: Prediction, name: str, places: Places
 ) -> dict[str, Any]:
-    """Write all but the complaints; return the numbers."""
+    """Write all but the loss maps; return the numbers."""
     mask, mortar = prediction.mask, prediction.probabilities[1]
     topology = find_topology(mask)
     save_mask(places.outputs / f"{name}-mask.png", mask)
@@ -59,7 +59,7 @@ def write_prediction(
     }
 
 
-def write_complaints(
+def write_loss_maps(
     image: UInt8[np.ndarray, "h w 3"],
     prediction: Prediction,
     label: Bool[np.ndarray, "y x"] | None,
@@ -67,20 +67,20 @@ def write_complaints(
     name: str,
     places: Places,
 ) -> list[str]:
-    """Draw what each loss complains about; return notes on losses that could not be asked.
+    """Draw the gradient map of each loss; return notes on losses that could not be asked.
 
     Args:
         image: the picture.
         prediction: what is judged.
         label: what it is compared with; None takes the prediction without its small pieces.
-        losses: see `geo3d.segmentation.complaints.losses_with_complaints`.
+        losses: see `geo3d.segmentation.loss_maps.losses_with_maps`.
         name: of the files.
         places: folders of the run.
 
     Raises:
-        ConfigError: "complaints.unknown_loss".
+        ConfigError: "loss_maps.unknown_loss".
     """
-    from geo3d.segmentation.complaints import cleaned_label, complaint_map, draw_complaints
+    from geo3d.segmentation.loss_maps import cleaned_label, draw_loss_map, loss_gradient_map
 
     notes = []
     target = cleaned_label(prediction.mask) if label is None else label
@@ -89,19 +89,19 @@ def write_complaints(
     for loss in losses:
         try:
             _check_size(prediction)
-            found = complaint_map(prediction.probabilities[1], target, loss)
-            _save(places.previews / f"{name}-complaints-{loss}.png", draw_complaints(image, found))
+            found = loss_gradient_map(prediction.probabilities[1], target, loss)
+            _save(places.previews / f"{name}-loss-map-{loss}.png", draw_loss_map(image, found))
         except (InputError, NumericalError) as error:
-            notes.append(f"no complaints of {loss}: {error.message}")
+            notes.append(f"no loss map of {loss}: {error.message}")
     return notes
 
 
 def _check_size(prediction: Prediction) -> None:
     pixels = prediction.mask.size
-    if pixels > MAX_COMPLAINT_PIXELS:
+    if pixels > MAX_LOSS_MAP_PIXELS:
         raise LimitError(
-            "complaints.too_large",
-            f"The picture has {pixels} pixels, more than {MAX_COMPLAINT_PIXELS}.",
+            "loss_maps.too_large",
+            f"The picture has {pixels} pixels, more than {MAX_LOSS_MAP_PIXELS}.",
             "Cut out the part of interest.",
         )
 

@@ -14,7 +14,6 @@ Notation: n finalists, k size of the maps, both directions stacked, 12 before 21
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -40,8 +39,6 @@ from shape_matching.search.finalists import finalists
 from shape_matching.search.prepare import Prepared, prepare
 from shape_matching.search.starts import initial_maps
 from shape_matching.search.surfaces import least_squares
-
-logger = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"
 K_FINALIST = 80

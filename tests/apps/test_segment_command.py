@@ -72,7 +72,7 @@ def test_two_models_and_two_losses_are_compared(
     image, label = wall_picture(tmp_path / "wall.png"), wall_label(tmp_path / "label.png")
     models = ("--model", model, "--compare", other, "--out", tmp_path)
     code, found = segment(
-        capsys, image, *models, "--label", label, "--complaints", "ce_dice", "cl_dice"
+        capsys, image, *models, "--label", label, "--loss-maps", "ce_dice", "cl_dice"
     )
     assert code == 0
     assert found["compared"][0]["mortar_fraction"] != found["pictures"][0]["mortar_fraction"]
@@ -81,7 +81,7 @@ def test_two_models_and_two_losses_are_compared(
     assert set(pictures) == {
         f"wall{ending}-{what}.png"
         for ending in ("", "-compared")
-        for what in ("overlay", "complaints-ce_dice", "complaints-cl_dice")
+        for what in ("overlay", "loss-map-ce_dice", "loss-map-cl_dice")
     }
     assert len(set(pictures.values())) == 6
     small = wall_label(tmp_path / "small.png", size=64)
@@ -95,14 +95,14 @@ def test_two_models_and_two_losses_are_compared(
         model,
         "--out",
         tmp_path,
-        "--complaints",
+        "--loss-maps",
         "ce_dice",
         "--label",
         small,
     )
     *_, about_label, refused = found["pictures"][0]["notes"]
     assert about_label.startswith("label: 1 pixels with values other than 0 and 255")
-    assert "no complaints of ce_dice" in refused
+    assert "no loss map of ce_dice" in refused
 
 
 def test_a_run_goes_on_where_it_stopped(
@@ -129,7 +129,7 @@ def test_a_run_goes_on_where_it_stopped(
     [
         ([], "segment.no_picture", 2),
         (["x.png", "--model", "none.safetensors"], "segment.no_model", 3),
-        (["x.png", "--complaints", "none"], "complaints.unknown_loss", 2),
+        (["x.png", "--loss-maps", "none"], "loss_maps.unknown_loss", 2),
         (["x.png", "--label", "y.png"], "segment.label_not_used", 2),
         (["x.png", "--resume", "."], "segment.resume_is_complete", 2),
         (["--resume", "."], "run.not_a_run", 3),

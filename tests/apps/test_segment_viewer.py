@@ -88,8 +88,8 @@ def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -
     assert titles == [
         "Overlay: first",
         "Overlay: second",
-        "Complaints of ce_dice: first",
-        "Complaints of ce_dice: second",
+        "Loss map of ce_dice: first",
+        "Loss map of ce_dice: second",
         "Mask: first",
         "Mask: second",
         "Picture",

@@ -60,7 +60,7 @@ def test_a_picture_in_and_two_models_side_by_side(page: Any, tmp_path: Path) -> 
     assert page.locator("#segment-result").inner_text().count("Holes") == 2
     left, right = shown(page, "left"), shown(page, "right")
     assert left != right
-    choose(page, "segment-show-right", "Complaints of cl_dice: first")
+    choose(page, "segment-show-right", "Loss map of cl_dice: first")
     page.wait_for_function(
         "before => document.querySelector('#segment-right img').src !== before", arg=right
     )

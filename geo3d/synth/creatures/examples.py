@@ -9,7 +9,8 @@ Shapes 1 and 2 of a kind are poses with the creature's own vertices (vertex i is
 shape 3 is a third pose, 4 and 5 are relatives with other proportions, and these three have vertices
 and triangles of their own.  To make the shipped folder again:
 
-    python -c "from geo3d.synth.creatures.examples import *; make_example_shapes('assets/shapes')"
+    from geo3d.synth.creatures.examples import make_example_shapes
+    make_example_shapes("assets/shapes")
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Maps of complaints: where they lie, their sign, and what is refused."""
+"""loss gradient maps: where they lie, their sign, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from geo3d.errors import ConfigError, ShapeError
-from geo3d.segmentation.complaints import (
+from geo3d.segmentation.loss_maps import (
     ADD_COLOR,
     REMOVE_COLOR,
     cleaned_label,
-    complaint_map,
-    draw_complaints,
-    losses_with_complaints,
+    draw_loss_map,
+    loss_gradient_map,
+    losses_with_maps,
 )
-from geo3d.segmentation.loss_names import COMPLAINT_HINTS
+from geo3d.segmentation.loss_names import LOSS_MAP_HINTS
 from geo3d.topology.betti import betti_numbers
 
 
@@ -31,29 +31,29 @@ def wall() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("loss", ["ce_dice", "cl_dice", "skeleton_recall"])
 def test_a_loss_wants_the_gap_filled_and_the_blob_gone(loss: str) -> None:
     label, probability = wall()
-    found = complaint_map(probability, label, loss)
+    found = loss_gradient_map(probability, label, loss)
     assert found[20:28, 30:33].sum() > 0
     assert found[40:43, 40:43].sum() <= 0
 
 
-@pytest.mark.parametrize("loss", losses_with_complaints())
+@pytest.mark.parametrize("loss", losses_with_maps())
 def test_every_loss_can_be_asked(loss: str) -> None:
     label, probability = wall()
-    found = complaint_map(probability, label, loss)
+    found = loss_gradient_map(probability, label, loss)
     assert found.shape == label.shape
     assert np.abs(found).max() > 0
 
 
-def test_a_perfect_prediction_raises_hardly_a_complaint() -> None:
+def test_a_perfect_prediction_has_hardly_a_gradient() -> None:
     label, probability = wall()
-    bad = np.abs(complaint_map(probability, label, "ce_dice")).sum()
-    assert np.abs(complaint_map(label.astype(float), label, "ce_dice")).sum() < 0.01 * bad
+    bad = np.abs(loss_gradient_map(probability, label, "ce_dice")).sum()
+    assert np.abs(loss_gradient_map(label.astype(float), label, "ce_dice")).sum() < 0.01 * bad
 
 
 def test_the_picture_is_blue_in_the_gap_and_red_on_the_blob() -> None:
     label, probability = wall()
     image = np.full((*label.shape, 3), 120, np.uint8)
-    picture = draw_complaints(image, complaint_map(probability, label, "ce_dice")).astype(float)
+    picture = draw_loss_map(image, loss_gradient_map(probability, label, "ce_dice")).astype(float)
 
     def near(pixel: np.ndarray, color: np.ndarray) -> bool:
         return float(np.abs(pixel - color).max()) < 40
@@ -61,7 +61,7 @@ def test_the_picture_is_blue_in_the_gap_and_red_on_the_blob() -> None:
     assert near(picture[24, 31], ADD_COLOR)
     assert near(picture[41, 41], REMOVE_COLOR)
     assert not near(picture[2, 2], ADD_COLOR)
-    nothing = draw_complaints(image, np.zeros(label.shape, np.float32))
+    nothing = draw_loss_map(image, np.zeros(label.shape, np.float32))
     assert (nothing == 170).all()
 
 
@@ -80,12 +80,12 @@ def test_a_cleaned_label_has_no_small_pieces() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     label, probability = wall()
     with pytest.raises(ConfigError) as caught:
-        complaint_map(probability, label, "nonsense")
-    assert caught.value.code == "complaints.unknown_loss"
+        loss_gradient_map(probability, label, "nonsense")
+    assert caught.value.code == "loss_maps.unknown_loss"
     with pytest.raises(ShapeError) as caught:
-        complaint_map(probability[1:], label, "ce_dice")
-    assert caught.value.code == "complaints.unequal_sizes"
+        loss_gradient_map(probability[1:], label, "ce_dice")
+    assert caught.value.code == "loss_maps.unequal_sizes"
 
 
 def test_the_list_without_torch_is_complete() -> None:
-    assert set(COMPLAINT_HINTS) == set(losses_with_complaints())
+    assert set(LOSS_MAP_HINTS) == set(losses_with_maps())

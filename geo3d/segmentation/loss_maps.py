@@ -1,6 +1,6 @@
-"""Which pixels a loss complains about: its gradient at a given prediction, as a picture.
+"""Loss gradient maps: what a loss wants changed in a given prediction, pixel by pixel.
 
-The prediction enters as logits (log(1 - p), log p), whose softmax is p.  The complaint at a pixel
+The prediction enters as logits (log(1 - p), log p), whose softmax is p.  The map at a pixel
 is minus the gradient with respect to the mortar logit: positive where the loss wants more mortar,
 negative where it wants less.  Losses that are made of a pixel-wise part and a topological part show
 the topological part alone where the catalogue names the pixel-wise part (`Loss.auxiliary`), since
@@ -22,27 +22,27 @@ FLOOR = 1e-4
 ADD_COLOR = np.array([0, 114, 255], np.float32)
 REMOVE_COLOR = np.array([230, 60, 0], np.float32)
 FULL_STRENGTH = 98
-"""Percentile of the nonzero complaints that is shown at full strength."""
+"""Percentile of the nonzero entries that is shown at full strength."""
 DOTS = 250
-"""A complaint of one pixel is drawn with this part of the picture's side as its radius."""
+"""A single pixel is drawn with this part of the picture's side as its radius."""
 
 
-def losses_with_complaints() -> tuple[str, ...]:
+def losses_with_maps() -> tuple[str, ...]:
     """Return the losses that judge two classes in a picture (not those on a distance channel)."""
     return tuple(n for n, x in LOSSES.items() if 2 in x.dimensions)
 
 
 def check_loss(loss: str) -> None:
-    """Refuse a loss that cannot be asked (code "complaints.unknown_loss")."""
-    if loss not in losses_with_complaints():
+    """Refuse a loss that cannot be asked (code "loss_maps.unknown_loss")."""
+    if loss not in losses_with_maps():
         raise ConfigError(
-            "complaints.unknown_loss",
-            f"No map of complaints for the loss {loss!r}.",
-            f"Known: {', '.join(losses_with_complaints())}.",
+            "loss_maps.unknown_loss",
+            f"No loss gradient map for the loss {loss!r}.",
+            f"Known: {', '.join(losses_with_maps())}.",
         )
 
 
-def complaint_map(
+def loss_gradient_map(
     probability: Float[np.ndarray, "h w"], label: Bool[np.ndarray, "y x"], loss: str
 ) -> Float32[np.ndarray, "h w"]:
     """Return how much more mortar the loss wants at each pixel.
@@ -50,17 +50,17 @@ def complaint_map(
     Args:
         probability: of mortar, in [0, 1].
         label: what the prediction is compared with.
-        loss: a key of `losses_with_complaints`.
+        loss: a key of `losses_with_maps`.
 
     Raises:
-        ConfigError: "complaints.unknown_loss".
-        ShapeError: "complaints.unequal_sizes".
-        NumericalError: "complaints.not_finite".
+        ConfigError: "loss_maps.unknown_loss".
+        ShapeError: "loss_maps.unequal_sizes".
+        NumericalError: "loss_maps.not_finite".
     """
     check_loss(loss)
     if probability.shape != label.shape:
         raise ShapeError(
-            "complaints.unequal_sizes",
+            "loss_maps.unequal_sizes",
             f"The prediction is {probability.shape} and the label {label.shape}.",
             "Compare a prediction with a label of the same picture.",
         )
@@ -69,22 +69,21 @@ def complaint_map(
     if row.auxiliary is not None:
         found = found - _gradient(row, probability, label, whole=False)
     if not np.isfinite(found).all():
-        raise NumericalError("complaints.not_finite", f"{loss} has no finite gradient here.", "")
+        raise NumericalError("loss_maps.not_finite", f"{loss} has no finite gradient here.", "")
     return -found
 
 
-def draw_complaints(
-    image: UInt8[np.ndarray, "h w 3"], complaints: Float32[np.ndarray, "h w"]
+def draw_loss_map(
+    image: UInt8[np.ndarray, "h w 3"], loss_map: Float32[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return the greyed picture with blue where mortar is missing and red where it is too much."""
     grey = 0.5 * image.mean(axis=2, keepdims=True, dtype=np.float32) + 110
-    size = np.abs(complaints)
+    size = np.abs(loss_map)
     top = np.percentile(size[size > 0], FULL_STRENGTH) if (size > 0).any() else 1.0
     # Single pixels (critical points) would not be seen: each is spread over its neighbours.
-    spread = _disc(max(1, round(max(complaints.shape) / DOTS)))
+    spread = _disc(max(1, round(max(loss_map.shape) / DOTS)))
     grown = [
-        ndimage.grey_dilation(np.maximum(sign * complaints, 0), footprint=spread)
-        for sign in (1, -1)
+        ndimage.grey_dilation(np.maximum(sign * loss_map, 0), footprint=spread) for sign in (1, -1)
     ]
     strength = np.clip(np.maximum(*grown) / max(top, 1e-30), 0, 1)[..., None]
     color = np.where((grown[0] >= grown[1])[..., None], ADD_COLOR, REMOVE_COLOR)
