@@ -21,7 +21,7 @@ class MatchConfig:
     """Settings of `shape_matching.match.match`; the defaults suit near-isometric shapes."""
 
     starts: tuple[Start, ...] = ("signs", "tree", "frames", "wks")
-    """Families of initial maps (see `shape_matching.search.starts`); landmarks or a given map
+    """Families of initial maps (see `shape_matching.search.initial_maps`); landmarks or a given map
     replace them.  "features" is the zero-shot method as published: it needs shapes that stand
     alike."""
     k_final: int = 200

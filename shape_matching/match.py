@@ -1,8 +1,7 @@
 """Dense correspondence between two near-isometric shapes without training or alignment.
 
-Many initial functional maps (`shape_matching.search.starts`) are refined side by side on samples
-(`shape_matching.search.finalists`), ranked by orientation and residual
-(`shape_matching.search.hypotheses`), and the best one is refined on all vertices
+Many initial functional maps are refined side by side on samples and ranked by orientation and
+residual (`shape_matching.search.initial_maps`); the best one is refined on all vertices
 (`shape_matching.search.coupled`, or ZoomOut).  With ``config.improve`` it is first improved with
 what was learned from other shapes (`shape_matching.corrector.improve`).  Notation as in
 `geo3d.spectral.fmap`: 1 is the source, 2 the target.
@@ -20,26 +19,25 @@ from geo3d.device import pick_device
 from geo3d.mesh.decimate import decimate
 from geo3d.mesh.mesh import Mesh
 from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.spectral.fmap import fmap_to_p2p
-from geo3d.spectral.icp import icp
-from geo3d.spectral.nearest import nearest
+from geo3d.spectral.fmap import fmap_to_p2p, icp, nearest
 from geo3d.spectral.precise import precise_map
 from geo3d.spectral.zoomout import zoomout
 from shape_matching.config import MatchConfig, Start
 from shape_matching.corrector.improve import OnMap, feature_map, ignore_map, improved
 from shape_matching.correspondence import Correspondence, cycle_confidence
-from shape_matching.search.coupled import refine_coupled
-from shape_matching.search.finalists import finalists
-from shape_matching.search.hypotheses import appraise, curvature_agreement, roughness
-from shape_matching.search.prepare import Prepared, prepare
-from shape_matching.search.starts import (
+from shape_matching.search.coupled import fine_representatives, refine_coupled, upsample
+from shape_matching.search.initial_maps import (
+    appraise,
     check_initial_map,
     check_landmarks,
+    curvature_agreement,
+    finalists,
     from_landmarks,
     from_p2p,
     initial_maps,
+    roughness,
 )
-from shape_matching.search.upsample import fine_representatives, upsample
+from shape_matching.search.prepare import Prepared, prepare
 
 AMBIGUITY_MARGIN = 0.15
 """Score lead below which the runner-up counts as a second explanation."""

@@ -28,7 +28,7 @@ import torch
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import normalized, total_area
 from geo3d.progress import ProgressCallback, ignore_progress
-from geo3d.spectral.nearest import nearest
+from geo3d.spectral.fmap import nearest
 from shape_matching.config import MatchConfig
 from shape_matching.corrector.improve import OnMap, ignore_map
 from shape_matching.correspondence import Correspondence, cycle_confidence

@@ -15,9 +15,13 @@ from geo3d.config import dump_config
 from geo3d.synth.objects.generate import generate_object
 from scenes.objects.condition import SmallEncoderConfig, SmallImageEncoder
 from scenes.objects.data.voxels import visible_shell, voxelize
-from scenes.objects.decoders import SLatDecoderConfig, SLatMeshDecoder
+from scenes.objects.decoders import (
+    SLatDecoderConfig,
+    SLatEncoder,
+    SLatEncoderConfig,
+    SLatMeshDecoder,
+)
 from scenes.objects.models import save_model
-from scenes.objects.slat_encoder import SLatEncoder, SLatEncoderConfig
 from scenes.objects.small.assemble import PARTS
 from scenes.objects.small.cells import CHANNELS, CellObject, cell_object, write_cells
 from scenes.objects.train_config import DataConfig, DistillConfig, ObjectiveConfig

@@ -130,7 +130,7 @@ def median_seconds(action: Callable[[], Any], repeats: int) -> float:
 def run_loss(name: str, logits: Float[Tensor, "b c h w"], labels: Int64[Tensor, "b h w"]) -> float:
     """Run a loss forward and backward on labels it has not seen; return its value.
 
-    Losses remember what they made of the last target (`geo3d.topology.losses.label_work`).  A
+    Losses remember what they made of the last target (`geo3d.topology.losses.inputs`).  A
     training step brings new labels, and the published code has no such memory, so each run gets a
     copy: without it a repeated run would time the memory.
     """

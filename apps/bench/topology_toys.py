@@ -30,14 +30,12 @@ from torch import Tensor
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.topology.betti import betti_numbers
 from geo3d.topology.losses.betti_matching import betti_matching_loss
-from geo3d.topology.losses.cavity import cavity_loss
 from geo3d.topology.losses.cb_dice import cb_dice_loss
 from geo3d.topology.losses.cl_dice import cl_dice_loss
+from geo3d.topology.losses.critical import cavity_loss, warping_loss
 from geo3d.topology.losses.overlap import cross_entropy
-from geo3d.topology.losses.persistent import published_term, topo_term
+from geo3d.topology.losses.persistent import published_term, topo_grad_loss, topo_term
 from geo3d.topology.losses.skeleton_recall import skeleton_recall_loss
-from geo3d.topology.losses.topo_grad import topo_grad_loss
-from geo3d.topology.losses.warping import warping_loss
 from geo3d.topology.losses.windows import topo_window_loss
 
 SIDE = 40

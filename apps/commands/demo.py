@@ -76,8 +76,7 @@ def _match(
 
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
     from geo3d.render.previews import match_preview
-    from shape_matching.evaluate.pair_truth import pair_truth
-    from shape_matching.evaluate.scoring import SourceScorer
+    from shape_matching.evaluate.scoring import SourceScorer, pair_truth
     from shape_matching.methods import METHODS
 
     source, target = (dataset.file(name).load() for name in pair)

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 def _start(args: argparse.Namespace) -> Run:
     from geo3d.errors import ConfigError
     from geo3d.runs import start_run
-    from shape_matching.evaluate.pair_job import find_method
+    from shape_matching.evaluate.pairs import find_method
 
     config = _settings(args)
     if not config.data:

@@ -258,7 +258,7 @@ def read_landmarks(path: str) -> np.ndarray:
 
 
 def _confidence_colors(confidence: np.ndarray) -> np.ndarray:
-    from geo3d.render.colors import error_colors
+    from geo3d.render.shading import error_colors
 
     return error_colors(1.0 - confidence, 1.0)
 

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from geo3d.errors import ConfigError
 
     if args.picture:
-        from scenes.objects.data.sheet import draw_sheet
+        from scenes.objects.data.views import draw_sheet
 
         path = draw_sheet(args.picture, seed=args.seed)
         emit(args, {"picture": str(path)}, str(path))

@@ -19,7 +19,7 @@ from apps.viewer.shapes import GREY, save_view
 from geo3d.errors import InputError
 from geo3d.mesh.io import load_mesh
 from geo3d.mesh.mesh import Mesh
-from geo3d.render.colors import ERROR_STOPS, error_colors, position_colors, transfer_colors
+from geo3d.render.shading import ERROR_STOPS, error_colors, position_colors, transfer_colors
 
 SIDES = ("source", "target")
 MATCHED, CONFIDENCE, ERROR = "Matched colours", "Confidence", "Error"

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from geo3d.mesh import connectivity
-from geo3d.mesh.grouping import (
+from geo3d.mesh.ops import (
     finite_rows,
     group_equal_points,
     group_equal_rows,

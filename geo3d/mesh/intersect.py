@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from geo3d.mesh.grouping import group_equal_points
+from geo3d.mesh.ops import group_equal_points
 
 MAX_CANDIDATES = 20_000_000
 MARGIN = 1e-9

@@ -16,8 +16,14 @@ from geo3d.errors import InputError
 from geo3d.files import atomic_path
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.cameras import DEFAULT_ELEVATION, orbit, principal_azimuth
-from geo3d.render.colors import error_colors, position_colors, transfer_colors
-from geo3d.render.shading import DEFAULT_STYLE, Style, render_mesh
+from geo3d.render.shading import (
+    DEFAULT_STYLE,
+    Style,
+    error_colors,
+    position_colors,
+    render_mesh,
+    transfer_colors,
+)
 
 __all__ = [
     "contact_sheet",

@@ -18,10 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from geo3d.device import item_generator
 from geo3d.errors import InputError
-from geo3d.segmentation.augment import augment
+from geo3d.segmentation.augment import augment, random_hue
 from geo3d.segmentation.config import SegmentationConfig
 from geo3d.segmentation.data import Sample
-from geo3d.segmentation.hue import random_hue
 from geo3d.segmentation.predict import channel_statistics
 
 Pair = tuple[Tensor, Tensor]

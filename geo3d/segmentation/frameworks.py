@@ -6,7 +6,7 @@ the training goes on.  No averaging, no temperature, no further loss.
 
 The probabilities are a file of their own beside the checkpoint, so that a training that stops goes
 on from exactly what it had.  (The other framework, RandHue, is a change of single pictures:
-`geo3d.segmentation.hue`.)
+`geo3d.segmentation.augment`.)
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def cleaned_label(
     """Return a prediction as a label of what was probably meant.
 
     Components and then holes of fewer pixels than given are removed, as
-    `geo3d.segmentation.overlay` counts them.
+    `geo3d.segmentation.outputs` counts them.
     """
     kept = _without_small(mask, np.ones((3, 3)), smallest)
     outside = np.pad(~kept, 1, constant_values=True)

@@ -19,8 +19,7 @@ from torch import Tensor
 from geo3d.errors import InputError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.spectral.basis import Basis
-from geo3d.spectral.fmap import fmap_to_p2p
-from geo3d.spectral.nearest import nearest
+from geo3d.spectral.fmap import fmap_to_p2p, nearest
 
 RIDGE = 100.0
 """Roundings of the mean diagonal added to normal equations, so that they can always be solved."""

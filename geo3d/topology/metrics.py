@@ -32,8 +32,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from geo3d.errors import ConfigError, InputError, ShapeError
 from geo3d.topology.betti import betti_numbers
-from geo3d.topology.distance import surface_distances
-from geo3d.topology.grids import Pixels, as_mask, check_pixels, label_components
+from geo3d.topology.grids import Pixels, as_mask, check_pixels, label_components, surface_distances
 from geo3d.topology.skeleton import hard_skeleton
 
 MISSING = 9_999_999.0

@@ -113,13 +113,19 @@ def soft_skeleton(
             f"A batch of shape {tuple(probabilities.shape)} is not of pictures or volumes.",
             "Give (b, c, h, w) or (b, c, d, h, w).",
         )
-    eroded = soft_erode(probabilities)
-    skeleton = torch.relu(probabilities - soft_dilate(eroded))
-    for _ in range(rounds):
-        current, eroded = eroded, soft_erode(eroded)
-        ridge = torch.relu(current - soft_dilate(eroded))
-        skeleton = skeleton + torch.relu(ridge - skeleton * ridge)
+    eroded, skeleton = probabilities, torch.zeros_like(probabilities)
+    for _ in range(rounds + 1):
+        eroded, skeleton = skeleton_round(eroded, skeleton)
     return skeleton
+
+
+def skeleton_round(
+    x: Float[Tensor, "b c *space"], skeleton: Float[Tensor, "b c *space"]
+) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]:
+    """Return the eroded map and the skeleton with the ridge of this round."""
+    eroded = soft_erode(x)
+    ridge = torch.relu(x - soft_dilate(eroded))
+    return eroded, skeleton + torch.relu(ridge - skeleton * ridge)
 
 
 def soft_erode(values: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from geo3d.backends import require
 from geo3d.errors import CheckpointError, ConfigError
-from scenes.objects.attention import LayerNorm32, SelfAttention
-from scenes.objects.blocks import FeedForward
+from scenes.objects.attention import FeedForward, LayerNorm32, SelfAttention
 from scenes.objects.embeddings import position_sinusoids
 from scenes.objects.image import SIZE
 

@@ -8,6 +8,16 @@ half a cube in every other block.
 
 Source: Xiang et al., "Structured 3D Latents for Scalable and Versatile 3D Generation" (TRELLIS,
 2024), section 3.2.
+
+From features of surface voxels to structured latents: the encoder half of their autoencoder.
+
+The published encoder reads averaged picture features (1024 channels); ours reads whatever the
+voxels carry.  Only training needs it.
+
+Notation: n voxels, c channels.
+
+Source: Xiang et al., "Structured 3D Latents for Scalable and Versatile 3D Generation" (TRELLIS,
+2024), section 3.2.
 """
 
 from __future__ import annotations
@@ -21,9 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geo3d.errors import ConfigError
-from scenes.objects.attention import LayerNorm32, SelfAttention
-from scenes.objects.block_convolution import convolve_blocks, convolve_subdivided, fits
-from scenes.objects.blocks import FeedForward
+from scenes.objects.attention import FeedForward, LayerNorm32, SelfAttention
 from scenes.objects.embeddings import position_sinusoids
 from scenes.objects.gaussians import GaussianConfig, Gaussians, offset_perturbation, split_gaussians
 from scenes.objects.neighbours import children, windows
@@ -31,7 +39,14 @@ from scenes.objects.precision import torso_dtype
 from scenes.objects.radiance import RadianceConfig, RadianceField, split_radiance
 from scenes.objects.slat_mesh import CubeLayout, ExtractedMesh, extract_mesh
 from scenes.objects.sparse import SparseTensor
-from scenes.objects.sparse_ops import SparseConv3d, SparseGroupNorm32, subdivide
+from scenes.objects.sparse_ops import (
+    SparseConv3d,
+    SparseGroupNorm32,
+    convolve_blocks,
+    convolve_subdivided,
+    fits,
+    subdivide,
+)
 
 _EPS = 1e-6
 _GROUPS = 32
@@ -272,3 +287,36 @@ def initialise(network: nn.Module) -> None:
         elif isinstance(module, SparseSubdivideBlock3d):
             for parameter in module.out_layers[3].parameters():
                 nn.init.zeros_(parameter)
+
+
+@dataclass(frozen=True)
+class SLatEncoderConfig(SLatDecoderConfig):
+    """Shape of the encoder; the field names are those of published model files."""
+
+    in_channels: int = 1024
+    """Channels of a voxel's features."""
+
+
+class SLatEncoder(SLatTrunk):
+    """Features of voxels to a distribution of their latents."""
+
+    config: SLatEncoderConfig
+
+    def __init__(self, config: SLatEncoderConfig) -> None:
+        super().__init__(config, config.in_channels)
+        self.out_layer = nn.Linear(config.model_channels, 2 * config.latent_channels)
+        initialise(self)
+
+    def distribution(self, x: SparseTensor) -> tuple[Tensor, Tensor]:
+        """Return mean and logarithm of the variance of each voxel's latents."""
+        h = self.trunk(x).to(x.dtype).feats
+        mean, logvar = self.out_layer(F.layer_norm(h, h.shape[-1:])).chunk(2, dim=1)
+        return mean, logvar
+
+    def forward(self, x: SparseTensor, generator: torch.Generator | None = None) -> SparseTensor:
+        """Return the means, or with a generator (of the CPU) latents drawn from it."""
+        mean, logvar = self.distribution(x)
+        if generator is None:
+            return x.replace(mean)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        return x.replace(mean + torch.exp(0.5 * logvar) * noise)

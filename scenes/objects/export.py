@@ -21,9 +21,9 @@ from geo3d.mesh.io import save_mesh
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.previews import contact_sheet, save_png, shaded_view
 from scenes.objects.gaussian_files import Frame, save_gaussians
-from scenes.objects.gaussian_render import cube_camera, render_gaussians
+from scenes.objects.gaussians import cube_camera, render_gaussians
 from scenes.objects.pipeline import Generated
-from scenes.objects.radiance_render import render_radiance
+from scenes.objects.radiance import render_radiance
 from scenes.objects.texture import bake, save_textured_glb
 
 FORMATS = ("glb", "obj", "ply")

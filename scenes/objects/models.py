@@ -22,12 +22,13 @@ from geo3d.files import atomic_write_json
 from scenes.objects.condition import SmallEncoderConfig, SmallImageEncoder
 from scenes.objects.decoders import (
     SLatDecoderConfig,
+    SLatEncoder,
+    SLatEncoderConfig,
     SLatGaussianDecoder,
     SLatMeshDecoder,
     SLatRadianceFieldDecoder,
 )
 from scenes.objects.precision import set_torso
-from scenes.objects.slat_encoder import SLatEncoder, SLatEncoderConfig
 from scenes.objects.slat_flow import SLatFlowConfig, SLatFlowModel
 from scenes.objects.ss_flow import SparseStructureFlowModel, SSFlowConfig
 from scenes.objects.ss_vae import (

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from geo3d.errors import ConfigError, ShapeError
-from scenes.objects.attention import LayerNorm32
-from scenes.objects.blocks import ModulatedBlock, initialise_flow, modulation_layers
+from scenes.objects.attention import LayerNorm32, ModulatedBlock, initialise_flow, modulation_layers
 from scenes.objects.embeddings import TimestepEmbedder, position_sinusoids, rotary_angles
 from scenes.objects.precision import torso_dtype
 from scenes.objects.sparse import SparseTensor

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from geo3d.errors import ConfigError, ShapeError
-from scenes.objects.blocks import ModulatedBlock, initialise_flow, modulation_layers
+from scenes.objects.attention import ModulatedBlock, initialise_flow, modulation_layers
 from scenes.objects.embeddings import (
     TimestepEmbedder,
     grid_positions,

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geo3d.fields.hashgrid import HashGrid, grid_levels
-from geo3d.render.cone import POINTS, contract, scale_weights
+from geo3d.render.rays import POINTS, contract, scale_weights
 from scenes.urban.scene_config import FieldConfig, SceneConfig
 
 _STRETCH = 0.001

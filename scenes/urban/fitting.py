@@ -13,7 +13,7 @@ from geo3d.device import item_generator
 from geo3d.distill.sds import require_finite
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.render.rays import Rays
-from geo3d.render.volume_losses import distortion
+from geo3d.render.volume import distortion
 from scenes.urban.constraints import (
     ConstraintConfig,
     LayoutRays,

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from geo3d.errors import InputError
 from geo3d.render.cameras import Camera
-from geo3d.render.cone import cone_samples
 from geo3d.render.intervals import Samples, s_to_t, segment_samples, uniform_intervals
-from geo3d.render.rays import Rays, camera_rays
+from geo3d.render.rays import Rays, camera_rays, cone_samples
 from scenes.urban.conditions import LayoutMaps
 from scenes.urban.scene_config import SceneConfig
 

@@ -56,7 +56,7 @@ class Rendering:
     middles: Float[Tensor, "a n"]
     """z-depth of the samples."""
     s: Float[Tensor, "a n1"]
-    """Fenceposts normalised to [0, 1], for `geo3d.render.volume_losses`."""
+    """Fenceposts normalised to [0, 1], for `geo3d.render.volume`."""
     width: int
     height: int
     """Of the image; 0 where rays were given."""

@@ -37,11 +37,15 @@ from geo3d.config import config_from_dict, config_to_dict
 from geo3d.errors import CheckpointError, ConfigError, MeshError
 from geo3d.files import asset
 from geo3d.spectral.descriptors import unit_norm, wks
-from geo3d.spectral.fmap import solve_fmap
-from geo3d.spectral.nearest import nearest
-from shape_matching.prior.feature_network import DiffusionNet, Surface, stack_surfaces
+from geo3d.spectral.fmap import nearest, solve_fmap
+from shape_matching.prior.feature_network import (
+    DiffusionNet,
+    Surface,
+    canonical,
+    stack_surfaces,
+    surface,
+)
 from shape_matching.search.prepare import Prepared
-from shape_matching.search.surfaces import canonical, surface
 
 SHIPPED = "priors/corrector.safetensors"
 """The corrector that comes with the package, trained on generated creatures only."""

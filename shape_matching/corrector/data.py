@@ -5,7 +5,7 @@ example = read_example(Path("data/corrector/pair-00000.npz"), CorrectorConfig())
 
 Each file is one pair of the family of one generated creature (`shape_matching.prior.families`):
 both shapes as the corrector sees them, the finalists of the search
-(`shape_matching.search.finalists`) with their errors, and the true maps.  A broken-off run is
+(`shape_matching.search.initial_maps`) with their errors, and the true maps.  A broken-off run is
 continued by the same call.
 
 Notation: n finalists, k size of the maps, both directions stacked, 12 before 21.
@@ -34,11 +34,9 @@ from geo3d.work.pool import Task, run_pool
 from shape_matching.config import MatchConfig
 from shape_matching.corrector.corrector import CorrectorConfig, View, reverse, view
 from shape_matching.prior.families import PriorDataConfig, family
-from shape_matching.prior.feature_network import Surface
-from shape_matching.search.finalists import finalists
+from shape_matching.prior.feature_network import Surface, least_squares
+from shape_matching.search.initial_maps import finalists, initial_maps
 from shape_matching.search.prepare import Prepared, prepare
-from shape_matching.search.starts import initial_maps
-from shape_matching.search.surfaces import least_squares
 
 SETTINGS = "settings.json"
 K_FINALIST = 80

@@ -18,8 +18,8 @@ from shape_matching.corrector.corrector import corrected, load_corrector, revers
 from shape_matching.prior.prior import load_prior
 from shape_matching.prior.zero_shot import optimise
 from shape_matching.search.coupled import refine_coupled
+from shape_matching.search.initial_maps import K_START
 from shape_matching.search.prepare import Prepared
-from shape_matching.search.starts import K_START
 
 K_BETWEEN = 80
 """Size up to which a map is refined between two steps."""

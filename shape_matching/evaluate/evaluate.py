@@ -20,8 +20,7 @@ from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.work.pool import Outcome, Task, run_pool
 from shape_matching.config import MatchConfig
 from shape_matching.evaluate.datasets import Dataset
-from shape_matching.evaluate.pair_job import JobSetup, Method, find_method, make_pair_job
-from shape_matching.evaluate.pair_store import PairStore
+from shape_matching.evaluate.pairs import JobSetup, Method, PairStore, find_method, make_pair_job
 from shape_matching.evaluate.protocols import Pair
 from shape_matching.evaluate.report import write_report
 from shape_matching.evaluate.scoring import GeodesicKind
@@ -98,7 +97,7 @@ def evaluate(
         config: settings; ``data``, ``protocol``, ``pairs`` and ``max_pairs`` are taken as recorded
             and not read again.
         folder: results; pairs that are finished there already are kept.
-        method: an importable callable (see `shape_matching.evaluate.pair_job`); default: the one
+        method: an importable callable (see `shape_matching.evaluate.pairs`); default: the one
             that ``config.method`` names.
         protocol: name to report the numbers under.
         pictures: where curve.png and worst.png go (default ``folder``).

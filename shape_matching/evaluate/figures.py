@@ -14,8 +14,8 @@ from scipy.spatial import KDTree
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.previews import contact_sheet, match_image
 from shape_matching.evaluate.datasets import TOSCA_FAMILIES, Dataset
-from shape_matching.evaluate.pair_store import PairRecord, PairStore
-from shape_matching.evaluate.pair_truth import pair_truth
+from shape_matching.evaluate.pairs import PairRecord, PairStore
+from shape_matching.evaluate.scoring import pair_truth
 
 ERROR_SCALE = 0.25
 """Normalised error shown as the darkest colour."""

@@ -16,8 +16,8 @@ from PIL import Image
 from geo3d.config import config_from_dict
 from geo3d.files import atomic_path
 from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.render.colors import position_colors, transfer_colors
 from geo3d.render.previews import contact_sheet, display_azimuth, save_png, shaded_view
+from geo3d.render.shading import position_colors, transfer_colors
 from geo3d.synth.creatures import KINDS
 from geo3d.synth.creatures.generate import Creature
 from shape_matching.prior.families import Member, PriorDataConfig, family

@@ -26,12 +26,18 @@ from geo3d.errors import InputError, MeshError, NumericalError, ShapeError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.spectral.fmap import laplacian_mask, resolvent_mask, solve_fmap
 from geo3d.spectral.zoomout import sizes, zoomout, zoomout_hypotheses
-from shape_matching.prior.feature_network import DiffusionNet, Surface, stack_surfaces
+from shape_matching.prior.feature_network import (
+    DiffusionNet,
+    Surface,
+    canonical,
+    input_values,
+    stack_surfaces,
+    surface,
+)
 from shape_matching.prior.masks import posterior_mask, shrinkage_mask, static_mask
 from shape_matching.prior.prior import Prior
 from shape_matching.prior.zero_shot_config import ZeroShotConfig
 from shape_matching.search.prepare import Prepared
-from shape_matching.search.surfaces import canonical, input_values, surface
 
 FIRST_MASK_WEIGHT = 1e-3
 """Weight of the Laplacian mask that makes the first regularised map when no map is given."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from geo3d.topology.losses.warping import Rule, critical_batch, warping_loss
+from geo3d.topology.losses.critical import Rule, critical_batch, warping_loss
 from geo3d.topology.losses.windows import published_weights, topo_window_loss
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from geo3d.mesh.geodesic import heat_distances
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import total_area
-from shape_matching.evaluate.pair_truth import PairTruth
-from shape_matching.evaluate.scoring import SourceScorer
+from shape_matching.evaluate.scoring import PairTruth, SourceScorer
 
 
 def check_geodesic_error(path: Path) -> None:

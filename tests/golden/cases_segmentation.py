@@ -11,8 +11,8 @@ import torch
 from golden.cases_topology import DATA
 
 from geo3d.config import load_config
+from geo3d.segmentation.augment import random_hue
 from geo3d.segmentation.config import SegmentationConfig, learning_rate
-from geo3d.segmentation.hue import random_hue
 from geo3d.segmentation.pictures import read_picture
 from geo3d.segmentation.predict import channel_statistics, normalise
 

@@ -16,13 +16,13 @@ from geo3d.spectral.descriptors import hks, unit_norm, wks
 from geo3d.spectral.fit import fit_fmap, multiplication_operators
 from geo3d.spectral.fmap import (
     fmap_to_p2p,
+    icp,
     laplacian_mask,
+    nearest,
     p2p_to_fmap,
     resolvent_mask,
     solve_fmap,
 )
-from geo3d.spectral.icp import icp
-from geo3d.spectral.nearest import nearest
 from geo3d.spectral.zoomout import sizes, zoomout
 
 

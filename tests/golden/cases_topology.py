@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from geo3d.topology.betti import betti_numbers
-from geo3d.topology.distance import region_wise_map
+from geo3d.topology.grids import region_wise_map
 from geo3d.topology.metrics import (
     betti_errors,
     cl_dice,

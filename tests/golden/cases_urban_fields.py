@@ -14,9 +14,8 @@ from torch import Tensor
 from geo3d.fields.hashgrid import HashGridConfig, encode_reference, grid_levels, row_count
 from geo3d.fields.hashgrid_fast import encode_fast
 from geo3d.render import intervals, volume
-from geo3d.render import volume_losses as losses
-from geo3d.render.cone import cone_samples, contract, uncontract
-from geo3d.render.rays import Rays
+from geo3d.render import volume as losses
+from geo3d.render.rays import Rays, cone_samples, contract, uncontract
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -13,7 +13,7 @@ from helpers import bumpy_sphere, moved, permuted, rotation
 from geo3d.config import load_config
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import normalized
-from geo3d.spectral.nearest import nearest
+from geo3d.spectral.fmap import nearest
 from shape_matching.config import MatchConfig
 from shape_matching.match import match
 from shape_matching.methods import METHODS, match_nearest, match_zoomout

@@ -10,8 +10,8 @@ import numpy as np
 
 from geo3d.errors import FileFormatError
 from geo3d.mesh.formats import text
-from geo3d.mesh.grouping import group_equal_points
 from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.ops import group_equal_points
 from geo3d.mesh.raw import Limits, RawMesh, require_bytes, require_counts
 
 HEADER = 84

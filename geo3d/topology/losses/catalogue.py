@@ -14,20 +14,18 @@ from functools import partial
 from torch import Tensor
 
 from geo3d.topology.losses.betti_matching import betti_matching_loss
-from geo3d.topology.losses.cavity import cavity_loss
 from geo3d.topology.losses.cb_dice import cb_dice_loss
 from geo3d.topology.losses.cl_dice import cl_dice_loss
+from geo3d.topology.losses.critical import cavity_loss, warping_loss
 from geo3d.topology.losses.overlap import (
     ce_dice_loss,
     cross_entropy,
     dice_term,
     region_wise_loss,
 )
-from geo3d.topology.losses.persistent import topo_loss
+from geo3d.topology.losses.persistent import topo_grad_loss, topo_loss
 from geo3d.topology.losses.scnp import scnp_loss
 from geo3d.topology.losses.skeleton_recall import skeleton_recall_loss
-from geo3d.topology.losses.topo_grad import topo_grad_loss
-from geo3d.topology.losses.warping import warping_loss
 from geo3d.topology.losses.windows import topo_window_loss
 
 

@@ -28,9 +28,15 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from geo3d.errors import ConfigError
-from geo3d.topology.distance import distance_map
-from geo3d.topology.losses.inputs import check_inputs, hard_labels, probabilities, working
-from geo3d.topology.losses.label_work import in_threads, once_per_target
+from geo3d.topology.grids import distance_map
+from geo3d.topology.losses.inputs import (
+    check_inputs,
+    hard_labels,
+    in_threads,
+    once_per_target,
+    probabilities,
+    working,
+)
 from geo3d.topology.losses.overlap import cross_entropy, dice_term
 from geo3d.topology.losses.skeleton_kernels import depths_at
 from geo3d.topology.skeleton import hard_skeleton, rounds_needed, thin

@@ -4,7 +4,7 @@ Notation: z scores, p = softmax(z), t one map per class (or soft target), N pixe
 
 * `cross_entropy`: -sum_c w_c mean over b, x of t_c log p_c.
 * `dice_term`: -mean over b, c of w_c (2 sum p t + e) / (sum t + sum p + e), e = 1e-5, in [-1, 0].
-* `region_wise_loss`: mean over b, c, x of p R with R from `geo3d.topology.distance`.
+* `region_wise_loss`: mean over b, c, x of p R with R from `geo3d.topology.grids`.
 
 None of them knows about topology: they are the base that topology terms are added to.
 Sources: Milletari et al., V-Net (2016); Valverde & Tohka, Region-wise loss for biomedical image
@@ -21,16 +21,17 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from geo3d.errors import ConfigError
-from geo3d.topology.distance import region_wise_map
+from geo3d.topology.grids import region_wise_map
 from geo3d.topology.losses.inputs import (
     check_inputs,
     hard_labels,
+    in_threads,
     is_soft,
+    once_per_target,
     one_hot,
     probabilities,
     working,
 )
-from geo3d.topology.losses.label_work import in_threads, once_per_target
 
 TINY = 1e-15
 """Added to probabilities before the logarithm in the published cross-entropy."""

@@ -18,8 +18,13 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from geo3d.errors import InputError
-from geo3d.topology.losses.inputs import check_inputs, hard_labels, probabilities
-from geo3d.topology.losses.label_work import in_threads, once_per_target
+from geo3d.topology.losses.inputs import (
+    check_inputs,
+    hard_labels,
+    in_threads,
+    once_per_target,
+    probabilities,
+)
 from geo3d.topology.losses.overlap import ce_dice_loss, cross_entropy
 from geo3d.topology.skeleton import tube
 

@@ -36,7 +36,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from geo3d.errors import ConfigError, InputError
-from geo3d.topology.distance import distance_map
+from geo3d.topology.grids import distance_map
 from geo3d.topology.losses.discrete_kernels import leak_counts, tile_shares
 from geo3d.topology.losses.inputs import (
     check_inputs,

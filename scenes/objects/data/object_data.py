@@ -22,7 +22,7 @@ import numpy as np
 from geo3d.errors import ConfigError, Geo3dError, InputError
 from geo3d.files import atomic_write_json
 from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.render.sphere_views import sphere_views
+from geo3d.render.cameras import sphere_views
 from geo3d.synth.objects.generate import KINDS, ProceduralObject, generate_object
 from geo3d.work.pool import Task, run_pool
 from scenes.objects.data.shards import (

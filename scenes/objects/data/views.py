@@ -3,18 +3,23 @@
 Notation: z is up, n views; pictures are sRGB with opacity.  The crop is that of TRELLIS: a square
 1.2 times the longer side of what is seen, around its middle.  It is made by the camera rather than
 from a larger picture, so every pixel that is drawn is kept.
+
+A picture of some objects of every kind.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from geo3d.mesh.mesh import Mesh
-from geo3d.render.cameras import Camera
-from geo3d.render.shading import Painter, Style
+from geo3d.render.cameras import Camera, orbit
+from geo3d.render.previews import contact_sheet, save_png
+from geo3d.render.shading import Painter, Style, render_mesh
+from geo3d.synth.objects.generate import KINDS, generate_object
 
 CROP = 1.2
 OBJECT_STYLE = Style(crease=0.6)
@@ -43,3 +48,21 @@ def draw_views(
     """Return one picture with opacity per camera; all cameras have one size."""
     painter = Painter(mesh, style=style)
     return np.stack([painter.rgba(camera) for camera in cameras])
+
+
+def draw_sheet(
+    path: str | Path, *, per_kind: int = 2, columns: int = 14, size: int = 96, seed: int = 0
+) -> Path:
+    """Draw ``per_kind`` objects of every kind into a PNG file and return its path.
+
+    Raises:
+        NumericalError: ``creature.no_surface``.
+    """
+    images, labels = [], []
+    for kind in KINDS:
+        for i in range(per_kind):
+            mesh = generate_object(kind, seed + i).mesh
+            camera = orbit(mesh, 0.6, 0.35, up="z", size=size)
+            images.append(render_mesh(mesh, camera, style=OBJECT_STYLE))
+            labels.append(kind if i == 0 else "")
+    return save_png(contact_sheet(images, labels, columns=columns), Path(path))

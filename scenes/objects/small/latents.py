@@ -22,8 +22,8 @@ from geo3d.config import config_to_dict, dump_config, load_config
 from geo3d.files import atomic_path, atomic_write_text
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.objects.condition import SmallImageEncoder
+from scenes.objects.decoders import SLatEncoder
 from scenes.objects.models import load_model, save_model
-from scenes.objects.slat_encoder import SLatEncoder
 from scenes.objects.small.autoencoders import cell_features
 from scenes.objects.small.cells import CellObject
 from scenes.objects.small.settings import LATENT_FLOW, STRUCTURE_FLOW

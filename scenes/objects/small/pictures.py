@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scenes.objects.condition import SmallImageEncoder
-from scenes.objects.slat_encoder import SLatEncoder
+from scenes.objects.decoders import SLatEncoder
 from scenes.objects.small.autoencoders import cell_features
 from scenes.objects.small.cells import COARSE, CellObject
 from scenes.objects.small.settings import PICTURE_ENCODER, STRUCTURE_EDGE, STRUCTURE_FLOW

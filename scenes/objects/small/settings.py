@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from geo3d.errors import ConfigError
 from scenes.objects.condition import SmallEncoderConfig
-from scenes.objects.decoders import SLatDecoderConfig
-from scenes.objects.slat_encoder import SLatEncoderConfig
+from scenes.objects.decoders import SLatDecoderConfig, SLatEncoderConfig
 from scenes.objects.slat_flow import SLatFlowConfig
 from scenes.objects.small.cells import CHANNELS, COARSE
 from scenes.objects.ss_flow import SSFlowConfig

@@ -19,11 +19,10 @@ import torch
 from torch import nn
 
 from geo3d.progress import ProgressCallback, ignore_progress
+from scenes.objects.decoders import SLatEncoder
 from scenes.objects.models import load_model, save_model
-from scenes.objects.slat_encoder import SLatEncoder
-from scenes.objects.small.autoencoders import LatentTask, StructureTask
+from scenes.objects.small.autoencoders import GaussianTask, LatentTask, MeshTask, StructureTask
 from scenes.objects.small.cells import read_cells
-from scenes.objects.small.decoding import GaussianTask, MeshTask
 from scenes.objects.small.fit import Log, Task, fit
 from scenes.objects.small.pictures import PictureTask
 from scenes.objects.small.settings import StageConfig

@@ -21,8 +21,8 @@ from apps.cli import main
 from geo3d.errors import ConfigError
 from scenes.objects.samplers import SamplerConfig
 from scenes.objects.slat_mesh import ExtractedMesh
+from scenes.objects.small.autoencoders import surface_points
 from scenes.objects.small.cells import CellObject, write_cells
-from scenes.objects.small.decoding import surface_points
 
 DARKER = 0.25
 

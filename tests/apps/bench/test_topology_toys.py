@@ -8,7 +8,7 @@ import torch
 
 from apps.bench.topology_toys import FRAMES, TERMS, descend, painted, toys
 from geo3d.topology.betti import betti_numbers
-from geo3d.topology.losses.warping import critical_batch
+from geo3d.topology.losses.critical import critical_batch
 
 TOYS = {toy.name: toy for toy in toys()}
 STEPS = 50

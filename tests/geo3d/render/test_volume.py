@@ -10,9 +10,8 @@ import torch
 
 from geo3d.render import intervals, volume
 from geo3d.render.cameras import Camera
-from geo3d.render.cone import cone_samples, contract, scale_weights, uncontract
-from geo3d.render.rays import camera_rays
-from geo3d.render.volume_losses import distortion, interlevel, smooth_interlevel
+from geo3d.render.rays import camera_rays, cone_samples, contract, scale_weights, uncontract
+from geo3d.render.volume import distortion, interlevel, smooth_interlevel
 
 CAMERA = Camera(np.eye(4), 10.0, 10.0, 4.0, 3.0, 8, 6)
 

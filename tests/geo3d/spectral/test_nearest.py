@@ -7,8 +7,8 @@ import pytest
 import torch
 from helpers import rotation
 
-from geo3d.spectral import nearest as module
-from geo3d.spectral.nearest import nearest
+from geo3d.spectral import fmap as module
+from geo3d.spectral.fmap import nearest
 
 
 def naive(queries: torch.Tensor, points: torch.Tensor) -> list[int]:

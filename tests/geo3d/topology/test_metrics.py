@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from geo3d.errors import ConfigError, InputError, ShapeError
-from geo3d.topology.distance import surface
+from geo3d.topology.grids import surface
 from geo3d.topology.metrics import (
     MISSING,
     betti_errors,

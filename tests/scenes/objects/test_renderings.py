@@ -11,10 +11,8 @@ import torch
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.cameras import Camera, orbit
 from scenes.objects.gaussian_files import AS_STORED
-from scenes.objects.gaussian_render import SMOOTHING, cube_camera, render_gaussians
-from scenes.objects.gaussians import SH_C0, Gaussians
-from scenes.objects.radiance import RadianceField
-from scenes.objects.radiance_render import march, render_radiance, sample_field
+from scenes.objects.gaussians import SH_C0, SMOOTHING, Gaussians, cube_camera, render_gaussians
+from scenes.objects.radiance import RadianceField, march, render_radiance, sample_field
 
 
 def gaussians(

@@ -23,7 +23,7 @@ from geo3d.errors import Cancelled, ConfigError, InputError
 from geo3d.work.pool import Task, run_pool
 from shape_matching.evaluate.datasets import open_dataset
 from shape_matching.evaluate.evaluate import EvaluationConfig, evaluate
-from shape_matching.evaluate.pair_job import JobSetup, find_method, make_pair_job, shape_as_seen
+from shape_matching.evaluate.pairs import JobSetup, find_method, make_pair_job, shape_as_seen
 from shape_matching.evaluate.protocols import protocol_pairs
 
 ROOT = Path(__file__).resolve().parents[2]

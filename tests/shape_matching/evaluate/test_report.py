@@ -14,9 +14,9 @@ from PIL import Image
 from shape_matching.evaluate.datasets import Dataset, ShapeFile
 from shape_matching.evaluate.figures import plot_curve, spread_errors
 from shape_matching.evaluate.metrics import THRESHOLDS, THRESHOLDS_ULRSSM
-from shape_matching.evaluate.pair_store import PairRecord
-from shape_matching.evaluate.published import PUBLISHED
+from shape_matching.evaluate.pairs import PairRecord
 from shape_matching.evaluate.report import (
+    PUBLISHED,
     family_labels,
     format_summary,
     per_pair_csv,

@@ -15,11 +15,12 @@ from shape_matching.prior.feature_network import (
     SHORTEST_TIME,
     DiffusionNet,
     Surface,
+    input_values,
     soft_map,
     stack_surfaces,
+    surface,
 )
 from shape_matching.search.prepare import prepare
-from shape_matching.search.surfaces import input_values, surface
 
 CPU = torch.device("cpu")
 

@@ -15,11 +15,11 @@ from geo3d.errors import Cancelled, ConfigError, Geo3dError
 from geo3d.mesh.mesh import Mesh
 from geo3d.spectral.fmap import p2p_to_fmap
 from shape_matching.prior.denoiser import Denoiser, DenoiserConfig
+from shape_matching.prior.feature_network import canonical, input_values
 from shape_matching.prior.prior import Prior
 from shape_matching.prior.zero_shot import ZeroShotResult, optimise
 from shape_matching.prior.zero_shot_config import PRESETS, ZeroShotConfig
 from shape_matching.search.prepare import Prepared, prepare
-from shape_matching.search.surfaces import canonical, input_values
 
 CPU = torch.device("cpu")
 SMALL = ZeroShotConfig(

@@ -10,8 +10,7 @@ from helpers import bumpy_sphere, moved, permuted, rotation
 from geo3d.errors import InputError, MeshError, ShapeError
 from geo3d.mesh.mesh import Mesh
 from geo3d.spectral.fmap import fmap_to_p2p, p2p_to_fmap
-from shape_matching.search.prepare import Prepared, prepare
-from shape_matching.search.starts import (
+from shape_matching.search.initial_maps import (
     FAMILIES,
     check_initial_map,
     check_landmarks,
@@ -21,6 +20,7 @@ from shape_matching.search.starts import (
     initial_maps,
     sign_maps,
 )
+from shape_matching.search.prepare import Prepared, prepare
 
 CPU = torch.device("cpu")
 Pair = tuple[Prepared, Prepared, np.ndarray]

@@ -18,8 +18,13 @@ from geo3d.topology.losses.betti_matching import (
 from geo3d.topology.losses.features import cut_patches, find_features
 from geo3d.topology.losses.inputs import probabilities
 from geo3d.topology.losses.overlap import cross_entropy, dice_term
-from geo3d.topology.losses.persistent import published_term, topo_loss, topo_term
-from geo3d.topology.losses.topo_grad import topo_grad_loss, topo_grad_term
+from geo3d.topology.losses.persistent import (
+    published_term,
+    topo_grad_loss,
+    topo_grad_term,
+    topo_loss,
+    topo_term,
+)
 
 
 def scores(u: Tensor) -> Tensor:

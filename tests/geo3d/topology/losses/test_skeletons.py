@@ -11,9 +11,13 @@ from geo3d.errors import ConfigError, InputError
 from geo3d.topology.betti import betti_numbers
 from geo3d.topology.losses.catalogue import LOSSES
 from geo3d.topology.losses.cb_dice import cb_dice_loss
-from geo3d.topology.losses.cl_dice import MOST_ROUNDS, cl_dice_loss, label_rounds
+from geo3d.topology.losses.cl_dice import (
+    MOST_ROUNDS,
+    cl_dice_loss,
+    label_rounds,
+    light_soft_skeleton,
+)
 from geo3d.topology.losses.skeleton_recall import label_tubes, recall_term, skeleton_recall_loss
-from geo3d.topology.losses.soft_skeleton import light_soft_skeleton
 from geo3d.topology.skeleton import soft_skeleton
 
 

@@ -135,7 +135,7 @@ def test_leaks_and_walls_are_pulled_at() -> None:
 
 
 def test_the_distance_channel_is_best_at_the_distances() -> None:
-    from geo3d.topology.distance import distance_map
+    from geo3d.topology.grids import distance_map
 
     best = np.minimum(distance_map(lattice()[0].numpy() == 0), 20)
     x = torch.from_numpy(best.astype(np.float32))[None, None]

@@ -12,11 +12,11 @@ from PIL import Image
 
 from apps.cli import main
 from geo3d.config import load_config
+from scenes.objects.decoders import SLatEncoder
 from scenes.objects.image import prepare_image
 from scenes.objects.latent_folder import LatentFolder
 from scenes.objects.models import load_model, save_model
 from scenes.objects.pipeline import GenerateConfig, load_pipeline
-from scenes.objects.slat_encoder import SLatEncoder
 from scenes.objects.small.assemble import PARTS
 from scenes.objects.small.latents import RECIPES, rescale
 from scenes.objects.small.settings import LATENT_ENCODER, STRUCTURE_DECODER, STRUCTURE_ENCODER

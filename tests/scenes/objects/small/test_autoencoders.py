@@ -11,18 +11,19 @@ from scipy.spatial import KDTree
 
 from geo3d.synth.objects.generate import generate_object
 from scenes.objects.data.voxels import visible_shell, voxelize
+from scenes.objects.decoders import SLatEncoder
 from scenes.objects.neighbours import children
-from scenes.objects.slat_encoder import SLatEncoder
 from scenes.objects.slat_mesh import CubeLayout, ExtractedMesh, extract_mesh
-from scenes.objects.small.autoencoders import cell_coords, corner_distances
-from scenes.objects.small.cells import CellObject, cell_object
-from scenes.objects.small.decoding import (
+from scenes.objects.small.autoencoders import (
     GaussianTask,
     MeshTask,
+    cell_coords,
+    corner_distances,
     fine_corners,
     fine_order,
     surface_points,
 )
+from scenes.objects.small.cells import CellObject, cell_object
 from scenes.objects.small.settings import LATENT_ENCODER
 from scenes.objects.sparse import SparseTensor, VoxelGrid
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geo3d.errors import ShapeError
-from geo3d.topology.distance import distance_map, region_wise_map, surface, surface_distances
+from geo3d.topology.grids import distance_map, region_wise_map, surface, surface_distances
 
 
 def random_mask(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

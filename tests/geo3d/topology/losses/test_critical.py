@@ -10,7 +10,7 @@ from scipy import ndimage
 from geo3d.errors import InputError
 from geo3d.topology.betti import betti_numbers
 from geo3d.topology.grids import Pixels
-from geo3d.topology.losses.warping import critical_pixels, warp, warping_loss
+from geo3d.topology.losses.critical import critical_pixels, warp, warping_loss
 
 
 def bar(*gap: int) -> np.ndarray:

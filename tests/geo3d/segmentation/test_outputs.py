@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geo3d.errors import ShapeError
-from geo3d.segmentation.overlay import (
+from geo3d.segmentation.outputs import (
     COMPONENT_COLORS,
     HOLE_COLOR,
     draw_overlay,

@@ -7,7 +7,7 @@ import pytest
 from helpers import bumpy_sphere, grid, permuted
 
 from geo3d.errors import InputError
-from geo3d.render.colors import UNKNOWN_COLOR, error_colors, position_colors, transfer_colors
+from geo3d.render.shading import UNKNOWN_COLOR, error_colors, position_colors, transfer_colors
 
 
 def test_position_colors_run_along_each_axis() -> None:

@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 
 from geo3d.mesh.mesh import Mesh
 from geo3d.spectral.fmap import p2p_to_fmap
-from shape_matching.search.hypotheses import (
+from shape_matching.search.initial_maps import (
     Appraisal,
     appraise,
     curvature_agreement,

@@ -10,7 +10,7 @@ from scipy import ndimage
 from geo3d.errors import ConfigError
 from geo3d.topology.betti import betti_numbers
 from geo3d.topology.grids import Pixels
-from geo3d.topology.losses.cavity import cavity_loss, leaks_and_walls
+from geo3d.topology.losses.critical import cavity_loss, leaks_and_walls
 
 
 def ring() -> np.ndarray:
