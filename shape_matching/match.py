@@ -27,6 +27,7 @@ from shape_matching.corrector.improve import OnMap, feature_map, ignore_map, imp
 from shape_matching.correspondence import Correspondence, cycle_confidence
 from shape_matching.search.coupled import fine_representatives, refine_coupled, upsample
 from shape_matching.search.initial_maps import (
+    K_START,
     appraise,
     check_initial_map,
     check_landmarks,
@@ -110,13 +111,17 @@ def match(
 def _prepared(
     source: Mesh, target: Mesh, config: MatchConfig, place: torch.device, progress: ProgressCallback
 ) -> tuple[Prepared, Prepared]:
-    # a pair can only use as many eigenfunctions as its smaller shape carries
+    # A pair can only use as many eigenfunctions as its smaller shape carries.  The search needs
+    # those of its first stage and the two more with which the second begins (`finalists`).
     k = min(config.k_final, (min(source.n_vertices, target.n_vertices) - 2) // 2)
+    k = max(k, K_START + 2)
     shapes = []
     for i, mesh in enumerate((source, target)):
         report(progress, "eigenbasis", i, 2)
         shapes.append(
-            prepare(mesh, max(k, 22), config.n_samples, config.laplacian, place, config.cache)
+            prepare(
+                mesh, max(k, K_START + 2), config.n_samples, config.laplacian, place, config.cache
+            )
         )
     report(progress, "eigenbasis", 2, 2)
     return shapes[0], shapes[1]

@@ -22,7 +22,10 @@ from geo3d.spectral.basis import Basis
 from geo3d.spectral.fmap import fmap_to_p2p, nearest
 
 RIDGE = 100.0
-"""Roundings of the mean diagonal added to normal equations, so that they can always be solved."""
+"""Roundings of the mean diagonal added to normal equations, so that they can always be solved.
+
+One rounding would do for exact sums; a hundred cover those of a few hundred products.  In float32
+that is 1e-5 of the diagonal."""
 
 
 def sizes(k_start: int, k_final: int, step: int) -> list[int]:
@@ -75,6 +78,7 @@ def zoomout(
         k_sampled = max(min(fmap_12.shape), k_final - finish)
         schedule = sizes(min(fmap_12.shape), k_sampled, step)
         fmap_12 = zoomout_hypotheses(fmap_12[None], *rows, schedule, progress)[0]
+        # Passes over all vertices cost many times those over samples, so there are few of them.
         schedule = sizes(k_sampled, k_final, max(step, 4))
     for i, k in enumerate(schedule):
         p2p_21 = fmap_to_p2p(fmap_12, basis_1.evecs, basis_2.evecs)

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from geo3d.errors import ConfigError
 from geo3d.mesh.mesh import Mesh
-from geo3d.render.cameras import Camera, orbit
+from geo3d.render.cameras import Camera, orbit, radical_inverse
 from scenes.objects.sparse import SparseTensor
 
 SH_C0 = 0.28209479177387814
@@ -161,16 +161,6 @@ def offset_perturbation(config: GaussianConfig) -> Float[Tensor, "k 3"]:
 def hammersley(index: int, count: int) -> tuple[float, float, float]:
     """Return point ``index`` of the ``count`` points of the 3D Hammersley set."""
     return index / count, radical_inverse(index, 2), radical_inverse(index, 3)
-
-
-def radical_inverse(index: int, base: int) -> float:
-    """Return the digits of ``index`` in ``base``, mirrored at the point."""
-    value, weight = 0.0, 1.0
-    while index:
-        weight /= base
-        index, digit = divmod(index, base)
-        value += digit * weight
-    return value
 
 
 def split_gaussians(

@@ -238,7 +238,7 @@ def soft_map(
 N_DESCRIPTORS = 128
 DESCRIPTOR_EIGENPAIRS = 128
 RIDGE = 1e-5
-"""Added to the unit diagonal of the least squares on samples."""
+"""Added to the unit diagonal of the least squares on samples: some roundings of float32."""
 
 
 @lru_cache(maxsize=8)

@@ -14,9 +14,10 @@ the ground truth or assumes that the shapes are aligned:
 The candidates are refined side by side, and the best and most different ones are kept
 (`finalists`).  `from_landmarks` and `from_p2p` start from what the user knows.
 
-Judged without ground truth (`appraise`): the candidates are hypotheses C (k, k) from shape 1 to shape 2, p samples.  A map pulls the positions of 1
-back to 2 as y = Phi_2 C Phi_1^T M_1 X_1; its derivative at a sample of 2 spans a mapped tangent
-plane.  ``orientation`` is the mean cosine between the normal of that plane and the normal of 1 at
+They are judged without ground truth (`appraise`).  C (k, k) carries functions of shape 1 to shape
+2; p samples.  It pulls the positions of 1 back to 2 as y = Phi_2 C Phi_1^T M_1 X_1; the derivative
+of y at a sample of 2 spans a mapped tangent plane.
+``orientation`` is the mean cosine between the normal of that plane and the normal of 1 at
 the image: near 1 for the right map, near -1 for its mirror twin.  ``residual`` is the mean squared
 distance of the two embeddings after matching, ``coverage`` the share of samples of 1 that are hit.
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from apps.bench.objects_table import kernel_distance
 from geo3d.errors import InputError
-from geo3d.set_distance import kernel_distance
 
 
 def test_by_hand() -> None:
