@@ -9,8 +9,7 @@ goes on where it was: finished scenes are not made again, and interrupted ones c
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,8 @@ from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.work.pool import Outcome, Task
 from scenes.batch_engines import run_local, run_slurm
 from scenes.batch_item import Build, ItemSetup, build_street
-from scenes.batch_plan import BatchConfig, Item, expand
+from scenes.batch_plan import BatchConfig, Item, ItemRecord, expand
 from scenes.batch_report import write_report
-
-
-@dataclass(frozen=True)
-class ItemRecord:
-    """What became of a scene."""
-
-    item: Item
-    status: str
-    """ "done", "failed", or "open": not finished yet."""
-    attempts: int = 0
-    seconds: float = 0.0
-    """Of the last attempt."""
-    run: str | None = None
-    """Its run folder, relative to that of the batch."""
-    metrics: Mapping[str, Any] | None = None
-    error: Mapping[str, str] | None = None
-    is_final: bool = False
-    """Whether trying again would not help."""
 
 
 def run_batch(

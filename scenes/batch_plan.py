@@ -137,6 +137,24 @@ class Item:
     seed: int
 
 
+@dataclass(frozen=True)
+class ItemRecord:
+    """What became of a scene."""
+
+    item: Item
+    status: str
+    """ "done", "failed", or "open": not finished yet."""
+    attempts: int = 0
+    seconds: float = 0.0
+    """Of the last attempt."""
+    run: str | None = None
+    """Its run folder, relative to that of the batch."""
+    metrics: Mapping[str, Any] | None = None
+    error: Mapping[str, str] | None = None
+    is_final: bool = False
+    """Whether trying again would not help."""
+
+
 def read_batch(
     path: str | PathLike[str],
     changes: Mapping[str, Any] | None = None,

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from geo3d.files import atomic_path, atomic_write_json, atomic_write_text
 from geo3d.work.tables import csv_text, markdown_table
+from scenes.batch_plan import ItemRecord
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from scenes.batch import ItemRecord
 
 TILE, CAPTION = 160, 30
 _HEAD = ("item", "layout", "prompt", "seed", "status", "attempts", "seconds", "code", "message")

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geo3d.fields.hashgrid import HashGridConfig, encode_reference, row_count
+from geo3d.fields.hashgrid import encode_reference
 from geo3d.fields.hashgrid_fast import encode_fast
+from geo3d.fields.levels import HashGridConfig, row_count
 from geo3d.progress import ProgressCallback, ignore_progress, report
 
 POINTS = 262_144

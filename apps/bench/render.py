@@ -20,8 +20,8 @@ import torch
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.synth.streets.generate import generate_street
 from scenes.urban.conditions import RayScene, street_camera
+from scenes.urban.config import FieldsConfig
 from scenes.urban.scene import Scene
-from scenes.urban.scene_config import PRESETS
 
 LENGTHS = (100.0, 1000.0, 5000.0)
 STOPS, STEP = 40, 10.0
@@ -30,7 +30,6 @@ STOPS, STEP = 40, 10.0
 
 def bench_render(
     lengths: Sequence[float] = LENGTHS,
-    preset: str = "cpu",
     size: int = 64,
     seed: int = 0,
     progress: ProgressCallback = ignore_progress,
@@ -39,7 +38,6 @@ def bench_render(
 
     Args:
         lengths: metres.
-        preset: of `scenes.urban.scene_config.PRESETS`.
         size: width and height of the views.
     """
     rows = []
@@ -47,18 +45,16 @@ def bench_render(
         report(progress, "streets", number, len(lengths))
         # a process of its own, so that the memory measured is its own
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            rows.append(
-                pool.submit(_drive, length, preset, size, seed, torch.get_num_threads()).result()
-            )
+            rows.append(pool.submit(_drive, length, size, seed, torch.get_num_threads()).result())
     report(progress, "streets", len(lengths), len(lengths))
     return rows
 
 
-def _drive(length: float, preset: str, size: int, seed: int, threads: int) -> dict[str, Any]:
+def _drive(length: float, size: int, seed: int, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     layout = generate_street(length, seed)
     maps_of = RayScene(layout)
-    scene = Scene(PRESETS[preset], layout)
+    scene = Scene(FieldsConfig(), layout)
     scene.learn(3e-3)
     generator = torch.Generator().manual_seed(seed)
     # as many stops as all but the shortest street has, in the middle of the street

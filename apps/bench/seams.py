@@ -19,9 +19,8 @@ import torch
 from jaxtyping import Float
 
 from geo3d.progress import ProgressCallback, ignore_progress
-from scenes.urban.frames import render_frames
 from scenes.urban.scene import Rendering, Scene
-from scenes.urban.views import View
+from scenes.urban.views import View, render_frames
 
 _EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 """Metres between groups of like distance."""

@@ -33,12 +33,11 @@ from scenes.urban.config import SceneConfig
 from scenes.urban.driver import Builder, build_scene, open_teacher, with_classes
 from scenes.urban.edit_scene import edit_scene
 from scenes.urban.edits import move
-from scenes.urban.frames import as_bytes, render_frames
 from scenes.urban.guidance import Guidance
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene
 from scenes.urban.street_segmenter import agreement, shipped_segmenter
-from scenes.urban.views import held_out_poses, stations
+from scenes.urban.views import as_bytes, held_out_poses, render_frames, stations
 
 Rows = list[dict[str, Any]]
 CELL_SECONDS = 60.0

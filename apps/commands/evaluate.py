@@ -23,7 +23,7 @@ from shape_matching.method_names import methods_help
 
 if TYPE_CHECKING:
     from geo3d.runs import Run
-    from shape_matching.evaluate.evaluate import EvaluationConfig
+    from shape_matching.evaluate.config import EvaluationConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the summary; exit code 5 when no pair could be scored."""
     run_folder = _open(args) if args.resume else _start(args)
-    from shape_matching.evaluate.evaluate import EvaluationConfig
+    from shape_matching.evaluate.config import EvaluationConfig
 
     if not run_folder.is_done:
         with run_folder:
@@ -119,7 +119,7 @@ def _settings(args: argparse.Namespace) -> EvaluationConfig:
     from geo3d.config import load_config
     from geo3d.work.pool import available_cores
     from shape_matching.config import MatchConfig
-    from shape_matching.evaluate.evaluate import EvaluationConfig
+    from shape_matching.evaluate.config import EvaluationConfig
 
     match = with_seed(load_config(MatchConfig, args.config, args.preset, args.set), args.seed)
     names = (

@@ -80,10 +80,10 @@ def read_layout(what: str, length: float | None, start: float, seed: int) -> Lay
     Raises:
         InputError: ``layout.no_piece``, and those of the readers.
     """
+    from geo3d.layout.layout import piece
     from geo3d.synth.streets.generate import generate_street
     from scenes.urban.importers import import_sample
     from scenes.urban.layout_json import load_layout
-    from scenes.urban.piece import piece
 
     if what in KINDS:
         return generate_street(length or USUAL_LENGTH, seed, what)  # type: ignore[arg-type]

@@ -5,148 +5,26 @@ the point lies at x n_l + 1/2 in the grid's cells (no 1/2 with aligned corners);
 the features of the 2^d corners of its cell.  Coarse levels store every corner ("dense"), fine ones
 share rows: row = XOR_d(corner_d * prime_d) mod rows.
 
-Two published conventions differ at the border and in how many rows a level has.  "gridencoder"
-stores one more corner per axis and gives zero outside [0, 1]; "tcnn" (tiny-cuda-nn) wraps round.
+Levels and the two published conventions: `geo3d.fields.levels`.  `encode_reference` is readable and
+differentiable in table and points; `hashgrid_fast` and `hashgrid_gpu` compute the same faster.
 
-Source: Mueller et al. 2022 (Instant NGP); torch-ngp's gridencoder; tiny-cuda-nn.  This module is
-the readable reference with gradients to table and points; `hashgrid_fast` and `hashgrid_gpu`
-compute the same faster.
+Source: Mueller et al. 2022 (Instant NGP); torch-ngp's gridencoder; tiny-cuda-nn.
 """
 
 from __future__ import annotations
 
-import functools
-import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from geo3d.errors import ConfigError
+from geo3d.fields.levels import UINT32, HashGridConfig, Level, grid_levels, row_count
 
-Backend = Literal["auto", "torch", "numba"]
+Backend = Literal["auto", "torch", "numba", "tinycudann"]
 PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
-_UINT32 = 0xFFFFFFFF
 _INITIAL = 1e-4
-
-
-@dataclass(frozen=True)
-class HashGridConfig:
-    """The shape of a hash grid.
-
-    Raises:
-        ConfigError: ``config.bad_value``.
-    """
-
-    levels: int = 16
-    """Number of resolutions."""
-    features: int = 2
-    """Numbers per row of the table: 1, 2, 4 or 8."""
-    base: int = 16
-    """Resolution of the coarsest level."""
-    finest: int = 2048
-    """Resolution of the finest level; see `per_level_scale`."""
-    log2_rows: int = 19
-    """Logarithm of the most rows a level may have."""
-    dim: int = 3
-    """Dimension of the points, 2 to 5."""
-    convention: Literal["gridencoder", "tcnn"] = "tcnn"
-    """Which published layout of the table."""
-    interpolation: Literal["linear", "smoothstep"] = "linear"
-    """Weights of the corners."""
-    grid: Literal["hash", "tiled"] = "hash"
-    """What fine levels do when they have more corners than rows."""
-    align_corners: bool = False
-    """Whether the border of the box lies on grid points (gridencoder only)."""
-    per_level_scale: float | None = None
-    """Factor between levels; None takes the one that leads from `base` to `finest`."""
-
-    def __post_init__(self) -> None:
-        is_fine = (
-            self.levels >= 1
-            and self.features in (1, 2, 4, 8)
-            and 2 <= self.dim <= 5
-            and self.base >= 1
-            and 3 <= self.log2_rows <= 30
-            and (self.finest >= self.base or self.per_level_scale is not None)
-            and not (self.align_corners and self.convention == "tcnn")
-        )
-        if not is_fine:
-            raise ConfigError(
-                "config.bad_value",
-                f"These settings make no hash grid: {self}.",
-                "features 1, 2, 4, 8; dim 2 to 5; finest >= base; log2_rows 3 to 30; "
-                "align_corners only with gridencoder.",
-            )
-
-    @property
-    def factor(self) -> float:
-        """The factor between the resolutions of neighbouring levels."""
-        if self.per_level_scale is not None:
-            return self.per_level_scale
-        if self.levels == 1:
-            return 1.0
-        return (self.finest / self.base) ** (1 / (self.levels - 1))
-
-    @property
-    def width(self) -> int:
-        """Numbers per encoded point."""
-        return self.levels * self.features
-
-
-class Level(NamedTuple):
-    """One resolution of a grid."""
-
-    scale: float
-    """Cells across the unit box."""
-    offset: int
-    """First row in the table."""
-    rows: int
-    """Rows of this level."""
-    strides: tuple[int, ...]
-    """Row steps per axis; 0 where the row index stopped growing."""
-    hashed: bool
-    """Whether rows are shared by hashing."""
-    resolution: int
-    """Corners per axis the level is meant to store."""
-
-
-@functools.cache
-def grid_levels(config: HashGridConfig) -> tuple[Level, ...]:
-    """Return the levels of a grid; rows and scales exactly as the two conventions define them."""
-    levels = []
-    offset = 0
-    log2_factor = np.float32(math.log2(config.factor))
-    for index in range(config.levels):
-        # float32 step by step, as in the kernels; numpy's own float32 exp2 is an ulp off
-        exponent = float(np.float32(index) * log2_factor)
-        power = np.float32(2.0**exponent)
-        scale = float(power * np.float32(config.base) - np.float32(1))
-        corners = math.ceil(scale) + 1
-        most = 2**config.log2_rows
-        if config.convention == "gridencoder":
-            resolution = math.ceil(config.base * config.factor**index)
-            resolution += not config.align_corners
-            rows = _round_up(min(most, resolution**config.dim))
-            corners += not config.align_corners
-        else:
-            resolution = corners
-            most = config.base**config.dim if config.grid == "tiled" else most
-            rows = min(_round_up(corners**config.dim), most)
-        strides, reached = _strides(corners, rows, config.dim)
-        hashed = config.grid == "hash" and reached > rows
-        levels.append(Level(scale, offset, rows, strides, hashed, resolution))
-        offset += rows
-    return tuple(levels)
-
-
-def row_count(config: HashGridConfig) -> int:
-    """Return how many rows the table has, all levels together."""
-    last = grid_levels(config)[-1]
-    return last.offset + last.rows
 
 
 def encode_reference(
@@ -172,24 +50,55 @@ def encode(
 ) -> Float[Tensor, "p width"]:
     """Encode points of the unit box with the chosen or the best implementation for these tensors.
 
-    "auto" takes numba for float32 points in three dimensions on the CPU, else torch.  Tables of
-    tiny-cuda-nn live inside its own module: see `hashgrid_gpu`.
+    Raises:
+        ConfigError, BackendUnavailable: see `chosen_backend`.
+    """
+    is_float32 = points.dtype == table.dtype == torch.float32
+    chosen = chosen_backend(backend, config, points.device, is_float32)
+    if chosen == "torch":
+        return encode_reference(points, table, config)
+    if chosen == "tinycudann":
+        from geo3d.fields.hashgrid_gpu import encode_gpu
+
+        return encode_gpu(points, table, config)
+    from geo3d.fields.hashgrid_fast import encode_fast
+
+    return encode_fast(points, table, config)
+
+
+def chosen_backend(
+    backend: Backend,
+    config: HashGridConfig,
+    device: torch.device | str = "cpu",
+    is_float32: bool = True,
+) -> Backend:
+    """Return what ``backend`` comes to for tensors of this kind: torch, numba or tinycudann.
+
+    "auto" takes tiny-cuda-nn for tables of its convention on an NVIDIA GPU where it is installed,
+    numba for float32 in three dimensions on the CPU, else torch.  Asked for by name, tiny-cuda-nn
+    also serves tensors on the CPU, which then travel to the GPU and back.
 
     Raises:
-        ConfigError: ``config.bad_value`` for a backend that cannot take these tensors.
+        ConfigError: ``config.bad_value`` for a backend that cannot compute this grid.
+        BackendUnavailable: ``backend.unavailable``.
     """
-    from geo3d.fields import hashgrid_fast
+    from geo3d.fields import hashgrid_gpu
 
-    fits = hashgrid_fast.can_encode(points, table, config)
-    if backend == "numba" and not fits:
+    kind = torch.device(device).type
+    for_numba = kind == "cpu" and is_float32 and config.dim == 3
+    if backend == "numba" and not for_numba:
         raise ConfigError(
             "config.bad_value",
             "The numba hash grid takes float32 points in 3 dimensions on the CPU.",
             'Use backend="torch".',
         )
-    if backend == "torch" or not fits:
-        return encode_reference(points, table, config)
-    return hashgrid_fast.encode_fast(points, table, config)
+    if backend == "tinycudann":
+        hashgrid_gpu.tinycudann_encoding(config)
+    if backend != "auto":
+        return backend
+    if kind == "cuda" and is_float32 and hashgrid_gpu.can_encode(config):
+        return "tinycudann"
+    return "numba" if for_numba else "torch"
 
 
 class HashGrid(nn.Module):
@@ -210,21 +119,6 @@ class HashGrid(nn.Module):
     def forward(self, points: Float[Tensor, "p d"]) -> Float[Tensor, "p width"]:
         """Encode points of the unit box."""
         return encode(points, self.table, self.config, self.backend)
-
-
-def _round_up(rows: int) -> int:
-    return -(-rows // 8) * 8
-
-
-def _strides(corners: int, rows: int, dim: int) -> tuple[tuple[int, ...], int]:
-    strides, stride = [], 1
-    for _ in range(dim):
-        if stride > rows:
-            strides.append(0)
-            continue
-        strides.append(stride)
-        stride *= corners
-    return tuple(strides), stride
 
 
 def _encode_level(
@@ -255,4 +149,4 @@ def _row(corner: Int[Tensor, "p d"], level: Level) -> Int[Tensor, " p"]:
     else:
         for axis, stride in enumerate(level.strides):
             index = index + corner[:, axis] * stride
-    return (index & _UINT32) % level.rows
+    return (index & UINT32) % level.rows

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from numba import njit
 from torch import Tensor
 
-from geo3d.fields.hashgrid import HashGridConfig, grid_levels
+from geo3d.fields.levels import HashGridConfig, grid_levels
 
 BLOCK = 128
 """Points whose rows are worked out together; their scratch memory stays in the first cache."""
@@ -30,12 +30,6 @@ _SERIAL = 4096
 """Fewer points than this are not worth a second thread."""
 _PRIME_Y = np.uint32(2654435761)
 _PRIME_Z = np.uint32(805459861)
-
-
-def can_encode(points: Tensor, table: Tensor, config: HashGridConfig) -> bool:
-    """Return whether `encode_fast` takes these tensors."""
-    on_cpu = points.device.type == "cpu" and table.device.type == "cpu"
-    return on_cpu and points.dtype == table.dtype == torch.float32 and config.dim == 3
 
 
 def encode_fast(
@@ -203,12 +197,30 @@ def _fill(
 
 @njit(cache=True, inline="always")
 @no_type_check
-def _smooth(count: int, weights: np.ndarray) -> None:
-    """Turn linear fractions into smoothstep ones."""
-    for axis in range(3):
-        for i in range(count):
-            f = weights[axis, i]
-            weights[axis, i] = f * f * (np.float32(3.0) - np.float32(2.0) * f)
+def _fill_mixed(
+    x: np.ndarray, start: int, level: int, grid: _Grid, rows: np.ndarray, weights: np.ndarray
+) -> int:
+    """Do as `_fill` for the block from ``start`` on, with the weights of the interpolation.
+
+    Returns how many points the block has.
+    """
+    count = min(BLOCK, len(x) - start)
+    _fill(x, start, count, level, grid, rows, weights)
+    if grid[3][2]:
+        for axis in range(3):
+            for i in range(count):
+                f = weights[axis, i]
+                weights[axis, i] = f * f * (np.float32(3.0) - np.float32(2.0) * f)
+    return count
+
+
+@njit(cache=True, inline="always")
+@no_type_check
+def _corners(weights: np.ndarray, i: int) -> tuple[np.float32, ...]:
+    """Return the weights of the far and near corners of a point; z's are 0 outside the box."""
+    fx, fy, fz, inside = weights[0, i], weights[1, i], weights[2, i], weights[3, i]
+    one = np.float32(1.0)
+    return fx, fy, fz * inside, one - fx, one - fy, (one - fz) * inside
 
 
 @functools.cache
@@ -221,22 +233,15 @@ def _forward_kernel(features: int) -> Callable[..., None]:
     @njit(cache=True, nogil=True)
     @no_type_check
     def forward(x: np.ndarray, table: np.ndarray, grid: _Grid, out: np.ndarray) -> None:
-        scales, offsets, shapes, switches = grid
+        scales, offsets, shapes, _ = grid
         rows = np.empty((8, BLOCK), np.uint32)
         weights = np.empty((4, BLOCK), np.float32)
-        one = np.float32(1.0)
         for level in range(len(scales)):
             part = table[offsets[level] : offsets[level] + shapes[level, 0]]
             column = level * features
             for start in range(0, len(x), BLOCK):
-                count = min(BLOCK, len(x) - start)
-                _fill(x, start, count, level, grid, rows, weights)
-                if switches[2]:
-                    _smooth(count, weights)
-                for i in range(count):
-                    fx, fy, fz, inside = weights[0, i], weights[1, i], weights[2, i], weights[3, i]
-                    gx, gy, gz = one - fx, one - fy, (one - fz) * inside
-                    fz *= inside
+                for i in range(_fill_mixed(x, start, level, grid, rows, weights)):
+                    fx, fy, fz, gx, gy, gz = _corners(weights, i)
                     for c in range(features):
                         near = gy * (gx * part[rows[0, i], c] + fx * part[rows[1, i], c])
                         near += fy * (gx * part[rows[2, i], c] + fx * part[rows[3, i], c])
@@ -253,21 +258,14 @@ def _table_kernel(features: int) -> Callable[..., None]:
     def table_gradient(
         x: np.ndarray, dy: np.ndarray, level: int, grid: _Grid, drows: np.ndarray
     ) -> None:
-        _, offsets, shapes, switches = grid
+        _, offsets, shapes, _ = grid
         rows = np.empty((8, BLOCK), np.uint32)
         weights = np.empty((4, BLOCK), np.float32)
-        one = np.float32(1.0)
         part = drows[offsets[level] : offsets[level] + shapes[level, 0]]
         column = level * features
         for start in range(0, len(x), BLOCK):
-            count = min(BLOCK, len(x) - start)
-            _fill(x, start, count, level, grid, rows, weights)
-            if switches[2]:
-                _smooth(count, weights)
-            for i in range(count):
-                fx, fy, fz, inside = weights[0, i], weights[1, i], weights[2, i], weights[3, i]
-                gx, gy, gz = one - fx, one - fy, (one - fz) * inside
-                fz *= inside
+            for i in range(_fill_mixed(x, start, level, grid, rows, weights)):
+                fx, fy, fz, gx, gy, gz = _corners(weights, i)
                 for c in range(features):
                     d = dy[start + i, column + c]
                     near, far = gz * d, fz * d

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from jaxtyping import Float
@@ -30,8 +30,20 @@ from scenes.objects.slat_mesh import ExtractedMesh
 from scenes.objects.sparse import SparseTensor, join_items
 from scenes.objects.ss_vae import active_voxels
 
-if TYPE_CHECKING:
-    from scenes.objects.pipeline import Pipeline
+
+class Networks(Protocol):
+    """What the stages need of a pipeline."""
+
+    device: torch.device
+    samplers: tuple[SamplerConfig, SamplerConfig]
+    """Of the structure and of the latents."""
+    mean: Tensor
+    std: Tensor
+    """Of the latents, per channel."""
+
+    def network(self, key: str) -> AbstractContextManager[nn.Module]:
+        """Yield a network on the device."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class Batch:
 class Job:
     """Some objects on their way through the stages of a pipeline."""
 
-    pipeline: Pipeline
+    pipeline: Networks
     conds: list[Tensor]
     seeds: list[int]
     config: GenerateConfig

@@ -26,11 +26,18 @@ from geo3d.layout.layout import Layout
 from geo3d.progress import ProgressCallback, ignore_progress
 from scenes.urban.conditions import RayScene
 from scenes.urban.config import SceneConfig
-from scenes.urban.frames import as_bytes, render_frames
 from scenes.urban.guidance import Guidance
 from scenes.urban.scene import Rendering, Scene
 from scenes.urban.street_segmenter import agreement, shipped_segmenter
-from scenes.urban.views import View, conditions, held_out_poses, look, prompts_of
+from scenes.urban.views import (
+    View,
+    as_bytes,
+    conditions,
+    held_out_poses,
+    look,
+    prompts_of,
+    render_frames,
+)
 
 SIZE = 48
 """Side of the measured pictures without a teacher, pixels."""

@@ -7,13 +7,115 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geo3d.errors import ConfigError
+from geo3d.fields.hashgrid import Backend
+from geo3d.fields.levels import Convention, HashGridConfig
 from scenes.urban.constraints import ConstraintConfig
 from scenes.urban.guidance import SampleConfig
 from scenes.urban.lgvsd import LgvsdConfig
 from scenes.urban.rollback import RollbackConfig
-from scenes.urban.scene_config import SceneConfig as FieldsConfig
 
 Method = Literal["sample_then_fit", "lgvsd", "vsd", "sds"]
+Constrain = Literal["segments", "hull", "none"]
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """One field: a hash grid and small networks on top."""
+
+    levels: int = 8
+    features: int = 2
+    base: int = 16
+    """Resolution of the coarsest level across a cell."""
+    finest: int = 512
+    """Resolution of the finest level."""
+    log2_rows: int = 14
+    """Logarithm of the most rows a level may have."""
+    hidden: int = 32
+    """Width of the density network."""
+    bottleneck: int = 16
+    """Numbers it hands to the colour layer."""
+    density_shift: float = 1.0
+    """Added before the softplus: untrained matter has softplus(shift) per metre."""
+
+    def grid(self, convention: Convention) -> HashGridConfig:
+        """Return the settings of the hash grid."""
+        return HashGridConfig(
+            self.levels,
+            self.features,
+            self.base,
+            self.finest,
+            self.log2_rows,
+            convention=convention,
+        )
+
+
+@dataclass(frozen=True)
+class FieldsConfig:
+    """The fields of a scene: cells, vehicles, sky, and where rays sample them.
+
+    Raises:
+        ConfigError: ``config.bad_value``.
+    """
+
+    cell: float = 32.0
+    """Side of a cell in metres."""
+    band: float = 6.0
+    """Width in which neighbouring cells blend, metres."""
+    stuff: FieldConfig = field(default_factory=FieldConfig)
+    """Fields of cells."""
+    objects: FieldConfig = field(
+        default_factory=lambda: FieldConfig(levels=6, finest=128, log2_rows=12)
+    )
+    """Fields of movable primitives, in their unit boxes."""
+    samples: int = 24
+    """Intervals per ray."""
+    constrain: Constrain = "segments"
+    """Where rays are sampled: inside primitives, from the first surface to the last, everywhere."""
+    falloff: float | None = 0.5
+    """Depth in metres behind a surface at which samples lie twice as far apart; None: evenly."""
+    empty_background: bool = True
+    """Whether rays that meet no primitive show the sky and nothing else."""
+    near: float = 0.5
+    """Start of rays without constraint, metres."""
+    far: float = 200.0
+    """End of rays, metres."""
+    multisample: bool = False
+    """Six points per interval, weighted by the cone's width, against aliasing, at six times the
+    cost."""
+    semantics: int = 0
+    """Number of classes each field predicts; 0 for none."""
+    sky: Literal["mlp", "grid"] = "mlp"
+    """A network, or the release's grid of colours."""
+    sky_hidden: int = 64
+    """Width of the sky's network."""
+    convention: Convention = "gridencoder"
+    """Which published layout the tables have (`geo3d.fields.levels`): the release's, or "tcnn",
+    which tiny-cuda-nn can compute."""
+    backend: Backend = "auto"
+    """What computes the hash grids (`geo3d.fields.hashgrid.chosen_backend`): the same numbers at
+    another speed; "tinycudann" needs the convention "tcnn"."""
+    chunk: int = 16384
+    """Rays rendered at once without gradients."""
+    resident: int = 24
+    """Blocks kept in memory."""
+    seed: int = 0
+    """Decides every field's first parameters."""
+    compat: bool = False
+    """Whether to do as the released code does, its defects included."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or self.chunk < 1 or not 0 <= self.near < self.far:
+            raise ConfigError(
+                "config.bad_value",
+                "A scene needs two samples a ray, a chunk of rays, and near before far.",
+                f"samples {self.samples}, chunk {self.chunk}, near {self.near}, far {self.far}.",
+            )
+        if self.backend == "tinycudann" and self.convention != "tcnn":
+            raise ConfigError(
+                "config.bad_value",
+                f"tiny-cuda-nn cannot compute hash grids of the {self.convention} convention.",
+                "Set fields.convention=tcnn too; a scene keeps the one it was built with.",
+            )
 
 
 @dataclass(frozen=True)
@@ -32,7 +134,7 @@ class ViewConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Sample, then fit: the teacher draws every view, the scene is fitted to the pictures."""
+    """Sample, then fit: the teacher draws every view, the scene is fitted to the images."""
 
     steps_per_view: int = 25
     """Steps of fitting after each round, times the views of a window."""
@@ -45,6 +147,8 @@ class FitConfig:
     """Rounds; from the second on renderings are refined by the teacher in place of noise."""
     strength: float = 0.5
     """Share of the sampling steps that a refining round runs."""
+    repeats: int = 1
+    """How often a refining round noises and denoises, before it is fitted."""
     distortion: float = 0.002
     """Weight of the loss that keeps matter along a ray together."""
 
@@ -56,7 +160,7 @@ class OptimiseConfig:
     steps_per_view: int = 40
     """Steps, times the views of a window."""
     layout_steps: int = 12
-    """Steps of fitting before, times the views, to what the layout demands alone; cheap, because
+    """Steps of fitting before, times the views, to the constraint losses alone; cheap, because
     the teacher is not asked."""
     layout_rate: float = 0.015
     """Learning rate of these."""
@@ -111,7 +215,7 @@ class SceneConfig:
     controlnet: str = ""
     """Folder of the ControlNet, if it is not in the teacher's."""
     fields: FieldsConfig = field(default_factory=FieldsConfig)
-    """The scene itself; it predicts classes where `constraints` demand them."""
+    """The scene itself; it predicts classes where `constraints` weigh them."""
     views: ViewConfig = field(default_factory=ViewConfig)
     """Cameras it is built from."""
     sampling: SampleConfig = field(default_factory=SampleConfig)
@@ -123,7 +227,7 @@ class SceneConfig:
     optimise: OptimiseConfig = field(default_factory=OptimiseConfig)
     """Course of distillation."""
     constraints: ConstraintConfig = field(default_factory=ConstraintConfig)
-    """What the layout demands, in every method."""
+    """Losses that hold the scene to its layout, in every method."""
     outputs: OutputConfig = field(default_factory=OutputConfig)
     """What is made of the scene."""
     checkpoint_seconds: float = 60.0
@@ -150,6 +254,14 @@ _SMALL_FIELDS: Mapping[str, Any] = {
     # blocks are small here, and paging them at every step costs more than the step
     "resident": 96,
 }
+_PUBLISHED_FIELD: Mapping[str, Any] = {
+    "levels": 10,
+    "features": 4,
+    "finest": 8192,
+    "hidden": 64,
+    "bottleneck": 128,
+    "density_shift": -1.0,
+}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "demo": {
         "fields": _SMALL_FIELDS,
@@ -175,8 +287,21 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     "published": {
         "method": "lgvsd",
-        "fields": {"cell": 100.0, "samples": 32, "multisample": True},
-        "views": {"spacing": 0.7, "turns_deg": [0.0]},
+        "fields": {
+            "cell": 400.0,
+            "band": 0.0,
+            "stuff": {**_PUBLISHED_FIELD, "log2_rows": 21},
+            "objects": {**_PUBLISHED_FIELD, "log2_rows": 14},
+            "samples": 32,
+            "constrain": "hull",
+            "falloff": None,
+            "empty_background": False,
+            "multisample": True,
+            "sky": "grid",
+            "compat": True,
+        },
+        # every fifth camera of KITTI-360, all of them together, turned by up to 15 degrees
+        "views": {"spacing": 3.2, "turns_deg": [0.0, 7.5, -7.5, 15.0, -15.0], "window": 1000},
         "sampling": {"steps": 50, "guidance_scale": 7.5, "shared_noise": False},
         "distil": {
             "pairs": 1,
@@ -186,10 +311,29 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "tracker_detail": 0,
             "t_range": [0.02, 0.98],
             "t_max_end": None,
+            "compat": True,
         },
-        "optimise": {"steps_per_view": 500, "layout_steps": 0},
+        # 100,000 steps for the 100 cameras of the largest sample, all at half the size (256)
+        "optimise": {
+            "steps_per_view": 1000,
+            "layout_steps": 0,
+            "learning_rate": 1e-3,
+            "tracker_rate": 1e-3,
+            "coarse": 1.0,
+            "distortion": 0.0,
+        },
+        # the layout-aware refinement, at 512; rounds after the first halve the rate, to 1e-3
+        "fit": {
+            "steps_per_view": 1000,
+            "rays": 16384,
+            "learning_rate": 2e-3,
+            "strength": 0.1,
+            "repeats": 2,
+            "distortion": 0.1,
+        },
+        "constraints": {"density": 0.0, "depth": 0.0, "semantics": 0.0},
         "outputs": {"frame_size": 512},
     },
 }
 """By cost: "smoke" shows that all runs, "demo" takes minutes, "cpu" half an hour for 60 m;
-"published" has the release's settings for a teacher of Stable Diffusion's size."""
+"published" is the release, its defects included, for a teacher of Stable Diffusion's size."""

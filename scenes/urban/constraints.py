@@ -1,6 +1,6 @@
-"""What the layout demands of a rendering: where matter is, how far, of which class.
+"""Constraint losses of the layout on a rendering: where matter is, how far, of which class.
 
-Each demand is a function of tensors and is switched off by weight 0.
+Each loss is a function of tensors and is switched off by weight 0.
 
 Notation: r rays, s samples at depths t along each with weights w (transmittance x opacity); a the
 sum of w; segments (r, k, 2) depths where a ray enters and leaves primitives; c classes.  Depths
@@ -20,7 +20,7 @@ from geo3d.errors import ShapeError
 
 @dataclass(frozen=True)
 class ConstraintConfig:
-    """How much each demand counts; 0 switches it off."""
+    """Weights of the constraint losses; 0 switches one off."""
 
     density: float = 1.0
     """No matter outside primitives, and some behind every pixel that shows one."""
@@ -68,7 +68,7 @@ def constraint_losses(
     """Return the weighted losses that are switched on, by the names of `ConstraintConfig`.
 
     Raises:
-        ShapeError: ``constraints.no_head`` when classes are demanded of a scene without them.
+        ShapeError: ``constraints.no_head`` when a scene without classes shall have the layout's.
     """
     losses: dict[str, Tensor] = {}
     if config.density > 0:
@@ -82,7 +82,7 @@ def constraint_losses(
         if rendered.logits is None:
             raise ShapeError(
                 "constraints.no_head",
-                "Classes are demanded, but the scene predicts none.",
+                "Classes are constrained, but the scene predicts none.",
                 "Give the scene a head for classes, or set semantics to 0.",
             )
         losses["semantics"] = config.semantics * semantic_loss(rendered.logits, layout.label)

@@ -8,7 +8,7 @@ A window is a few successive cameras.  All work on it is done before the next on
 does not depend on the length of the street.  Into the folder:
 
     work/state.json, work/state-*/     where an interrupted build goes on; removed at the end
-    outputs/scene/  layout.json        the scene (`scenes.urban.scene_folder`)
+    outputs/scene/  layout.json        the scene (`scenes.urban.scene`)
     outputs/frames/*.png  drive.gif    the drive
     outputs/mesh.glb  points.ply  gaussians.ply
     outputs/metrics.json               adherence to the layout, time, memory
@@ -41,7 +41,6 @@ from geo3d.render.previews import contact_sheet, save_png
 from scenes.urban import adherence, export, optimise
 from scenes.urban.conditions import RayScene
 from scenes.urban.config import SceneConfig
-from scenes.urban.frames import as_bytes, render_frames, save_film, save_frames
 from scenes.urban.guidance import Guidance
 from scenes.urban.layout_json import save_layout
 from scenes.urban.sample_then_fit import fit_window, make_window, render_views
@@ -49,7 +48,7 @@ from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene, save_scene
 from scenes.urban.tracker import Tracker, new_tracker
 from scenes.urban.validate import require_valid
-from scenes.urban.views import training_poses
+from scenes.urban.views import as_bytes, render_frames, save_film, save_frames, training_poses
 
 TEACHER = "urban/teacher"
 """The shipped teacher, among the assets."""
@@ -164,7 +163,7 @@ class Builder:
             return
         kept = self.work / state["folder"]
         shutil.rmtree(self.work / "blocks", ignore_errors=True)
-        self.scene = load_scene(kept, self.work / "blocks")
+        self.scene = load_scene(kept, self.work / "blocks", self.config.fields.backend)
         self.tracker = self._new_tracker()
         if self.tracker is not None:
             optimise.load_tracker(self.tracker, kept / "tracker.safetensors")
@@ -277,6 +276,7 @@ def finish(
         "outputs_cpu_seconds": round(time.process_time() - cpu, 2),
     }
     metrics = {**found, **costs, **spent, **made, "method": config.method, "seed": config.seed}
+    metrics["hash_grid_backend"] = scene.backend
     atomic_write_json(outputs / "metrics.json", metrics)
     shutil.rmtree(folder / "work", ignore_errors=True)
     return BuiltScene(load_scene(outputs / "scene"), scene.layout, metrics, _previews(folder))

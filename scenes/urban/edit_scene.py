@@ -36,12 +36,13 @@ from geo3d.render.rays import Rays
 from scenes.urban.conditions import LayoutMaps, RayScene
 from scenes.urban.config import SceneConfig
 from scenes.urban.edits import Edit
-from scenes.urban.fitting import FitSettings, fit_pictures
 from scenes.urban.guidance import Guidance
 from scenes.urban.sample_then_fit import (
+    FitSettings,
     Window,
     colours_of,
     draw_pictures,
+    fit_pictures,
     make_window,
     redraw_pictures,
     render_views,
@@ -143,7 +144,7 @@ def edit_saved_scene(
     """Apply an edit to a saved scene, which stays as it is.
 
     Args:
-        source: folder of the scene (`scenes.urban.scene_folder`).
+        source: folder of the scene (`scenes.urban.scene`).
         folder: of the new run; blocks that change are kept in its folder work.
 
     Returns:
@@ -151,7 +152,7 @@ def edit_saved_scene(
         bit for bit, views that see the change, seconds.
     """
     begun = time.monotonic()
-    scene = load_scene(source, folder / "work" / "blocks")
+    scene = load_scene(source, folder / "work" / "blocks", config.fields.backend)
     edited = edit_scene(scene, edit, guidance, config, progress=progress)
     same, other = same_blocks(source, save_scene(scene, folder / "outputs" / "scene"))
     numbers = {

@@ -26,9 +26,8 @@ from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.render.cameras import Camera
 from scenes.urban.conditions import RayScene
 from scenes.urban.config import OutputConfig
-from scenes.urban.frames import render_frames
 from scenes.urban.scene import Scene
-from scenes.urban.views import View, look, stations, turned_aside
+from scenes.urban.views import View, look, render_frames, stations, turned_aside
 
 _ABOVE = 20_000.0
 """Metres of the camera above a tile."""

@@ -23,8 +23,13 @@ from geo3d.distill.diffusion import NoiseSchedule, guided
 from geo3d.errors import ConfigError, ShapeError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.urban.ddim import ddim_scheduler
-from scenes.urban.prompts import Prompts
-from scenes.urban.teacher_folder import CONDITION_CHANNELS, TeacherParts, check_parts, read_teacher
+from scenes.urban.teacher_folder import (
+    CONDITION_CHANNELS,
+    Prompts,
+    TeacherParts,
+    check_parts,
+    read_teacher,
+)
 
 Precision = Literal["float32", "float16", "bfloat16"]
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

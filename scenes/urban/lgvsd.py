@@ -41,7 +41,8 @@ from scenes.urban.tracker import Tracker
 
 @dataclass(frozen=True)
 class LgvsdConfig:
-    """Settings of distillation; the defaults suit a small teacher, `PUBLISHED` a large one."""
+    """Settings of distillation; the defaults suit a small teacher, those of the preset "published"
+    a large one."""
 
     objective: Literal["sds", "vsd"] = "vsd"
     """Compare the teacher's prediction with the noise, or with a tracker's."""
@@ -78,17 +79,6 @@ class LgvsdConfig:
     """Do as the release does where it is odd."""
 
 
-PUBLISHED = LgvsdConfig(
-    pairs=1,
-    guidance_scale=7.5,
-    tracker="low_rank",
-    tracker_from=0.0,
-    tracker_detail=0,
-    t_range=(0.02, 0.98),
-    t_max_end=None,
-    compat=True,
-)
-"""What the release uses with Stable Diffusion 2.1 base."""
 VARIANTS = {
     "sds": LgvsdConfig(objective="sds"),
     "sds_no_layout": LgvsdConfig(objective="sds", use_layout=False),

@@ -1,9 +1,10 @@
 """Distil the teacher into a window of the street: coarse, then fine, back on divergence.
 
-First the layout's demands alone are fitted, which is cheap.  Then every step renders a few cameras
-whole, lets teacher and tracker compare (`scenes.urban.lgvsd`) and adds what the layout demands; the
-first part of the steps renders at half the size.  When a number is not finite or the gradient grows
-out of size, scene and tracker go back to the last good state and the rates are halved.
+First the constraint losses of the layout alone are minimised, which is cheap.  Then every step
+renders a few cameras whole, lets teacher and tracker compare (`scenes.urban.lgvsd`) and adds the
+constraint losses; the first part of the steps renders at half the size.  When a number is not
+finite or the gradient grows out of size, scene and tracker go back to the last good state and the
+rates are halved.
 
 Source: Urban Architect, arXiv 2404.06780, section 3.3; settings that are stable with small teachers
 from the specification, 14.3.
@@ -24,11 +25,10 @@ from geo3d.distill.sds import require_finite
 from geo3d.errors import NumericalError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.urban.config import SceneConfig
-from scenes.urban.fitting import Bundle, FitSettings, demands, fit_pictures
 from scenes.urban.guidance import Guidance
 from scenes.urban.lgvsd import LgvsdConfig, Step, at_share, distil, draw
 from scenes.urban.rollback import Rollback
-from scenes.urban.sample_then_fit import Window
+from scenes.urban.sample_then_fit import Bundle, FitSettings, Window, fit_pictures, layout_losses
 from scenes.urban.scene import Scene
 from scenes.urban.tracker import Tracker
 
@@ -78,8 +78,8 @@ def distil_window(
 
 def _settle(scene: Scene, window: Window, config: SceneConfig, progress: ProgressCallback) -> None:
     """Let matter be where the layout has it before colours are asked for."""
-    demanded, asked = config.constraints, config.optimise
-    if demanded.density == demanded.depth == demanded.semantics == 0:
+    constraints, asked = config.constraints, config.optimise
+    if constraints.density == constraints.depth == constraints.semantics == 0:
         return
     settings = FitSettings(
         steps=asked.layout_steps * len(window.views),
@@ -89,7 +89,7 @@ def _settle(scene: Scene, window: Window, config: SceneConfig, progress: Progres
         seed=config.seed,
         name=f"layout/{window.number}",
     )
-    fit_pictures(scene, window.bundle, None, demanded, settings, progress)
+    fit_pictures(scene, window.bundle, None, constraints, settings, progress)
 
 
 class _Distillation:
@@ -141,7 +141,7 @@ class _Distillation:
         draws = draw(self.guidance, objective, pairs, done, generator)
         pictures = rgb.to(self.guidance.device)
         given = distil(self.guidance, self.tracker, pictures, views, draws, objective)
-        loss = given.loss / _entries(self.guidance) + self._demands(bundle, seen)
+        loss = given.loss / _entries(self.guidance) + self._layout_losses(bundle, seen)
         require_finite(loss.detach(), "The loss of distillation")
         loss.backward()
         self.scene.step()
@@ -149,10 +149,10 @@ class _Distillation:
             self.adam.step()
         return given
 
-    def _demands(self, bundle: Bundle, seen: Any) -> Tensor:
+    def _layout_losses(self, bundle: Bundle, seen: Any) -> Tensor:
         config = self.config
         weight = config.optimise.distortion
-        losses = demands(seen, bundle.layout, config.constraints, weight)
+        losses = layout_losses(seen, bundle.layout, config.constraints, weight)
         return torch.stack([torch.zeros(()), *losses.values()]).sum()
 
 

@@ -30,10 +30,6 @@ class ResampleConfig:
     """How often."""
 
 
-RELEASED = ResampleConfig(SampleConfig(50, 7.5, shared_noise=False), strength=0.1, repeats=2)
-"""What the release uses with Stable Diffusion."""
-
-
 def resample_steps(guidance: Guidance, config: ResampleConfig) -> list[int]:
     """Return the falling steps that each repeat runs.
 

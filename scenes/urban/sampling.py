@@ -20,7 +20,7 @@ from geo3d.render.cameras import Camera
 from geo3d.render.intervals import Samples, s_to_t, segment_samples, uniform_intervals
 from geo3d.render.rays import Rays, camera_rays, cone_samples
 from scenes.urban.conditions import LayoutMaps
-from scenes.urban.scene_config import SceneConfig
+from scenes.urban.config import FieldsConfig
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Spots:
     """Of the points of the cone, metres."""
 
 
-def layout_rays(camera: Camera, maps: LayoutMaps | None, config: SceneConfig) -> Rays:
+def layout_rays(camera: Camera, maps: LayoutMaps | None, config: FieldsConfig) -> Rays:
     """Return a camera's rays with the stretch of each in which the layout has matter.
 
     Raises:
@@ -79,7 +79,7 @@ def segment_rays(rays: Rays, segments: Float[Tensor, "r s 2"]) -> Rays:
     return replace(rays, near=near, far=torch.where(empty, rays.far, last), segments=segments)
 
 
-def with_matter(rays: Rays, config: SceneConfig) -> Tensor:
+def with_matter(rays: Rays, config: FieldsConfig) -> Tensor:
     """Return which rays are to be sampled; the others see the sky."""
     if rays.segments is not None:
         return rays.far > rays.near
@@ -90,7 +90,7 @@ def with_matter(rays: Rays, config: SceneConfig) -> Tensor:
 
 def place_samples(
     rays: Rays,
-    config: SceneConfig,
+    config: FieldsConfig,
     generator: torch.Generator | None,
     across: Float[Tensor, "r 3"] | None = None,
 ) -> Spots:
@@ -127,7 +127,7 @@ def place_samples(
     return Spots(samples, s, cone.mean(dim=2), cone, spread)
 
 
-def _warped(s: Tensor, rays: Rays, config: SceneConfig) -> Tensor:
+def _warped(s: Tensor, rays: Rays, config: FieldsConfig) -> Tensor:
     near, far = rays.near[:, None], rays.far[:, None]
     if config.compat:
         return s_to_t(s, near, far, "power", compat=True)

@@ -25,15 +25,15 @@ from torch import Tensor, nn
 
 from geo3d.fields.blocks import Blocks
 from geo3d.fields.cells import Key, Lattice, cell_name, cells_of_boxes, code_of_cell
+from geo3d.fields.hashgrid import chosen_backend
 from geo3d.layout.layout import Layout, Primitive
 from geo3d.render.cameras import Camera
 from geo3d.render.rays import Rays
 from geo3d.render.volume import alpha_weights, composite
 from scenes.urban.conditions import LayoutMaps
-from scenes.urban.field_network import Field, Matter
+from scenes.urban.config import FieldsConfig
+from scenes.urban.fields import Field, Matter, Sky, SkyGrid
 from scenes.urban.sampling import Spots, layout_rays, place_samples, with_matter
-from scenes.urban.scene_config import SceneConfig
-from scenes.urban.sky import Sky, SkyGrid
 
 SKY = "sky"
 _CELL, _OBJECT = "cell-", "object-"
@@ -90,7 +90,7 @@ class Scene:
 
     def __init__(
         self,
-        config: SceneConfig,
+        config: FieldsConfig,
         layout: Layout,
         folder: Path | None = None,
         cells: Sequence[Key] | None = None,
@@ -132,6 +132,11 @@ class Scene:
     def copy_object(self, source: str, target: str) -> None:
         """Let the field of one movable primitive start as that of another."""
         self.blocks.copy(_OBJECT + source, _OBJECT + target)
+
+    @property
+    def backend(self) -> str:
+        """What computes the hash grids, by name."""
+        return chosen_backend(self.config.backend, self.config.stuff.grid(self.config.convention))
 
     def learn(self, rate: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
         """Start training with Adam, or change its rate."""
@@ -283,7 +288,7 @@ class Scene:
         return Field(config, self.config, generator)
 
 
-def needed_cells(layout: Layout, config: SceneConfig) -> tuple[Key, ...]:
+def needed_cells(layout: Layout, config: FieldsConfig) -> tuple[Key, ...]:
     """Return the cells in which a layout has matter, or all it spans if rays are not held to it."""
     if not layout.primitives:
         return ()
@@ -301,7 +306,7 @@ def _triangle_boxes(primitive: Primitive) -> np.ndarray:
     return np.stack([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
 
-def _placement(primitive: Primitive, config: SceneConfig) -> Placement:
+def _placement(primitive: Primitive, config: FieldsConfig) -> Placement:
     low, high = primitive.vertices.min(axis=0), primitive.vertices.max(axis=0)
     inverse = np.linalg.inv(primitive.transform)[:3]
     inverse[:, 3] -= (low + high) / 2

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from geo3d.config import config_from_dict, config_to_dict
 from geo3d.errors import ConfigError, FileFormatError, InputError
+from geo3d.fields.hashgrid import Backend
 from geo3d.files import atomic_write_json
+from scenes.urban.config import FieldsConfig
 from scenes.urban.layout_json import load_layout, save_layout
 from scenes.urban.scene import Scene
-from scenes.urban.scene_config import SceneConfig
 
 FORMAT = "geo3d.street_scene"
 _BLOCKS, _LAYOUT, _SCENE = "blocks", "layout.json", "scene.json"
@@ -31,21 +32,27 @@ def save_scene(scene: Scene, folder: str | PathLike[str], moments: bool = True) 
     target.mkdir(parents=True, exist_ok=True)
     blocks = scene.blocks.export(target / _BLOCKS, moments)
     save_layout(scene.layout, target / _LAYOUT)
+    config = config_to_dict(scene.config)
+    # what computed the hash grids does not matter to who opens them, perhaps on another machine
+    config.pop("backend")
     content = {
         "format": FORMAT,
         "version": 1,
-        "config": config_to_dict(scene.config),
+        "config": config,
         "blocks": list(blocks),
     }
     atomic_write_json(target / _SCENE, content)
     return target
 
 
-def load_scene(folder: str | PathLike[str], work: Path | None = None) -> Scene:
+def load_scene(
+    folder: str | PathLike[str], work: Path | None = None, backend: Backend = "auto"
+) -> Scene:
     """Open a scene; the folder itself is never written.
 
     Args:
         work: where blocks go that further training changes; None uses a temporary folder.
+        backend: of the hash grids, see `FieldsConfig.backend`.
 
     Raises:
         InputError: ``scene.missing``, and those of `load_layout`.
@@ -60,7 +67,7 @@ def load_scene(folder: str | PathLike[str], work: Path | None = None) -> Scene:
         content = json.loads((source / _SCENE).read_text("utf-8"))
         if content["format"] != FORMAT or content["version"] != 1:
             raise ValueError("another format or version")
-        config = config_from_dict(SceneConfig, content["config"])
+        config = config_from_dict(FieldsConfig, {**content["config"], "backend": backend})
         missing = [name for name in content["blocks"] if not (source / _BLOCKS / name).is_file()]
         if missing:
             raise ValueError(f"{len(missing)} blocks are missing, {missing[0]} first")

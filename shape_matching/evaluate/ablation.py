@@ -14,8 +14,9 @@ from typing import Any
 
 from geo3d.files import atomic_write_text
 from geo3d.progress import ProgressCallback, ignore_progress
+from shape_matching.evaluate.config import EvaluationConfig
 from shape_matching.evaluate.datasets import Dataset
-from shape_matching.evaluate.evaluate import EvaluationConfig, evaluate
+from shape_matching.evaluate.evaluate import evaluate
 from shape_matching.evaluate.protocols import Pair
 
 ROWS: Mapping[str, str] = {

@@ -14,68 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from geo3d.config import config_to_dict
-from geo3d.errors import ConfigError
 from geo3d.files import cache_dir
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.work.pool import Outcome, Task, run_pool
-from shape_matching.config import MatchConfig
+from shape_matching.evaluate.config import EvaluationConfig
 from shape_matching.evaluate.datasets import Dataset
 from shape_matching.evaluate.pairs import JobSetup, Method, PairStore, find_method, make_pair_job
 from shape_matching.evaluate.protocols import Pair
 from shape_matching.evaluate.report import write_report
-from shape_matching.evaluate.scoring import GeodesicKind
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Settings of an evaluation, complete: a run is resumed from them alone.
-
-    Raises:
-        ConfigError: ``evaluate.bad_setting``.
-    """
-
-    data: str = ""
-    """Folder of shapes."""
-    protocol: str = "auto"
-    """Name of the pair list (see `shape_matching.evaluate.protocols`)."""
-    pairs: str | None = None
-    """File with "SOURCE TARGET" per line, instead of a protocol."""
-    max_pairs: int | None = None
-    """Evaluate at most this many, drawn without replacement."""
-    pair_seed: int = 0
-    """Seed of that draw."""
-    shared_ground_truth: bool | None = None
-    """Whether shapes of different families list the same body points; null decides by content."""
-    method: str = "axiomatic"
-    """Name in `shape_matching.methods.METHODS`."""
-    device: str = "auto"
-    """Where the method computes (see `geo3d.device.pick_device`)."""
-    geodesics: GeodesicKind = "heat"
-    """How errors are measured: heat as in the literature, or exact."""
-    cache_geodesics: bool = False
-    """Keep distance tables in the cache folder (100 MB per shape of 5,000 vertices)."""
-    workers: int = 1
-    """Processes; the processor's cores are divided among them."""
-    pair_timeout: float | None = None
-    """Seconds after which a pair is stopped and recorded as failed."""
-    save_maps: bool = False
-    """Write each map as text, one 0-based source vertex per target vertex."""
-    random_rotations: bool = False
-    """Whether every shape is turned at random first (seed: ``pair_seed`` and its name)."""
-    ablation: bool = False
-    """Whether all methods of `shape_matching.evaluate.ablation` are evaluated, not only
-    ``method``."""
-    worst: int = 6
-    """Pairs shown in the gallery of the worst."""
-    match: MatchConfig = field(default_factory=MatchConfig)
-    """Settings of the method."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("workers", 1), ("worst", 0)):
-            if getattr(self, name) < least:
-                raise _bad_setting(name, getattr(self, name), f"{least} or more")
-        if self.pair_timeout is not None and not self.pair_timeout > 0:
-            raise _bad_setting("pair_timeout", self.pair_timeout, "a number of seconds above 0")
 
 
 def evaluate(
@@ -184,7 +130,3 @@ def _identity(dataset: Dataset, config: EvaluationConfig, protocol: str) -> dict
         "shared_ground_truth": dataset.shared_ground_truth,
         "match": config_to_dict(config.match),
     }
-
-
-def _bad_setting(name: str, value: object, wanted: str) -> ConfigError:
-    return ConfigError("evaluate.bad_setting", f"{name} is {value}.", f"Give {wanted}.")

@@ -17,18 +17,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from geo3d.files import atomic_path, atomic_write_json, atomic_write_text
 from geo3d.work.tables import csv_text
 from shape_matching.evaluate import metrics
+from shape_matching.evaluate.config import EvaluationConfig
 from shape_matching.evaluate.datasets import Dataset
 from shape_matching.evaluate.pairs import PairRecord, PairStore
-
-if TYPE_CHECKING:
-    from shape_matching.evaluate.evaluate import EvaluationConfig
 
 COLUMNS = (
     "error median_error max_error error_best_side error_best_map coverage smoothness bijectivity "

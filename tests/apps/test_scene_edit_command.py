@@ -12,13 +12,18 @@ import urban_teachers
 from apps.cli import main
 from geo3d.layout.layout import Layout, box, slab
 from geo3d.runs import start_run
-from scenes.urban.config import FitConfig, OutputConfig, SceneConfig, ViewConfig
+from scenes.urban.config import (
+    FieldConfig,
+    FieldsConfig,
+    FitConfig,
+    OutputConfig,
+    SceneConfig,
+    ViewConfig,
+)
 from scenes.urban.constraints import ConstraintConfig
 from scenes.urban.driver import finish
 from scenes.urban.guidance import SampleConfig
 from scenes.urban.scene import Scene
-from scenes.urban.scene_config import FieldConfig
-from scenes.urban.scene_config import SceneConfig as FieldsConfig
 
 TINY = FieldConfig(levels=2, finest=32, log2_rows=8, hidden=4, bottleneck=4)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geo3d.fields.hashgrid import HashGridConfig, encode_reference, grid_levels, row_count
+from geo3d.config import load_config
+from geo3d.fields.hashgrid import encode_reference
 from geo3d.fields.hashgrid_fast import encode_fast
+from geo3d.fields.levels import HashGridConfig, grid_levels, row_count
 from geo3d.render import intervals, volume
 from geo3d.render import volume as losses
 from geo3d.render.rays import Rays, cone_samples, contract, uncontract
@@ -276,24 +279,28 @@ def _check_pixels(seen: Any, case: dict[str, np.ndarray]) -> None:
 
 def _scene(cfg: dict[str, Any], case: dict[str, np.ndarray]) -> Any:
     from geo3d.layout.layout import CUBE_FACES, CUBE_VERTICES, Layout, Primitive
+    from scenes.urban.config import SceneConfig
     from scenes.urban.scene import Scene
-    from scenes.urban.scene_config import FieldConfig, SceneConfig
 
+    published = load_config(SceneConfig, preset="published").fields
     mlp = cfg["mlp"]
-    shape = (mlp["levels"], mlp["level_dim"], mlp["base"], mlp["desired"])
-    widths = (mlp["density_hidden"], mlp["bottleneck"], -1.0)
-    config = SceneConfig(
+    sizes = {
+        "levels": mlp["levels"],
+        "features": mlp["level_dim"],
+        "base": mlp["base"],
+        "finest": mlp["desired"],
+        "hidden": mlp["density_hidden"],
+        "bottleneck": mlp["bottleneck"],
+    }
+    config = replace(
+        published,
         cell=cfg["grid_scale"],
-        band=0.0,
-        stuff=FieldConfig(*shape, mlp["log2_T"], *widths),
-        objects=FieldConfig(*shape, mlp["obj_log2_T"], *widths),
-        samples=32,
-        constrain="hull",
-        falloff=None,
-        multisample=True,
+        stuff=replace(published.stuff, log2_rows=mlp["log2_T"], **sizes),
+        objects=replace(published.objects, log2_rows=mlp["obj_log2_T"], **sizes),
+        samples=case["sdist"].shape[1] - 1,
         empty_background=cfg["empty_bkgd"],
         sky=cfg["sky"],
-        compat=True,
+        sky_hidden=len(case.get("param:sky_mlp.mlp.0.weight", ())) or published.sky_hidden,
     )
     cars = [
         Primitive(f"car {k}", "car", "box", t.astype(np.float64), CUBE_VERTICES, CUBE_FACES)

@@ -13,13 +13,17 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scenes.urban.guidance import Guidance, SampleConfig
-from scenes.urban.lgvsd import PUBLISHED, Draws, Views, distil, distil_latents
+from geo3d.config import load_config
+from scenes.urban.config import SceneConfig
+from scenes.urban.guidance import Guidance
+from scenes.urban.lgvsd import Draws, Views, distil, distil_latents
 from scenes.urban.resample import ResampleConfig, resample_latents, resample_steps
 from scenes.urban.teacher_folder import TeacherParts
 from scenes.urban.tracker import Tracker
 
 LORA = "lgrad:"
+PUBLISHED = load_config(SceneConfig, preset="published")
+"""What a user gets; a case changes what it names in its settings."""
 
 
 def load_parts(folder: Path, name: str) -> tuple[TeacherParts, dict[str, Tensor]]:
@@ -77,7 +81,7 @@ def check_lgvsd(path: Path) -> None:
         data.get("vae_noise", data["noise_vsd"]),
     )
     config = replace(
-        PUBLISHED,
+        PUBLISHED.distil,
         guidance_scale=cfg["guidance_scale"],
         tracker_guidance_scale=cfg["guidance_scale_lora"],
         grad_clip=float(cfg["grad_clip"]),
@@ -105,7 +109,9 @@ def check_resample(path: Path) -> None:
     cfg, data, guidance, _ = _open(path)
     condition = F.interpolate(data["cond8"], (512, 512), mode="nearest")
     start = F.interpolate(data["start32"], (512, 512), mode="bilinear")
-    sampling = SampleConfig(cfg["num_steps"], cfg["guidance_scale"])
+    sampling = replace(
+        PUBLISHED.sampling, steps=cfg["num_steps"], guidance_scale=cfg["guidance_scale"]
+    )
     strength = cfg["resample_steps"] / cfg["num_steps"]
     config = ResampleConfig(sampling, strength, cfg["repeat"])
     assert resample_steps(guidance, config) == data["timesteps"].tolist()

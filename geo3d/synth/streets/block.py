@@ -97,8 +97,8 @@ class Block:
         return bool(self.random.random() < probability)
 
     def between(self, low: float, high: float) -> float:
-        """Draw uniformly."""
-        return float(self.random.uniform(low, high))
+        """Draw uniformly; ``low`` where a short piece of street leaves no room up to ``high``."""
+        return float(self.random.uniform(low, max(low, high)))
 
 
 def furnish(block: Block) -> None:
@@ -177,7 +177,7 @@ def _vehicle(block: Block, s: float, u: float, yaw: float, moving: bool = False)
 def _traffic(block: Block) -> None:
     """Put a car on the oncoming lane now and then; the lane of the camera stays free."""
     if block.chance(0.22):
-        s = block.start + block.between(4, max(4.1, block.end - block.start - 4))
+        s = block.start + block.between(4.0, max(4.1, block.end - block.start - 4))
         _vehicle(block, s, -block.section.road / 2, yaw=np.pi, moving=True)
 
 
@@ -255,7 +255,7 @@ def _furniture(block: Block, span: tuple[float, float], side: int) -> None:
     if block.chance(0.18):
         s, u = block.between(span[0] + 0.5, span[1] - 0.5), side * (curb + front) / 2
         size = (0.55, block.between(1.5, 1.9), 0.45)
-        block.stands("person", s, u, size, up=CURB, yaw=block.between(-3, 3))
+        block.stands("person", s, u, size, up=CURB, yaw=block.between(-3.0, 3.0))
     if block.chance(0.05):
         s, u = block.between(span[0] + 1, span[1] - 1), side * (front - 0.35)
         block.stands("bicycle", s, u, (0.5, 1.1, 1.7), up=CURB)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
+from geo3d import backends
 from geo3d.errors import BackendUnavailable, ConfigError
+from geo3d.fields import hashgrid_gpu
 from geo3d.fields.hashgrid import (
     PRIMES,
+    Backend,
     HashGrid,
-    HashGridConfig,
+    chosen_backend,
     encode,
     encode_reference,
-    grid_levels,
-    row_count,
 )
 from geo3d.fields.hashgrid_fast import encode_fast
-from geo3d.fields.hashgrid_gpu import TinyCudaHashGrid, tinycudann_settings
+from geo3d.fields.hashgrid_gpu import can_encode, tinycudann_encoding, tinycudann_settings
+from geo3d.fields.levels import HashGridConfig, grid_levels, row_count
 
 SMALL = HashGridConfig(4, 2, 4, 40, 8)
 
@@ -152,4 +157,97 @@ def test_tiny_cuda_nn_settings() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_tiny_cuda_nn_is_missing_with_a_name() -> None:
     with pytest.raises(BackendUnavailable, match="tinycudann"):
-        TinyCudaHashGrid(SMALL)
+        encode(points_of(3), table_of(SMALL), SMALL, "tinycudann")
+    assert not can_encode(SMALL)
+    assert chosen_backend("auto", SMALL, "cuda") == "torch"
+
+
+def test_a_library_that_breaks_at_import_is_missing_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        # what tiny-cuda-nn raises without a GPU that fits: no ImportError
+        raise OSError("Unknown compute capability")
+
+    monkeypatch.setattr(backends, "available", lambda name: backends.Availability(True, "", "", ""))
+    monkeypatch.setattr(backends.importlib, "import_module", broken)
+    with pytest.raises(BackendUnavailable, match="compute capability"):
+        tinycudann_encoding.__wrapped__(SMALL)
+
+
+class Encoding(torch.nn.Module):
+    """What stands in for tiny-cuda-nn's module: the same interface, computed by the reference."""
+
+    def __init__(self, dim: int, settings: dict[str, Any], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.config = HashGridConfig(
+            settings["n_levels"],
+            settings["n_features_per_level"],
+            settings["base_resolution"],
+            log2_rows=settings["log2_hashmap_size"],
+            dim=dim,
+            interpolation=settings["interpolation"].lower(),
+            grid=settings["type"].lower(),
+            per_level_scale=settings["per_level_scale"],
+        )
+        size = row_count(self.config) * self.config.features
+        self.params = torch.nn.Parameter(torch.zeros(size, dtype=dtype))
+
+    def forward(self, points: torch.Tensor) -> torch.Tensor:
+        return encode_reference(points, self.params.view(-1, self.config.features), self.config)
+
+
+def encoded(config: HashGridConfig, backend: Backend) -> list[torch.Tensor]:
+    """Return encoded points and the gradients of table and points."""
+    points, table = points_of(500).requires_grad_(), table_of(config).requires_grad_()
+    out = encode(points, table, config, backend)
+    out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(3)))
+    assert points.grad is not None and table.grad is not None
+    return [out.detach(), points.grad, table.grad]
+
+
+TWINS = [SMALL, HashGridConfig(5, 4, 4, 60, 9, interpolation="smoothstep", grid="tiled")]
+
+
+@pytest.mark.parametrize("config", TWINS, ids=["hash", "tiled"])
+def test_tables_are_lent_to_tiny_cuda_nn(
+    config: HashGridConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = SimpleNamespace(Encoding=Encoding)
+    monkeypatch.setattr(hashgrid_gpu, "require", lambda name: made)
+    monkeypatch.setattr(hashgrid_gpu, "_GPU", torch.device("cpu"))
+    tinycudann_encoding.cache_clear()
+    try:
+        for ours, theirs in zip(
+            encoded(config, "torch"), encoded(config, "tinycudann"), strict=True
+        ):
+            torch.testing.assert_close(theirs, ours)
+        assert tinycudann_encoding(config).params.numel() == 0
+        with pytest.raises(ConfigError, match="gridencoder"):
+            encode(
+                points_of(1),
+                table_of(SMALL),
+                HashGridConfig(4, convention="gridencoder"),
+                "tinycudann",
+            )
+    finally:
+        tinycudann_encoding.cache_clear()
+
+
+@pytest.mark.skipif(not can_encode(SMALL), reason="needs an NVIDIA GPU and tiny-cuda-nn")
+@pytest.mark.parametrize("config", TWINS, ids=["hash", "tiled"])
+def test_tiny_cuda_nn_gives_the_same_numbers(config: HashGridConfig) -> None:
+    for ours, theirs in zip(encoded(config, "torch"), encoded(config, "tinycudann"), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=2e-3)
+
+
+def test_strides_of_tiled_grids_by_hand() -> None:
+    # 3 and 5 corners per side; tiled levels have base^3 rows at most
+    config = HashGridConfig(2, 1, 3, log2_rows=10, grid="tiled", per_level_scale=5 / 3)
+    levels = grid_levels(config)
+    assert [(level.resolution, level.rows) for level in levels] == [(3, 27), (5, 27)]
+    # tiny-cuda-nn goes on past the end of the table, gridencoder stops there
+    assert levels[1].strides == (1, 5, 25)
+    huge = HashGridConfig(1, 1, 1626, log2_rows=10, grid="tiled", per_level_scale=1.0)
+    # 1626^3 does not fit into 32 bits: every point reads the first row
+    assert grid_levels(huge)[0].strides == (0, 0, 0)
+    small = HashGridConfig(1, 1, 30, 30, 7, convention="gridencoder", grid="tiled")
+    assert grid_levels(small)[0].strides == (1, 31, 0)

@@ -16,7 +16,7 @@ from apps.bench.seams import measure_seams
 from geo3d.config import dump_config, load_config
 from geo3d.errors import Cancelled, ConfigError, InputError, NumericalError
 from geo3d.fields.blocks import Blocks
-from geo3d.layout.layout import Layout, box, slab
+from geo3d.layout.layout import Layout, box, piece, slab
 from geo3d.mesh.io import load_mesh
 from scenes.urban import export
 from scenes.urban.adherence import kernel_distance
@@ -24,13 +24,11 @@ from scenes.urban.conditions import RayScene
 from scenes.urban.config import PRESETS, SceneConfig
 from scenes.urban.constraints import ConstraintConfig
 from scenes.urban.driver import Builder, build_scene, load_built, with_classes
-from scenes.urban.frames import render_frames
 from scenes.urban.guidance import Guidance
 from scenes.urban.optimise import distil_window
-from scenes.urban.piece import piece
 from scenes.urban.sample_then_fit import make_window
 from scenes.urban.scene import Rendering, Scene
-from scenes.urban.views import View, held_out_poses, look, stations, training_poses
+from scenes.urban.views import View, held_out_poses, look, render_frames, stations, training_poses
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +133,7 @@ def test_distillation_changes_the_scene(method: str, tmp_path: Path, teacher: Gu
     assert builder.costs()["divergences"] == []
 
 
-def test_what_the_layout_demands_is_fitted_without_the_teacher(
+def test_constraint_losses_are_minimised_without_the_teacher(
     tmp_path: Path, teacher: Guidance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = replace(settings().optimise, steps_per_view=0, layout_steps=20)

@@ -12,15 +12,13 @@ import urban_teachers
 
 from geo3d.layout.layout import Layout, box, slab, turn
 from scenes.urban.conditions import RayScene, street_camera
-from scenes.urban.config import FitConfig, SceneConfig, ViewConfig
+from scenes.urban.config import FieldConfig, FieldsConfig, FitConfig, SceneConfig, ViewConfig
 from scenes.urban.constraints import ConstraintConfig
 from scenes.urban.edit_scene import edit_scene, open_blocks, rays_through, same_blocks
 from scenes.urban.edits import add, duplicate, move, remove, restyle
 from scenes.urban.guidance import Guidance, SampleConfig
 from scenes.urban.sampling import layout_rays
 from scenes.urban.scene import Scene
-from scenes.urban.scene_config import FieldConfig
-from scenes.urban.scene_config import SceneConfig as FieldsConfig
 from scenes.urban.scene_folder import load_scene, save_scene
 
 TINY = FieldConfig(levels=3, finest=64, log2_rows=9, hidden=8, bottleneck=6)

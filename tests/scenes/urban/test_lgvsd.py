@@ -10,7 +10,6 @@ from geo3d.errors import ConfigError, NumericalError
 from scenes.urban import tracker as tracker_module
 from scenes.urban.guidance import Guidance, Savings
 from scenes.urban.lgvsd import (
-    PUBLISHED,
     VARIANTS,
     Draws,
     LgvsdConfig,
@@ -236,7 +235,8 @@ def test_the_tracker_comes_in_late() -> None:
     config = LgvsdConfig()
     assert at_share(config, 0.0).objective == "sds"
     assert at_share(config, config.tracker_from) == config
-    assert at_share(PUBLISHED, 0.0) == PUBLISHED
+    published = LgvsdConfig(tracker_from=0.0)
+    assert at_share(published, 0.0) == published
 
 
 def test_what_is_not_finite_raises() -> None:

@@ -39,7 +39,7 @@ def test_depth_coverage_and_classes_by_hand() -> None:
     assert semantic_loss(logits, torch.tensor([-1, -1, -1])).item() == 0
 
 
-def test_demands_are_switched_off_one_by_one_and_have_gradients() -> None:
+def test_constraint_losses_are_switched_off_one_by_one_and_have_gradients() -> None:
     draws = torch.Generator().manual_seed(0)
     weights = torch.rand(5, 3, generator=draws).requires_grad_()
     depth = (torch.rand(5, generator=draws) * 9).requires_grad_()

@@ -12,13 +12,13 @@ import torch
 from geo3d.errors import ConfigError, FileFormatError, InputError
 from geo3d.layout.layout import Layout, Primitive, box, slab
 from scenes.urban.conditions import LayoutMaps, RayScene, street_camera
+from scenes.urban.config import FieldConfig, FieldsConfig
 from scenes.urban.sampling import layout_rays
 from scenes.urban.scene import Scene, needed_cells
-from scenes.urban.scene_config import PRESETS, FieldConfig, SceneConfig
 from scenes.urban.scene_folder import load_scene, save_scene
 
 TINY = FieldConfig(levels=3, finest=64, log2_rows=9, hidden=8, bottleneck=6)
-CONFIG = SceneConfig(cell=8.0, band=1.0, stuff=TINY, objects=TINY, samples=8, chunk=100)
+CONFIG = FieldsConfig(cell=8.0, band=1.0, stuff=TINY, objects=TINY, samples=8, chunk=100)
 
 
 def street(car_x: float = 1.5, *more: Primitive) -> Layout:
@@ -121,7 +121,7 @@ def test_no_seam_between_cells() -> None:
     layout = street()
     jumps = {}
     for band in (0.0, 1.0):
-        config = SceneConfig(cell=8.0, band=band, stuff=TINY, objects=TINY, samples=8)
+        config = FieldsConfig(cell=8.0, band=band, stuff=TINY, objects=TINY, samples=8)
         scene = Scene(config, layout)
         for name in scene.block_names:
             for parameter in scene.blocks.get(name).parameters():
@@ -232,7 +232,7 @@ def test_cells_follow_the_layout() -> None:
     layout = Layout("road", (road,), np.eye(4)[None])
     few = needed_cells(layout, CONFIG)
     assert 50 <= len(few) <= 2 * 50 and few == tuple(sorted(few))
-    free = SceneConfig(cell=8.0, band=1.0, constrain="none")
+    free = FieldsConfig(cell=8.0, band=1.0, constrain="none")
     assert set(few) <= set(needed_cells(layout, free))
 
 
@@ -249,8 +249,9 @@ def test_rays_without_what_they_need() -> None:
 
 def test_bad_settings_and_folders(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="samples"):
-        SceneConfig(samples=1)
-    assert PRESETS["published"].compat and not PRESETS["cpu"].compat
+        FieldsConfig(samples=1)
+    with pytest.raises(ConfigError, match="tcnn"):
+        FieldsConfig(backend="tinycudann")
     with pytest.raises(InputError, match=r"scene\.missing"):
         load_scene(tmp_path)
     (tmp_path / "scene.json").write_text('{"format": "other"}')

@@ -10,8 +10,8 @@ from evaluation_helpers import make_spheres
 
 from shape_matching.evaluate import ablation
 from shape_matching.evaluate.ablation import ROWS, format_ablation, run_ablation
+from shape_matching.evaluate.config import EvaluationConfig
 from shape_matching.evaluate.datasets import open_dataset
-from shape_matching.evaluate.evaluate import EvaluationConfig
 from shape_matching.evaluate.protocols import protocol_pairs
 from shape_matching.methods import METHODS
 

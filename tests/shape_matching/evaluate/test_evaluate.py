@@ -21,8 +21,9 @@ from evaluation_helpers import make_spheres, nearest, noisy, troubled
 
 from geo3d.errors import Cancelled, ConfigError, InputError
 from geo3d.work.pool import Task, run_pool
+from shape_matching.evaluate.config import EvaluationConfig
 from shape_matching.evaluate.datasets import open_dataset
-from shape_matching.evaluate.evaluate import EvaluationConfig, evaluate
+from shape_matching.evaluate.evaluate import evaluate
 from shape_matching.evaluate.pairs import JobSetup, find_method, make_pair_job, shape_as_seen
 from shape_matching.evaluate.protocols import protocol_pairs
 
@@ -170,7 +171,8 @@ import sys
 from pathlib import Path
 from evaluation_helpers import noisy
 from shape_matching.evaluate.datasets import open_dataset
-from shape_matching.evaluate.evaluate import EvaluationConfig, evaluate
+from shape_matching.evaluate.config import EvaluationConfig
+from shape_matching.evaluate.evaluate import evaluate
 from shape_matching.evaluate.protocols import protocol_pairs
 
 if __name__ == "__main__":

@@ -1,7 +1,13 @@
-"""One field of a scene: points of a box become density, colour and, if asked for, classes.
+"""The networks of a scene: fields, and the sky behind them.
+
+A field turns points of a box into density, colour and, if asked for, classes:
 
 hash grid -> h = W2 relu(W1 f), density = softplus(h_0 + shift), colour = sigmoid(W3 h), slightly
 stretched so that black and white are reached.  No view direction.
+The sky is a colour by direction: a small network on sines of the direction (the paper's text), or
+the release's grid of colours on the cube, kept for comparison only: near the axes half of its
+neighbours lie outside and it darkens.
+
 Source: Urban Architect, released code; Zip-NeRF for the weights of spread-out points.
 """
 
@@ -14,9 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geo3d.fields.hashgrid import HashGrid, grid_levels
+from geo3d.fields.hashgrid import HashGrid
+from geo3d.fields.levels import grid_levels
 from geo3d.render.rays import POINTS, contract, scale_weights
-from scenes.urban.scene_config import FieldConfig, SceneConfig
+from scenes.urban.config import FieldConfig, FieldsConfig
 
 _STRETCH = 0.001
 
@@ -40,11 +47,13 @@ class Field(nn.Module):
         generator: draws the first parameters.
     """
 
-    def __init__(self, config: FieldConfig, scene: SceneConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: FieldConfig, scene: FieldsConfig, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.shift = config.density_shift
         self.contracts = scene.compat
-        self.encoder = HashGrid(config.grid(), generator)
+        self.encoder = HashGrid(config.grid(scene.convention), generator, scene.backend)
         width = self.encoder.config.width
         self.hidden = linear(width, config.hidden, generator)
         self.mix = linear(config.hidden, config.bottleneck, generator)
@@ -89,3 +98,41 @@ def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
         nn.init.uniform_(layer.weight, -bound, bound, generator)
         nn.init.uniform_(layer.bias, -bound, bound, generator)
     return layer
+
+
+OCTAVES = 4
+
+
+class Sky(nn.Module):
+    """Colour of the sky in a direction."""
+
+    def __init__(self, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        width = 3 + 6 * OCTAVES
+        self.layers = nn.ModuleList([linear(n, hidden, generator) for n in (width, hidden, hidden)])
+        self.out = linear(hidden, 3, generator)
+
+    def forward(self, directions: Float[Tensor, "r 3"]) -> Float[Tensor, "r 3"]:
+        """Return colours in [0, 1]; directions of any length."""
+        unit = nn.functional.normalize(directions, dim=-1)
+        waves = [wave(unit * 2.0**k) for k in range(OCTAVES) for wave in (torch.sin, torch.cos)]
+        x = torch.cat([unit, *waves], dim=-1)
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return torch.sigmoid(self.out(x))
+
+
+class SkyGrid(nn.Module):
+    """The release's sky: a cube of colours read at the unit direction."""
+
+    def __init__(self, size: int = 100) -> None:
+        super().__init__()
+        self.grid = nn.Parameter(torch.ones(1, 3, size, size, size))
+
+    def forward(self, directions: Float[Tensor, "r 3"]) -> Float[Tensor, "r 3"]:
+        """Return colours in [0, 1]; directions of any length."""
+        unit = nn.functional.normalize(directions, dim=-1).flip(-1)
+        found = nn.functional.grid_sample(
+            self.grid, unit[None, None, None], align_corners=False, padding_mode="zeros"
+        )
+        return found[0, :, 0, 0].T.clamp(0, 1)
