@@ -197,10 +197,6 @@ def _config(own: tuple[str, ...], overrides: tuple[str, ...], seed: int = 0) -> 
     return with_classes(load_config(SceneConfig, None, "demo", given))
 
 
-def _street(cell: Cell) -> Layout:
-    return generate_street(LENGTH, cell.street, cell.kind)
-
-
 def _plan(
     folder: Path, guidance: Guidance, overrides: tuple[str, ...], seconds: float
 ) -> Mapping[str, int]:
@@ -251,7 +247,7 @@ def _cell_numbers(
     folder: Path,
 ) -> dict[str, Any]:
     config = _with_steps(_config(VARIANTS[cell.variant], overrides, cell.seed), plan[cell.variant])
-    layout = _street(cell)
+    layout = generate_street(LENGTH, cell.street, cell.kind)
     builder = Builder(layout, config, folder / "building", guidance, ignore_progress)
     builder.open(resume=False)
     builder.build()

@@ -121,7 +121,7 @@ def flexicubes(
     on_edges = (points[crossings.ends] * _shares(plain)).sum(1)
     deviations = _deviations(on_edges, vertices, crossings.vertex)
     quads = _quads(scalars, crossings)
-    gamma = gamma[_cube_of_vertex(crossings, count)]
+    gamma = gamma[crossings.cube.new_zeros(count).index_copy(0, crossings.vertex, crossings.cube)]
     if not training:
         return Surface(vertices, _two_triangles(quads, gamma), deviations, carried)
     faces, vertices, carried = _four_triangles(quads, gamma, vertices, carried)
@@ -209,10 +209,6 @@ def _deviations(on_edges: Tensor, vertices: Tensor, index: Tensor) -> Float[Tens
     number = _sum(torch.ones_like(distance), index, len(vertices))
     mean = _sum(distance, index, len(vertices)) / number
     return (distance - mean[index]).abs()[:, 0]
-
-
-def _cube_of_vertex(crossings: _Crossings, count: int) -> Int[Tensor, " d"]:
-    return crossings.cube.new_zeros(count).index_copy(0, crossings.vertex, crossings.cube)
 
 
 def _quads(scalars: Tensor, crossings: _Crossings) -> Int[Tensor, "q 4"]:

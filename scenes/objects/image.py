@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from geo3d.errors import FileFormatError, InputError, LimitError
@@ -126,7 +125,7 @@ def remove_plain_background(image: Image.Image, tolerance: float = 0.08) -> Imag
     alike = np.abs(rgb.astype(np.float32) - plain).max(axis=2) <= 255 * tolerance
     regions = cast(tuple[np.ndarray, int], ndimage.label(alike))[0]
     background = np.isin(regions, _border_labels(regions)) & alike
-    return _with_alpha(rgb, ~background)
+    return Image.fromarray(np.dstack([rgb, np.where(~background, 255, 0).astype(np.uint8)]))
 
 
 def _cut_out(image: Image.Image, remove_background: RemoveBackground) -> Image.Image:
@@ -157,7 +156,3 @@ def _border_labels(regions: np.ndarray) -> np.ndarray:
     edges = [regions[0], regions[-1], regions[:, 0], regions[:, -1]]
     labels = np.unique(np.concatenate(edges))
     return labels[labels > 0]
-
-
-def _with_alpha(rgb: UInt8[np.ndarray, "h w 3"], opaque: Bool[np.ndarray, "h w"]) -> Image.Image:
-    return Image.fromarray(np.dstack([rgb, np.where(opaque, 255, 0).astype(np.uint8)]))

@@ -168,13 +168,9 @@ def chosen(names: list[str], step: int, batch: int, seed: int) -> list[str]:
     picked = []
     for position in range(step * batch, (step + 1) * batch):
         epoch, place = divmod(position, len(names))
-        order = _order(len(names), seed, epoch)
+        order = torch.randperm(len(names), generator=item_generator(seed, f"epoch {epoch}"))
         picked.append(names[int(order[place])])
     return picked
-
-
-def _order(count: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(count, generator=item_generator(seed, f"epoch {epoch}"))
 
 
 def _folder(path: str) -> Path:
