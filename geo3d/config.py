@@ -100,6 +100,22 @@ def config_hash(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def require(holds: bool, name: str, what: str) -> None:
+    """Refuse a value: "NAME must be WHAT".
+
+    Raises:
+        ConfigError: ``config.bad_value`` unless ``holds``.
+    """
+    if not holds:
+        raise ConfigError("config.bad_value", f"{name} must be {what}.", "")
+
+
+def require_at_least(config: Any, least: float, names: str) -> None:
+    """Refuse settings below ``least``; ``names`` are separated by spaces; as `require`."""
+    for name in names.split():
+        require(getattr(config, name) >= least, name, f"at least {least}")
+
+
 def read_yaml(path: str | PathLike[str]) -> dict[str, Any]:
     """Read a YAML file that holds a mapping; safe types only, no aliases, size and depth capped.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from geo3d.errors import ConfigError
+from geo3d.config import require, require_at_least
 from shape_matching.prior.zero_shot_config import ZeroShotConfig
 
 Improvement = Literal["correct", "optimise"]
@@ -68,13 +68,12 @@ class MatchConfig:
     """Seed of that optimisation's first weights and noise."""
 
     def __post_init__(self) -> None:
-        for name in ("k_final", "step_final", "n_samples", "n_hypotheses", "n_finalists"):
-            _require(getattr(self, name) >= 1, name, "at least 1")
-        _require(self.k_final >= 20, "k_final", "at least 20")
-        _require(bool(self.starts), "starts", "at least one family")
-        _require(self.icp_iterations >= 0, "icp_iterations", "0 or more")
-        _require(self.refine_vertices >= 0, "refine_vertices", "0 or more")
-        _require(
+        require_at_least(self, 1, "k_final step_final n_samples n_hypotheses n_finalists")
+        require(self.k_final >= 20, "k_final", "at least 20")
+        require(bool(self.starts), "starts", "at least one family")
+        require(self.icp_iterations >= 0, "icp_iterations", "0 or more")
+        require(self.refine_vertices >= 0, "refine_vertices", "0 or more")
+        require(
             100 <= self.coarse_vertices <= self.max_vertices,
             "coarse_vertices",
             "100 or more, and at most max_vertices",
@@ -93,8 +92,3 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """Named differences from the defaults.  "fast" searches like them, as a search cut short mirrors or
 turns one pair in eight, and refines less."""
-
-
-def _require(holds: bool, name: str, what: str) -> None:
-    if not holds:
-        raise ConfigError("config.bad_value", f"{name} must be {what}.", "")

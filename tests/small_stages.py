@@ -22,8 +22,8 @@ from scenes.objects.decoders import (
     SLatMeshDecoder,
 )
 from scenes.objects.models import save_model
-from scenes.objects.small.assemble import PARTS
 from scenes.objects.small.cells import CHANNELS, CellObject, cell_object, write_cells
+from scenes.objects.small.train import PARTS
 from scenes.objects.train_config import DataConfig, DistillConfig, ObjectiveConfig
 
 NAMES = (("key", 1), ("spoon", 2))

@@ -54,8 +54,8 @@ from geo3d.files import atomic_write_json, atomic_write_text
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.work.tables import csv_text
 from scenes.objects.samplers import SamplerConfig
-from scenes.objects.small.assemble import TEACHER_SAMPLER
 from scenes.objects.small.cells import CellObject, read_cells
+from scenes.objects.small.train import TEACHER_SAMPLER
 from scenes.objects.train_config import DistillConfig
 from scenes.objects.training import train
 

@@ -34,9 +34,9 @@ from geo3d.mesh.compare import cell_overlap, compare_points
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.objects.models import load_model
 from scenes.objects.samplers import strength_to_scale
-from scenes.objects.small.assemble import PARTS, TEACHER_SAMPLER
 from scenes.objects.small.autoencoders import cell_features, surface_points
 from scenes.objects.small.cells import COARSE, CellObject, read_cells
+from scenes.objects.small.train import PARTS, TEACHER_SAMPLER
 
 _GRID_THRESHOLD = 1 / 64
 _SCORES = ("structure: voxel IoU", "mesh: F-score at 1/64")

@@ -39,9 +39,9 @@ from scenes.objects.models import load_model, read_description
 from scenes.objects.pipeline import GenerateConfig, Pipeline
 from scenes.objects.samplers import SamplerConfig
 from scenes.objects.slat_mesh import ExtractedMesh
-from scenes.objects.small.assemble import PARTS
 from scenes.objects.small.autoencoders import cell_features
 from scenes.objects.small.cells import CellObject
+from scenes.objects.small.train import PARTS
 
 AZIMUTHS = (0.6, 3.7)
 """Of the pictures whose features are compared, in radians."""

@@ -155,7 +155,7 @@ def _fuzz(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, A
 
 
 def _conditions(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from apps.bench.conditions import bench_conditions
+    from apps.bench.scene_speed import bench_conditions
 
     return {"layout maps": bench_conditions(args.data, args.seed, progress=progress)}
 
@@ -198,7 +198,7 @@ def _hashgrid(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[st
 
 
 def _render(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from apps.bench.render import bench_render
+    from apps.bench.scene_speed import bench_render
 
     return {"streets, 64^2 views": bench_render(seed=args.seed, progress=progress)}
 

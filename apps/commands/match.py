@@ -156,7 +156,7 @@ def _match(run_folder: Run, args: argparse.Namespace) -> None:
     from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
     from geo3d.mesh.io import load_mesh
     from shape_matching.config import MatchConfig
-    from shape_matching.evaluate.map_figures import live_picture
+    from shape_matching.evaluate.figures import live_picture
     from shape_matching.methods import METHODS, takes
 
     request = json.loads((run_folder.path / "request.json").read_text(encoding="utf-8"))
@@ -214,7 +214,7 @@ def write_results(found: Correspondence, run_folder: Run, up: str = "y") -> None
 
     from geo3d.mesh.io import save_mesh
     from geo3d.render.previews import match_preview, position_colors, transfer_colors
-    from shape_matching.evaluate.map_figures import plot_fmap
+    from shape_matching.evaluate.figures import plot_fmap
 
     found.save(run_folder.outputs / "map.txt")
     found.save(run_folder.outputs / "map.npz")

@@ -94,7 +94,7 @@ def _latents(args: argparse.Namespace) -> int:
 
 def _pipeline(args: argparse.Namespace) -> int:
     from geo3d.errors import ConfigError
-    from scenes.objects.small.assemble import assemble
+    from scenes.objects.small.train import assemble
 
     if not args.out:
         raise ConfigError(

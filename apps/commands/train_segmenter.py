@@ -122,8 +122,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
     from geo3d.runs import start_run
     from geo3d.segmentation.data import open_dataset
-    from geo3d.segmentation.evaluate import evaluate_segmenter
-    from geo3d.segmentation.measures import write_measures
+    from geo3d.segmentation.measures import evaluate_segmenter, write_measures
     from geo3d.segmentation.predict import load_segmenter
 
     device = str(pick_device(args.device))

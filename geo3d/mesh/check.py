@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from geo3d.errors import Geo3dError
 from geo3d.mesh import findings
 from geo3d.mesh.io import read_raw
-from geo3d.mesh.raw import Limits
+from geo3d.mesh.mesh import Limits
 
 Severity = Literal["error", "warning", "info"]
 

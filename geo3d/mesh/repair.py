@@ -23,7 +23,7 @@ from jaxtyping import Int
 from geo3d.errors import ConfigError, MeshError
 from geo3d.mesh import connectivity
 from geo3d.mesh.findings import degenerate_faces, scaled_points
-from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.mesh import Mesh, RawMesh
 from geo3d.mesh.ops import (
     finite_rows,
     group_equal_points,
@@ -31,7 +31,6 @@ from geo3d.mesh.ops import (
     rows_in_range,
     rows_with_repeats,
 )
-from geo3d.mesh.raw import RawMesh
 
 MAX_HOLE_EDGES = 32
 

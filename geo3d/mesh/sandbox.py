@@ -26,8 +26,7 @@ from geo3d import errors
 from geo3d.errors import FileFormatError, Geo3dError, LimitError, MeshError
 from geo3d.mesh.check import check_arrays
 from geo3d.mesh.io import open_regular
-from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.raw import Limits, RawMesh
+from geo3d.mesh.mesh import Limits, Mesh, RawMesh
 from geo3d.mesh.sandbox_child import MAX_CPU_SECONDS
 
 logger = logging.getLogger(__name__)

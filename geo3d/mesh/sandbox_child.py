@@ -15,7 +15,7 @@ import numpy as np
 
 from geo3d.errors import Geo3dError
 from geo3d.mesh.io import parse_bytes
-from geo3d.mesh.raw import Limits, RawMesh
+from geo3d.mesh.mesh import Limits, RawMesh
 
 MAX_ADDRESS_SPACE = 2 * 2**30
 """Bytes the child may map."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from geo3d.errors import ConfigError
+from geo3d.config import require, require_at_least
 from geo3d.segmentation.network import NetworkConfig
 
 Framework = Literal["supervised", "selfdistillation", "randhue"]
@@ -32,8 +32,8 @@ class DataConfig:
     wall_seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.walls >= 0, "walls must not be negative")
-        _require(self.wall_side >= 16, "wall_side must be at least 16")
+        require_at_least(self, 0, "walls")
+        require_at_least(self, 16, "wall_side")
 
 
 @dataclass(frozen=True)
@@ -81,24 +81,18 @@ class SegmentationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "generations", "batch", "log_every"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        for name in ("validate_every", "validation_pictures", "weight_decay", "power"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative")
-        _require(self.learning_rate > 0 and self.clip > 0, "learning_rate and clip are positive")
-        _require(0 <= self.momentum < 1, "momentum lies in [0, 1)")
-        _require(0 <= self.hue_probability <= 1, "hue_probability lies in [0, 1]")
+        require_at_least(self, 1, "iterations generations batch log_every")
+        require_at_least(self, 0, "validate_every validation_pictures weight_decay power")
+        require(self.learning_rate > 0 and self.clip > 0, "learning_rate and clip", "above 0")
+        require(0 <= self.momentum < 1, "momentum", "in [0, 1)")
+        require(0 <= self.hue_probability <= 1, "hue_probability", "in [0, 1]")
         if self.framework == "selfdistillation":
-            _require(
-                self.iterations % self.generations == 0,
-                "iterations must be a multiple of generations",
-            )
+            whole = self.iterations % self.generations == 0
+            require(whole, "iterations", "a multiple of generations")
         if self.crop is not None:
             stride, smallest = self.network.stride, self.network.smallest
-            _require(
-                self.crop % stride == 0 and self.crop >= smallest,
-                f"crop must be a multiple of {stride} and at least {smallest}",
-            )
+            fits = self.crop % stride == 0 and self.crop >= smallest
+            require(fits, "crop", f"a multiple of {stride} and at least {smallest}")
 
     @property
     def iterations_per_generation(self) -> int:
@@ -161,8 +155,3 @@ def learning_rate(config: SegmentationConfig, step: int) -> float:
             return config.learning_rate
         span = config.iterations
     return config.learning_rate * (1 - done / span) ** config.power
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError("config.bad_value", f"{message[0].upper()}{message[1:]}.", "")

@@ -26,7 +26,7 @@ from geo3d.errors import FileFormatError
 from geo3d.files import atomic_write_bytes
 from geo3d.mesh.formats.ply import read_columns
 from geo3d.mesh.io import open_regular
-from geo3d.mesh.raw import Limits
+from geo3d.mesh.mesh import Limits
 from scenes.objects.gaussians import GaussianConfig, Gaussians
 
 Frame = Literal["y_up", "published"]

@@ -33,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geo3d import checkpoints
-from geo3d.config import config_from_dict, config_to_dict
+from geo3d.config import config_from_dict, config_to_dict, require, require_at_least
 from geo3d.errors import CheckpointError, ConfigError, MeshError
 from geo3d.files import asset
 from geo3d.spectral.descriptors import unit_norm, wks
@@ -74,10 +74,9 @@ class CorrectorConfig:
     """Features per point."""
 
     def __post_init__(self) -> None:
-        for name in ("map_size", "signatures", "width", "blocks", "features"):
-            _require(getattr(self, name) >= 1, name, "at least 1")
-        _require(self.eigenpairs >= self.map_size, "eigenpairs", "at least map_size")
-        _require(self.points >= 2 * self.eigenpairs, "points", "at least twice the eigenpairs")
+        require_at_least(self, 1, "map_size signatures width blocks features")
+        require(self.eigenpairs >= self.map_size, "eigenpairs", "at least map_size")
+        require(self.points >= 2 * self.eigenpairs, "points", "at least twice the eigenpairs")
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,8 +256,3 @@ def _rotation(
     """Return R orthogonal, maybe a reflection, with positions R closest to ``wanted``."""
     u, _, vt = torch.linalg.svd((positions[1:].T @ wanted[1:]).double())
     return (u @ vt).to(positions)
-
-
-def _require(holds: bool, name: str, what: str) -> None:
-    if not holds:
-        raise ConfigError("config.bad_value", f"{name} must be {what}.", "")

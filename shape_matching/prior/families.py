@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from geo3d.errors import ConfigError, NumericalError
+from geo3d.config import require
+from geo3d.errors import NumericalError
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import normalized
 from geo3d.spectral.basis import Basis, eigenbasis
@@ -55,17 +56,17 @@ class PriorDataConfig:
     """See `geo3d.mesh.operators.laplacian`."""
 
     def __post_init__(self) -> None:
-        _require(self.creatures >= 1, "creatures", "at least 1")
-        _require(self.seed >= 0, "seed", "0 or more")
-        _require(2 <= self.members <= 100, "members", "2 to 100")
-        _require(self.vertices >= FEWEST_VERTICES, "vertices", f"at least {FEWEST_VERTICES}")
-        _require(1 <= self.k <= 400, "k", "1 to 400")
-        _require(0 <= self.amplitude[0] <= self.amplitude[1] <= 2, "amplitude", "a range in 0..2")
-        _require(0 <= self.amount[0] <= self.amount[1] <= 0.5, "amount", "a range in 0..0.5")
-        _require(0 <= self.relatives <= 1, "relatives", "a share in 0..1")
-        _require(0 <= self.remeshed <= 1, "remeshed", "a share in 0..1")
+        require(self.creatures >= 1, "creatures", "at least 1")
+        require(self.seed >= 0, "seed", "0 or more")
+        require(2 <= self.members <= 100, "members", "2 to 100")
+        require(self.vertices >= FEWEST_VERTICES, "vertices", f"at least {FEWEST_VERTICES}")
+        require(1 <= self.k <= 400, "k", "1 to 400")
+        require(0 <= self.amplitude[0] <= self.amplitude[1] <= 2, "amplitude", "a range in 0..2")
+        require(0 <= self.amount[0] <= self.amount[1] <= 0.5, "amount", "a range in 0..0.5")
+        require(0 <= self.relatives <= 1, "relatives", "a share in 0..1")
+        require(0 <= self.remeshed <= 1, "remeshed", "a share in 0..1")
         low, high = self.remeshed_vertices
-        _require(max(500, self.k + 2) <= low <= high, "remeshed_vertices", "a range above 500")
+        require(max(500, self.k + 2) <= low <= high, "remeshed_vertices", "a range above 500")
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,8 +190,3 @@ def _columns(rows: list[tuple[int, int, int, int, Member, Member]]) -> dict[str,
 
 def _seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
-
-
-def _require(holds: bool, name: str, what: str) -> None:
-    if not holds:
-        raise ConfigError("config.bad_value", f"{name} must be {what}.", "")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from geo3d.errors import ConfigError
+from geo3d.config import require, require_at_least
 
 Input = Literal["xyz", "wks", "hks", "xyz+wks", "coordinates", "coordinates+wks"]
 SdsForm = Literal["released", "corrected"]
@@ -96,24 +96,24 @@ class ZeroShotConfig:
     """Steps between two calls of ``on_step``."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "features", "width", "blocks", "map_size", "mask_probes", "mask_every", "steps",
-            "sds_probes", "zoomout_step", "show_every",
-        ):  # fmt: skip
-            _require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("mask_weight", "w_proper", "w_sds", "w_orthogonal", "w_bijective"):
-            _require(getattr(self, name) >= 0, name, "0 or more")
-        _require(self.w_laplacian >= 0, "w_laplacian", "0 or more")
-        _require(self.patience >= 0, "patience", "0 or more")
-        _require(0 <= self.plateau < 1, "plateau", "in [0, 1)")
-        _require(self.rate > 0 and self.mask_sigma > 0, "rate and mask_sigma", "above 0")
+        require_at_least(
+            self,
+            1,
+            "features width blocks map_size mask_probes "
+            "mask_every steps sds_probes zoomout_step show_every",
+        )
+        require_at_least(self, 0, "mask_weight w_proper w_sds w_orthogonal w_bijective")
+        require(self.w_laplacian >= 0, "w_laplacian", "0 or more")
+        require(self.patience >= 0, "patience", "0 or more")
+        require(0 <= self.plateau < 1, "plateau", "in [0, 1)")
+        require(self.rate > 0 and self.mask_sigma > 0, "rate and mask_sigma", "above 0")
         low, high = self.sds_sigma
-        _require(0 < low <= high, "sds_sigma", "two levels above 0 in rising order")
-        _require(self.zoomout_size >= self.map_size, "zoomout_size", "at least map_size")
+        require(0 < low <= high, "sds_sigma", "two levels above 0 in rising order")
+        require(self.zoomout_size >= self.map_size, "zoomout_size", "at least map_size")
         least = 2 * max(self.zoomout_size, self.network_eigenpairs)
         for name in ("n_points", "zoomout_points"):
             count = getattr(self, name)
-            _require(count is None or count >= least, name, f"None or at least {least}")
+            require(count is None or count >= least, name, f"None or at least {least}")
 
     @property
     def needs_prior(self) -> bool:
@@ -157,8 +157,3 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Named differences from the defaults, which improve a map that is nearly right; "single" starts
 from nothing on shapes that stand alike; "published" and "paper" are the configurations sds and
 sds_slow of the released code."""
-
-
-def _require(holds: bool, name: str, what: str) -> None:
-    if not holds:
-        raise ConfigError("config.bad_value", f"{name} must be {what}.", "")

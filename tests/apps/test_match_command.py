@@ -52,7 +52,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the time for pictures where they are not looked at."""
     monkeypatch.setattr("geo3d.render.previews.match_preview", lambda *args, **more: None)
-    monkeypatch.setattr("shape_matching.evaluate.map_figures.plot_fmap", lambda *args: None)
+    monkeypatch.setattr("shape_matching.evaluate.figures.plot_fmap", lambda *args: None)
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -158,8 +158,8 @@ def test_the_method_with_the_prior_takes_starts_and_shows_its_map(
         assert path.parent.is_dir()
         drawn.append((path.name, title, fmap_12.shape))
 
-    monkeypatch.setattr("shape_matching.evaluate.map_figures.plot_fmap", remember)
-    monkeypatch.setattr("shape_matching.evaluate.map_figures.LIVE_S", 0.0)
+    monkeypatch.setattr("shape_matching.evaluate.figures.plot_fmap", remember)
+    monkeypatch.setattr("shape_matching.evaluate.figures.LIVE_S", 0.0)
     prior = tmp_path / "prior.safetensors"
     save_prior(prior, random_prior(PRIOR))
     small = "map_size=8 zoomout_size=12 network_eigenpairs=16 n_points=64 zoomout_points=64"

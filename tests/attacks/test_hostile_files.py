@@ -165,7 +165,7 @@ def test_the_harmless_triangle_is_read() -> None:
 
 
 def test_many_instances_count_towards_the_limit() -> None:
-    from geo3d.mesh.raw import Limits
+    from geo3d.mesh.mesh import Limits
 
     nodes = [{"mesh": 0} for _ in range(200)]
     data = triangle_glb(nodes=nodes)
@@ -277,7 +277,7 @@ def test_reading_the_largest_claims_allocates_nothing(tmp_path: Path) -> None:
 
 def test_a_glb_cannot_smuggle_other_sections_past_the_guard() -> None:
     from geo3d.mesh.formats.glb_guard import guarded_glb
-    from geo3d.mesh.raw import Limits
+    from geo3d.mesh.mesh import Limits
 
     data = write_glb(icosphere(1))
     at = data.index(b'"asset"')

@@ -17,8 +17,7 @@ import numpy as np
 
 from geo3d.errors import FileFormatError
 from geo3d.mesh.formats.glb_guard import guarded_glb
-from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.raw import Limits, RawMesh
+from geo3d.mesh.mesh import Limits, Mesh, RawMesh
 
 
 def read_glb(data: bytes, limits: Limits) -> RawMesh:

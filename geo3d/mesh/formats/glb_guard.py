@@ -12,7 +12,7 @@ import struct
 from typing import Any, NoReturn
 
 from geo3d.errors import FileFormatError
-from geo3d.mesh.raw import Limits, require_bytes, require_counts
+from geo3d.mesh.mesh import Limits, require_bytes, require_counts
 
 MAX_NODES = 10_000
 MAX_DEPTH = 64

@@ -13,8 +13,7 @@ import numpy as np
 
 from geo3d.errors import FileFormatError
 from geo3d.mesh.formats import text
-from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.raw import Limits, RawMesh, require_counts
+from geo3d.mesh.mesh import Limits, Mesh, RawMesh, require_counts
 
 AFTER_SLASH = re.compile(rb"/\S*")
 

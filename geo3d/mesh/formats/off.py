@@ -15,8 +15,7 @@ import numpy as np
 
 from geo3d.errors import FileFormatError
 from geo3d.mesh.formats import text
-from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.raw import Limits, RawMesh, require_bytes, require_counts
+from geo3d.mesh.mesh import Limits, Mesh, RawMesh, require_bytes, require_counts
 
 KEYWORD = re.compile(rb"(ST)?(C)?(N)?(4)?(n)?OFF")
 

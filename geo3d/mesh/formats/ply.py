@@ -15,8 +15,7 @@ from geo3d.errors import FileFormatError
 from geo3d.mesh.formats import text
 from geo3d.mesh.formats.ply_header import Element, Header, read_header
 from geo3d.mesh.formats.ply_rows import ElementData, ascii_elements, binary_elements
-from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.raw import Limits, RawMesh, require_bytes, require_counts
+from geo3d.mesh.mesh import Limits, Mesh, RawMesh, require_bytes, require_counts
 
 Encoding = Literal["ascii", "binary_little_endian", "binary_big_endian"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from geo3d.errors import FileFormatError
 from geo3d.mesh.formats import text
 from geo3d.mesh.formats.ply_header import Element, Header, Property
-from geo3d.mesh.raw import Limits, require_counts
+from geo3d.mesh.mesh import Limits, require_counts
 
 INDEX_NAMES = ("vertex_indices", "vertex_index")
 

@@ -10,9 +10,8 @@ import numpy as np
 
 from geo3d.errors import FileFormatError
 from geo3d.mesh.formats import text
-from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.mesh import Limits, Mesh, RawMesh, require_bytes, require_counts
 from geo3d.mesh.ops import group_equal_points
-from geo3d.mesh.raw import Limits, RawMesh, require_bytes, require_counts
 
 HEADER = 84
 RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])

@@ -24,49 +24,26 @@ from geo3d.synth.objects import animals, buildings, furniture, tools, vehicles, 
 from geo3d.synth.objects.palette import Rng
 from geo3d.synth.objects.solids import Part, Solid
 
-FAMILIES: dict[str, dict[str, Callable[[Rng], list[Part]]]] = {
-    "furniture": {
-        "chair": furniture.chair,
-        "stool": furniture.stool,
-        "table": furniture.table,
-        "shelf": furniture.shelf,
-        "cabinet": furniture.cabinet,
-        "lamp": furniture.lamp,
-        "bed": furniture.bed,
-        "sofa": furniture.sofa,
-    },
-    "vehicles": {
-        "car": vehicles.car,
-        "truck": vehicles.truck,
-        "plane": vehicles.plane,
-        "boat": vehicles.boat,
-        "rocket": vehicles.rocket,
-        "train": vehicles.train,
-    },
-    "buildings": {
-        "house": buildings.house,
-        "tower": buildings.tower,
-        "castle": buildings.castle,
-        "windmill": buildings.windmill,
-        "tree": buildings.tree,
-    },
-    "vessels": {
-        "cup": vessels.cup,
-        "vase": vessels.vase,
-        "bottle": vessels.bottle,
-        "bowl": vessels.bowl,
-        "teapot": vessels.teapot,
-    },
-    "things": {
-        "hammer": tools.hammer,
-        "spoon": tools.spoon,
-        "key": tools.key,
-        "guitar": tools.guitar,
-        "mushroom": tools.mushroom,
-        "snowman": tools.snowman,
-    },
-    "creatures": {kind: partial(animals.animal, kind) for kind in CREATURES},
+_MADE_BY_HAND: dict[str, tuple[Callable[[Rng], list[Part]], ...]] = {
+    "furniture": (
+        *(furniture.chair, furniture.stool, furniture.table, furniture.shelf, furniture.cabinet),
+        *(furniture.lamp, furniture.bed, furniture.sofa),
+    ),
+    "vehicles": (
+        *(vehicles.car, vehicles.truck, vehicles.plane, vehicles.boat, vehicles.rocket),
+        vehicles.train,
+    ),
+    "buildings": (
+        *(buildings.house, buildings.tower, buildings.castle, buildings.windmill, buildings.tree),
+    ),
+    "vessels": (vessels.cup, vessels.vase, vessels.bottle, vessels.bowl, vessels.teapot),
+    "things": (
+        *(tools.hammer, tools.spoon, tools.key, tools.guitar, tools.mushroom, tools.snowman),
+    ),
 }
+FAMILIES: dict[str, dict[str, Callable[[Rng], list[Part]]]] = {
+    name: {draw.__name__: draw for draw in kinds} for name, kinds in _MADE_BY_HAND.items()
+} | {"creatures": {kind: partial(animals.animal, kind) for kind in CREATURES}}
 KINDS = tuple(kind for family in FAMILIES.values() for kind in family)
 EXTENT = 1.0 - 1e-4
 """Longest side of the finished object."""

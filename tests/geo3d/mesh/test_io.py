@@ -12,8 +12,7 @@ from geo3d.errors import ConfigError, FileFormatError, InputError, LimitError, M
 from geo3d.mesh.formats.ply import write_ply
 from geo3d.mesh.formats.stl import write_stl
 from geo3d.mesh.io import FORMATS, load_mesh, parse_bytes, read_raw, save_mesh
-from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.raw import Limits
+from geo3d.mesh.mesh import Limits, Mesh
 
 OBJ = b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n"
 

@@ -8,8 +8,7 @@ from helpers import grid, icosphere, tetrahedron, torus
 
 from geo3d.errors import ConfigError, MeshError
 from geo3d.mesh.check import check_arrays
-from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.raw import RawMesh
+from geo3d.mesh.mesh import Mesh, RawMesh
 from geo3d.mesh.repair import REPAIRS, Repaired, repair
 
 

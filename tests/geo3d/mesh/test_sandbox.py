@@ -13,8 +13,7 @@ from helpers import grid, icosphere
 from geo3d.errors import FileFormatError, InputError, LimitError, MeshError
 from geo3d.mesh import sandbox
 from geo3d.mesh.io import FORMATS, load_mesh, save_mesh
-from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.raw import Limits
+from geo3d.mesh.mesh import Limits, Mesh
 from geo3d.mesh.sandbox import load_untrusted
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux resource limits")

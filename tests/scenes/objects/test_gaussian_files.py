@@ -11,7 +11,7 @@ from object_pipelines import cut_out_picture, tiny_pipeline
 
 from geo3d.errors import FileFormatError, Geo3dError
 from geo3d.mesh.io import load_mesh
-from geo3d.mesh.raw import Limits
+from geo3d.mesh.mesh import Limits
 from scenes.objects.export import ExportConfig, export
 from scenes.objects.gaussian_files import Frame, load_gaussians, save_gaussians
 from scenes.objects.gaussians import GaussianConfig, Gaussians, rotation_matrices

@@ -17,9 +17,9 @@ from scenes.objects.image import prepare_image
 from scenes.objects.latent_folder import LatentFolder
 from scenes.objects.models import load_model, save_model
 from scenes.objects.pipeline import GenerateConfig, load_pipeline
-from scenes.objects.small.assemble import PARTS
 from scenes.objects.small.latents import RECIPES, rescale
 from scenes.objects.small.settings import LATENT_ENCODER, STRUCTURE_DECODER, STRUCTURE_ENCODER
+from scenes.objects.small.train import PARTS
 from scenes.objects.sparse import SparseTensor
 from scenes.objects.ss_vae import SparseStructureDecoder, SparseStructureEncoder
 from scenes.objects.train_config import DistillConfig

@@ -7,7 +7,7 @@ import pytest
 
 from geo3d.errors import ShapeError
 from geo3d.topology.grids import Pixels
-from geo3d.topology.matching import Matching, match_features
+from geo3d.topology.losses.betti_matching import Matching, match_features
 from geo3d.topology.merging import cavity_merges, component_merges, stack
 from geo3d.topology.metrics import betti_errors, betti_matching_errors
 from geo3d.topology.persistence import persistence

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from shape_matching.evaluate import map_figures
-from shape_matching.evaluate.map_figures import live_picture, plot_fmap
+from shape_matching.evaluate import figures
+from shape_matching.evaluate.figures import live_picture, plot_fmap
 from shape_matching.method_names import ABLATION_NAMES, METHOD_HINTS
 from shape_matching.methods import METHODS, takes
 
@@ -39,14 +39,14 @@ def test_live_pictures_are_replaced_but_not_too_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(map_figures.time, "monotonic", lambda: now)
+    monkeypatch.setattr(figures.time, "monotonic", lambda: now)
     path = tmp_path / "previews" / "live.png"
     on_map = live_picture(path)
     on_map("chosen", torch.eye(5))
     first = path.read_bytes()
     on_map("step 5", -torch.eye(5))
     assert path.read_bytes() == first
-    now += map_figures.LIVE_S
+    now += figures.LIVE_S
     on_map("step 10", -torch.eye(5))
     assert path.read_bytes() != first
     assert [p.name for p in path.parent.iterdir()] == ["live.png"]

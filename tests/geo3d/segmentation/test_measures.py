@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from geo3d.errors import InputError
-from geo3d.segmentation.evaluate import evaluate_segmenter, group_means
-from geo3d.segmentation.measures import Measures
+from geo3d.segmentation.measures import Measures, evaluate_segmenter, group_means
 from geo3d.segmentation.predict import load_segmenter
 
 
