@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 ProgressCallback = Callable[[Mapping[str, Any]], None]
+MetricsCallback = Callable[[Mapping[str, Any]], None]
+"""Receives lines of metrics of a long computation, by name."""
 
 
 def ignore_progress(event: Mapping[str, Any]) -> None:

@@ -3,24 +3,22 @@
 Alone, a loop runs as it is.  Under ``torchrun`` (WORLD_SIZE above 1) Accelerate connects the
 processes; every one computes its share of a batch and gradients are averaged.
 
-    processes = connect(device)
-    processes.shard(network)            # or, with all weights in every process:
-    network, optimizer = processes.prepare(network, optimizer)
-    processes.backward(loss)
+    processes = connect(device, batch)
+    processes.shard(network)            # or leave all weights in every process
+    loss.backward()
+    processes.average_gradients(network.parameters())
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim import Optimizer
 
-from geo3d.errors import BackendUnavailable
+from geo3d.errors import BackendUnavailable, ConfigError
 
 BUCKET = 1 << 24
 """Gradients averaged at once."""
@@ -37,14 +35,6 @@ class Alone:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Any]:
-        """Return both as they are."""
-        return network, optimizer
-
-    def backward(self, loss: Tensor) -> None:
-        """Compute gradients."""
-        loss.backward()
-
     def mean(self, value: Tensor) -> Tensor:
         """Return ``value``."""
         return value
@@ -54,9 +44,6 @@ class Alone:
 
     def shard(self, network: nn.Module) -> None:
         """Leave the network whole."""
-
-    def wait(self) -> None:
-        """Return at once."""
 
 
 class Accelerated:
@@ -76,20 +63,12 @@ class Accelerated:
         self.count = self._accelerator.num_processes
         self.device = self._accelerator.device
 
-    def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Any]:
-        """Return both wrapped, with the first process's weights."""
-        return self._accelerator.prepare(network, optimizer)
-
-    def backward(self, loss: Tensor) -> None:
-        """Compute gradients and average them."""
-        self._accelerator.backward(loss)
-
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of ``value`` over processes."""
         return self._accelerator.reduce(value, "mean")  # type: ignore[return-value]
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Average gradients over processes, for a network that `prepare` has not wrapped.
+        """Average gradients over processes.
 
         Any number of forward passes of any kind may come before; all processes must have
         gradients for the same parameters.
@@ -124,10 +103,6 @@ class Accelerated:
             register_fsdp_forward_method(block, "forward_packed")
         fully_shard(network, mesh=mesh, reshard_after_forward=False)
 
-    def wait(self) -> None:
-        """Return when all processes are here."""
-        self._accelerator.wait_for_everyone()
-
 
 def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
     """Yield runs of tensors of at most `BUCKET` numbers, or single ones."""
@@ -156,12 +131,18 @@ def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
-def connect(device: torch.device) -> Processes:
-    """Return this process, or the group ``torchrun`` put it in.
+def connect(device: torch.device, batch: int) -> Processes:
+    """Return this process, or the group ``torchrun`` put it in, to share batches of that size.
 
     Raises:
         BackendUnavailable: ``backend.accelerate_missing``.
+        ConfigError: ``training.bad_batch``.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return Accelerated(device)
-    return Alone(device)
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if batch % count:
+        raise ConfigError(
+            "training.bad_batch",
+            f"A batch of {batch} cannot be shared by {count} processes.",
+            "Choose a multiple.",
+        )
+    return Accelerated(device) if count > 1 else Alone(device)

@@ -11,15 +11,12 @@ prior that comes with the package.
 
 from __future__ import annotations
 
-import copy
-import logging
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -29,23 +26,21 @@ from geo3d.config import config_to_dict
 from geo3d.device import item_generator, pick_device
 from geo3d.distill.losses import LevelLaw, denoising_loss
 from geo3d.distill.preconditioning import EDM, IDDPM, Preconditioning, denoise
-from geo3d.errors import Cancelled, ConfigError, NumericalError
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.errors import ConfigError
+from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
+from geo3d.work import schedules
 from geo3d.work.processes import Processes, connect
-from geo3d.work.state import TrainingState, load_state, save_state, update_average
+from geo3d.work.state import TrainingState, running_average
+from geo3d.work.training import Backward, Method, Numbers, Plan, run_training
 from shape_matching.prior.denoiser import Denoiser, DenoiserConfig
 from shape_matching.prior.prior import Prior, save_prior
 from shape_matching.prior.report import denoising_errors
 from shape_matching.prior.splits import MapSplit, load_split, maps_digest
 
-log = logging.getLogger(__name__)
-
-CHECKPOINT = "checkpoint.safetensors"
 PRIOR = "prior.safetensors"
 VALIDATION_LEVELS = (0.1, 0.3, 1.0)
 VALIDATION_MAPS = 256
 """Held-out maps, at most, on which the denoising error is followed."""
-Log = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -132,11 +127,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 def learning_rate(config: PriorTrainingConfig, seen: int) -> float:
     """Return the learning rate of the step that comes after ``seen`` maps."""
-    rise = min(seen / config.warmup_samples, 1.0) if config.warmup_samples else 1.0
+    rate = config.learning_rate * schedules.rise(seen, config.warmup_samples)
     if config.decay == "constant":
-        return config.learning_rate * rise
-    rest = max(seen - config.warmup_samples, 0) / max(config.samples - config.warmup_samples, 1)
-    return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+        return rate
+    rest = config.samples - config.warmup_samples
+    return rate * schedules.cosine(seen - config.warmup_samples, rest)
 
 
 def ema_beta(config: PriorTrainingConfig, seen: int) -> float:
@@ -150,13 +145,13 @@ def train_prior(
     out: Path,
     *,
     device: str = "auto",
-    log_metrics: Log = ignore_progress,
+    log_metrics: MetricsCallback = ignore_progress,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
     """Train a prior into ``out`` (``prior.safetensors``) and return its final numbers.
 
-    A ``checkpoint.safetensors`` in ``out`` is gone on from; one is written every
-    ``checkpoint_seconds`` and when the job is cancelled.
+    A ``checkpoint.safetensors`` in ``out`` is resumed from; one is written, with the prior so far,
+    every ``checkpoint_seconds`` and when the job is cancelled.
 
     Args:
         config: settings; ``data`` names the folder of maps.
@@ -166,41 +161,35 @@ def train_prior(
         progress: receives an event per step; may raise `Cancelled`.
 
     Raises:
-        NumericalError: ``prior_training.diverged``.
+        NumericalError: ``training.diverged``.
         CheckpointError: ``checkpoint.other_training``.
-        ConfigError: ``prior_training.bad_batch``; errors of reading the maps.
+        ConfigError: ``training.bad_batch``; errors of reading the maps.
     """
     split = load_split(config.data, config.network.size, config.validation_share, config.seed)
-    processes = connect(pick_device(device))
-    if config.batch % processes.count:
-        raise ConfigError(
-            "prior_training.bad_batch",
-            f"A batch of {config.batch} cannot be shared by {processes.count} processes.",
-            "Choose a multiple.",
-        )
-    settings = {**config_to_dict(config), "data": maps_digest(split)}
-    state = _new_state(config, processes.device)
-    if (out / CHECKPOINT).is_file():
-        load_state(out / CHECKPOINT, state, settings)
-        log.info("resumed at step %d", state.step)
-    training = _Training(config, split, processes, state, settings, out)
-    return training.run(log_metrics, progress)
+    processes = connect(pick_device(device), config.batch)
+    training = _PriorTraining(config, split, processes)
+    plan = Plan(
+        "training the prior",
+        config.steps,
+        lambda step: learning_rate(config, step * config.batch),
+        log_every=config.log_every,
+        validate_every=config.validate_every,
+        checkpoint_seconds=config.checkpoint_seconds,
+    )
+    settings = {**config_to_dict(config), "data": training.digest}
+    numbers = run_training(
+        training, plan, out, settings,
+        processes=processes, log_metrics=log_metrics, progress=progress,
+    )  # fmt: skip
+    return {**numbers, "sigma_data": training.sigma_data, "training_maps": len(training.train)}
 
 
-class _Training:
-    """The loop, with what every step needs."""
+class _PriorTraining(Method):
+    """A denoiser of functional maps and the average of its weights."""
 
-    def __init__(
-        self,
-        config: PriorTrainingConfig,
-        split: MapSplit,
-        processes: Processes,
-        state: TrainingState,
-        settings: Mapping[str, Any],
-        out: Path,
-    ) -> None:
-        self.config, self.processes, self.state = config, processes, state
-        self.settings, self.out = settings, out
+    def __init__(self, config: PriorTrainingConfig, split: MapSplit, processes: Processes) -> None:
+        super().__init__(_new_state(config, processes.device))
+        self.config, self.processes, self.digest = config, processes, maps_digest(split)
         self.train = split.train.to(processes.device)
         self.validation = split.validation[:: max(1, len(split.validation) // VALIDATION_MAPS)]
         rms = float(split.train.square().mean().sqrt())
@@ -210,46 +199,13 @@ class _Training:
             config.loss, self.sigma_data, config.level_log_mean, config.level_log_std
         )
         self.preconditioning = make_preconditioning(config, self.sigma_data)
-        self.wrapped, self.optimizer = processes.prepare(state.network, state.optimizer)
 
-    def run(self, log_metrics: Log, progress: ProgressCallback) -> dict[str, Any]:
-        losses: list[Tensor] = []
-        since = time.monotonic()
-        final: dict[str, Any] = {}
-        try:
-            while self.state.step < self.config.steps:
-                losses.append(self.step())
-                step, total = self.state.step, self.config.steps
-                is_last = step == total
-                if is_last or step % self.config.log_every == 0:
-                    final = self.metrics(losses, is_last)
-                    losses.clear()
-                    if self.processes.rank == 0:
-                        log_metrics(final)
-                if time.monotonic() - since >= self.config.checkpoint_seconds:
-                    self.save()
-                    since = time.monotonic()
-                report(progress, "training the prior", step, total, **_shown(final))
-        except (Cancelled, KeyboardInterrupt):
-            self.save()
-            raise
-        self.save()
-        return {**final, "sigma_data": self.sigma_data, "training_maps": len(self.train)}
-
-    def step(self) -> Tensor:
-        """Take one optimiser step and return the loss per entry."""
-        config, seen = self.config, self.state.step * self.config.batch
+    def gradients(self, backward: Backward) -> Mapping[str, Tensor | float]:
         clean, sigma, noise = self.draw()
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, seen)
-        clean_estimate = partial(denoise, self.wrapped, self.preconditioning)
+        clean_estimate = partial(denoise, self.state.network, self.preconditioning)
         loss = denoising_loss(clean_estimate, clean, sigma, noise, self.law)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.processes.backward(loss.flatten(1).sum(dim=1).mean())
-        self.optimizer.step()
-        update_average(self.state, ema_beta(config, seen))
-        self.state.step += 1
-        return loss.detach().mean()
+        backward(loss.flatten(1).sum(dim=1).mean())
+        return {"loss": loss.detach().mean()}
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return this process's share of the step's maps, noise levels and noise."""
@@ -262,44 +218,24 @@ class _Training:
         clean = self.train[chosen[mine].to(device)]
         return clean, sigma[mine].to(device), noise[mine].to(device)
 
-    def metrics(self, losses: list[Tensor], is_last: bool) -> dict[str, Any]:
-        """Return the numbers of the steps since the last line."""
-        loss = float(self.processes.mean(torch.stack(losses).mean()))
-        step = self.state.step
-        if not math.isfinite(loss):
-            raise NumericalError(
-                "prior_training.diverged",
-                f"The loss is {loss} at step {step}.",
-                "Lower learning_rate, or lengthen warmup_samples.",
-            )
-        seen = step * self.config.batch
-        values = {"step": step, "seen": seen, "loss": loss, "time": round(time.time(), 1)}
-        values["learning_rate"] = learning_rate(self.config, seen)
-        if is_last or step % self.config.validate_every == 0:
-            errors = denoising_errors(self.prior().denoise, self.validation, VALIDATION_LEVELS)
-            values |= {f"error_{sigma:g}": error for sigma, error in errors.items()}
-        return values
+    def validate(self) -> Numbers:
+        errors = denoising_errors(self.prior().denoise, self.validation, VALIDATION_LEVELS)
+        return {f"error_{sigma:g}": error for sigma, error in errors.items()}
 
     def prior(self) -> Prior:
         """Return the average of the weights as a prior."""
         info = {
             # the folder's name says enough; where it lay is nobody else's business
             "training": {**config_to_dict(self.config), "data": Path(self.config.data).name},
-            "maps": self.settings["data"],
+            "maps": self.digest,
             "training_maps": len(self.train),
             "steps": self.state.step,
             "second_moment": self.second_moment,
         }
-        ema = self.state.ema
-        if not isinstance(ema, Denoiser):
-            raise TypeError("the averaged network is no denoiser")
-        return Prior(ema, self.preconditioning, info)
+        return Prior(cast(Denoiser, self.state.averages[0].module), self.preconditioning, info)
 
-    def save(self) -> None:
-        """Write checkpoint and prior."""
-        if self.processes.rank == 0:
-            save_state(self.out / CHECKPOINT, self.state, self.settings)
-            save_prior(self.out / PRIOR, self.prior(), dtype=self.config.weights)
+    def export(self, out: Path, *, is_last: bool) -> None:
+        save_prior(out / PRIOR, self.prior(), dtype=self.config.weights)
 
 
 def make_preconditioning(config: PriorTrainingConfig, sigma_data: float) -> Preconditioning:
@@ -315,21 +251,16 @@ def second_moment(maps: Float[Tensor, "n 1 k k"]) -> list[list[float]]:
 
 def _new_state(config: PriorTrainingConfig, device: torch.device) -> TrainingState:
     network = Denoiser(config.network, item_generator(config.seed, "prior weights")).to(device)
-    ema = copy.deepcopy(network).requires_grad_(False)
-    trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        trained,
+        [p for p in network.parameters() if p.requires_grad],
         lr=config.learning_rate,
         betas=(0.9, 0.99),
         eps=1e-8,
         weight_decay=config.weight_decay,
         fused=True,
     )
-    return TrainingState(network, ema, optimizer)
-
-
-def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name.startswith(("loss", "error"))}
+    average = running_average(network, lambda step: ema_beta(config, (step - 1) * config.batch))
+    return TrainingState(network, optimizer, [average])
 
 
 def _require(holds: bool, message: str) -> None:

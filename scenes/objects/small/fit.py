@@ -1,30 +1,27 @@
-"""One training loop of the small pipeline's autoencoders: AdamW, a cosine, an average.
+"""Training of the small pipeline's autoencoders: AdamW, a cosine, an average.
 
-Flows have a trainer of their own (`scenes.objects.training`).  The batch of a step depends on seed
-and step alone, so an interrupted training goes on as if it had not stopped.
+Flows are trained by `scenes.objects.training`.  The batch of a step depends on seed and step alone.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from geo3d.config import config_to_dict
-from geo3d.errors import Cancelled, NumericalError
-from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.work.state import TrainingState, load_state, save_state, update_average
+from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
+from geo3d.work import schedules
+from geo3d.work.gradients import Clipper
+from geo3d.work.state import TrainingState, running_average
+from geo3d.work.training import Backward, Method, Numbers, Plan, run_training
 from scenes.objects.latent_folder import chosen
 from scenes.objects.small.settings import StageConfig
 
-CHECKPOINT = "checkpoint.safetensors"
-Log = Callable[[Mapping[str, Any]], None]
+LARGEST_GRADIENT = 1.0
 
 
 class Task(Protocol):
@@ -39,74 +36,59 @@ class Task(Protocol):
         ...
 
 
+class _Fit(Method):
+    """A task's network and the average of its weights."""
+
+    def __init__(self, task: Task, config: StageConfig) -> None:
+        optimizer = torch.optim.AdamW(
+            task.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        # an average over the first steps forgets the random start sooner
+        average = running_average(
+            task.network, lambda step: min(config.average_rate, step / (step + 10))
+        )
+        clipper = Clipper(LARGEST_GRADIENT)
+        super().__init__(TrainingState(task.network, optimizer, [average], clipper))
+        self.task, self.config = task, config
+        self.place = {name: i for i, name in enumerate(task.names)}
+
+    def gradients(self, backward: Backward) -> Mapping[str, Tensor | float]:
+        seed, step = self.config.seed, self.state.step
+        items = [self.place[n] for n in chosen(self.task.names, step, self.config.batch, seed)]
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        terms = self.task.loss(items, generator)
+        total = torch.stack(list(terms.values())).sum()
+        backward(total)
+        return {name: term.detach() for name, term in {**terms, "loss": total}.items()}
+
+
 def fit(
     task: Task,
     config: StageConfig,
     out: Path,
-    log_metrics: Log = ignore_progress,
+    log_metrics: MetricsCallback = ignore_progress,
     progress: ProgressCallback = ignore_progress,
-) -> tuple[nn.Module, dict[str, float]]:
+) -> tuple[nn.Module, Numbers]:
     """Train the task's network and return the running average of its weights, and its last numbers.
 
     Raises:
         NumericalError: ``training.diverged``.
         CheckpointError: ``checkpoint.other_training``.
     """
-    network = task.network
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    training = _Fit(task, config)
+    plan = Plan(
+        config.stage,
+        config.steps,
+        lambda step: (
+            config.learning_rate
+            * schedules.rise(step + 1, config.warmup_steps)
+            * schedules.cosine(step, config.steps)
+        ),
+        log_every=config.log_every,
+        checkpoint_seconds=config.checkpoint_seconds,
     )
-    state = TrainingState(network, copy.deepcopy(network).requires_grad_(False), optimizer)
     settings = {**config_to_dict(config), "items": len(task.names)}
-    if (out / CHECKPOINT).is_file():
-        load_state(out / CHECKPOINT, state, settings)
-    place = {name: i for i, name in enumerate(task.names)}
-    numbers: dict[str, float] = {}
-    saved = time.monotonic()
-    try:
-        while state.step < config.steps:
-            names = chosen(task.names, state.step, config.batch, config.seed)
-            terms = _step(task, [place[name] for name in names], config, state)
-            if state.step % config.log_every == 0 or state.step == config.steps:
-                numbers = _numbers(terms, state.step)
-                log_metrics({**numbers, "time": round(time.time(), 1)})
-            if time.monotonic() - saved > config.checkpoint_seconds:
-                save_state(out / CHECKPOINT, state, settings)
-                saved = time.monotonic()
-            report(progress, config.stage, state.step, config.steps, loss=numbers.get("loss", 0))
-    except (Cancelled, KeyboardInterrupt):
-        save_state(out / CHECKPOINT, state, settings)
-        raise
-    save_state(out / CHECKPOINT, state, settings)
-    return state.ema.eval(), numbers
-
-
-def _step(
-    task: Task, items: list[int], config: StageConfig, state: TrainingState
-) -> dict[str, Tensor]:
-    rise = min((state.step + 1) / max(config.warmup_steps, 1), 1.0)
-    rate = config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * state.step / config.steps))
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.zero_grad(set_to_none=True)
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
-    terms = task.loss(items, generator)
-    total = torch.stack(list(terms.values())).sum()
-    total.backward()
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
-    state.optimizer.step()
-    state.step += 1
-    # an average over the first steps forgets the random start sooner
-    update_average(state, min(config.average_rate, state.step / (state.step + 10)))
-    return {**terms, "loss": total}
-
-
-def _numbers(terms: Mapping[str, Tensor], step: int) -> dict[str, float]:
-    numbers = {name: float(value.detach()) for name, value in terms.items()}
-    if not math.isfinite(numbers["loss"]):
-        raise NumericalError(
-            "training.diverged",
-            f"The loss is {numbers['loss']} at step {step}.",
-            "Lower learning_rate, or lengthen warmup_steps.",
-        )
-    return {"step": step, **numbers}
+    numbers = run_training(
+        training, plan, out, settings, log_metrics=log_metrics, progress=progress
+    )
+    return training.state.averages[0].module, numbers

@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 from geo3d.config import load_config
-from geo3d.progress import ProgressCallback, ignore_progress
+from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
+from geo3d.work.training import Numbers
 from scenes.objects.decoders import SLatEncoder
 from scenes.objects.models import load_model, save_model
 from scenes.objects.pipeline_folder import write_pipeline, write_student
@@ -29,7 +30,7 @@ from scenes.objects.precision import set_torso
 from scenes.objects.samplers import SamplerConfig, strength_to_scale
 from scenes.objects.small.autoencoders import GaussianTask, LatentTask, MeshTask, StructureTask
 from scenes.objects.small.cells import read_cells
-from scenes.objects.small.fit import Log, Task, fit
+from scenes.objects.small.fit import Task, fit
 from scenes.objects.small.latents import GUIDANCE, INTERVAL
 from scenes.objects.small.pictures import PictureTask
 from scenes.objects.small.settings import StageConfig
@@ -49,10 +50,10 @@ _FILES: Mapping[str, Mapping[str, str]] = {
 def train_stage(
     config: StageConfig,
     out: Path,
-    log_metrics: Log = ignore_progress,
+    log_metrics: MetricsCallback = ignore_progress,
     progress: ProgressCallback = ignore_progress,
-) -> dict[str, float]:
-    """Train a stage, or go on where ``out`` stopped; return its last numbers.
+) -> Numbers:
+    """Train a stage, or resume where ``out`` stopped; return its last numbers.
 
     Raises:
         InputError: ``cells.none``.
