@@ -152,7 +152,9 @@ def run_cell(
         Geo3dError: those of `geo3d.segmentation.train.train_segmenter` and of reading pictures.
     """
     from geo3d.segmentation.pictures import save_mask
-    from geo3d.segmentation.train import CHECKPOINT, train_segmenter
+    from geo3d.segmentation.train import train_segmenter
+    from geo3d.work.state import drop_state
+    from geo3d.work.training import CHECKPOINT
 
     place = folder / "cells" / cell.path
     place.mkdir(parents=True, exist_ok=True)
@@ -181,7 +183,7 @@ def run_cell(
     spent = {"train_cpu_s": trained - begun, "measure_cpu_s": time.process_time() - trained}
     atomic_write_json(place / "seconds.json", {k: round(v, 1) for k, v in spent.items()})
     write_measures(gather(rows), folder / "results" / f"{cell.path}.csv")
-    (place / CHECKPOINT).unlink(missing_ok=True)
+    drop_state(place / CHECKPOINT)
 
 
 def write_groups(config: BenchmarkConfig, cells: Sequence[Cell], folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from geo3d.config import require, require_at_least
 from geo3d.segmentation.network import NetworkConfig
+from geo3d.work.schedules import power
 
 Framework = Literal["supervised", "selfdistillation", "randhue"]
 
@@ -154,4 +155,4 @@ def learning_rate(config: SegmentationConfig, step: int) -> float:
         if step >= span:
             return config.learning_rate
         span = config.iterations
-    return config.learning_rate * (1 - done / span) ** config.power
+    return config.learning_rate * power(done, span, config.power)

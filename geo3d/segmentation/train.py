@@ -12,19 +12,17 @@ generations.
 from __future__ import annotations
 
 import logging
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geo3d.config import config_to_dict
 from geo3d.device import item_generator, pick_device
-from geo3d.errors import Cancelled, ConfigError, NumericalError
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.errors import ConfigError
+from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.segmentation.batches import TrainingPictures, batches, check_sizes
 from geo3d.segmentation.config import SegmentationConfig, learning_rate
 from geo3d.segmentation.data import Dataset, Item, Sample, samples_digest
@@ -40,13 +38,13 @@ from geo3d.segmentation.network import initialise, make_network
 from geo3d.segmentation.predict import Segmenter, save_segmenter
 from geo3d.topology.losses.catalogue import LOSSES, Loss
 from geo3d.topology.metrics import betti_errors, dice
-from geo3d.work.state import TrainingState, load_state, save_state
+from geo3d.work.gradients import Clipper
+from geo3d.work.state import TrainingState
+from geo3d.work.training import Backward, Method, Numbers, Plan, run_training
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.safetensors"
 SEGMENTER = "segmenter.safetensors"
-Log = Callable[[Mapping[str, Any]], None]
 
 
 def train_segmenter(
@@ -56,12 +54,12 @@ def train_segmenter(
     *,
     device: str = "auto",
     workers: int = 0,
-    log_metrics: Log = ignore_progress,
+    log_metrics: MetricsCallback = ignore_progress,
     progress: ProgressCallback = ignore_progress,
 ) -> Segmenter:
     """Train a segmenter into ``out`` (``segmenter.safetensors``) and return it.
 
-    A ``checkpoint.safetensors`` in ``out`` is gone on from; one is written every
+    A ``checkpoint.safetensors`` in ``out`` is resumed from; one is written every
     ``checkpoint_seconds`` and when the job is cancelled.
 
     Args:
@@ -77,7 +75,7 @@ def train_segmenter(
         ConfigError: ``segmenter.unknown_loss``.
         InputError: ``segmenter.no_pictures``, ``segmenter.bad_size``, ``segmenter.no_mortar``;
             errors of reading the pictures.
-        NumericalError: ``segmenter.diverged``.
+        NumericalError: ``training.diverged``.
         CheckpointError: ``checkpoint.other_training``.
     """
     loss = find_loss(config.loss)
@@ -85,14 +83,21 @@ def train_segmenter(
     check_sizes(samples, config)
     validation = load_samples(dataset.val[: config.validation_pictures])
     # What the pictures hold counts, not where they lie.
-    settings = {**config_to_dict(config), "data": samples_digest(samples)}
-    state = _new_state(config, channels_of(loss, compat=config.compat), pick_device(device))
-    if (out / CHECKPOINT).is_file():
-        load_state(out / CHECKPOINT, state, settings)
-        log.info("resumed at step %d", state.step)
-    training = _Training(config, (samples, validation), loss, state, settings, out)
+    training = _SegmenterTraining(config, loss, samples, out, pick_device(device))
     training.info["dataset"] = dataset.name
-    return training.run(workers, log_metrics, progress)
+    training.validation, training.workers = validation, workers
+    plan = Plan(
+        "training the segmenter",
+        config.iterations,
+        lambda step: learning_rate(config, step),
+        log_every=config.log_every,
+        validate_every=config.validate_every,
+        checkpoint_seconds=config.checkpoint_seconds,
+    )
+    # What the pictures hold counts, not where they lie.
+    settings = {**config_to_dict(config), "data": training.info["data"]}
+    run_training(training, plan, out, settings, log_metrics=log_metrics, progress=progress)
+    return training.segmenter()
 
 
 def find_loss(name: str) -> Loss:
@@ -130,77 +135,69 @@ def measure(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, float]
     return dict(zip(("dice", "betti0_error", "betti1_error"), means, strict=True))
 
 
-class _Training:
-    """The loop, with what every step needs."""
+class _SegmenterTraining(Method):
+    """A network and the pictures it learns from."""
 
     def __init__(
         self,
         config: SegmentationConfig,
-        samples: tuple[Sequence[Sample], Sequence[Sample]],
         loss: Loss,
-        state: TrainingState,
-        settings: Mapping[str, Any],
+        samples: Sequence[Sample],
         out: Path,
+        device: torch.device,
     ) -> None:
-        self.config, self.loss, self.state = config, loss, state
-        self.samples, self.validation = samples
-        self.settings, self.out = settings, out
-        self.channels = channels_of(loss, compat=config.compat)
-        self.device = next(state.network.parameters()).device
+        self.config, self.loss, self.samples, self.out = config, loss, samples, out
+        self.device, self.channels = device, channels_of(loss, compat=config.compat)
+        self.validation: Sequence[Sample] = ()
+        self.workers = 0
         self.info: dict[str, Any] = {
-            "data": settings["data"],
-            "training_pictures": len(self.samples),
+            "data": samples_digest(samples),
+            "training_pictures": len(samples),
         }
+        self.supply: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self.is_supplied = False
+        generator = item_generator(config.seed, "segmenter weights 0")
+        network = make_network(config.network, self.channels, generator).to(device)
+        optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+        # The last weights count, so there is no running average.
+        super().__init__(
+            TrainingState(
+                network, optimizer, clipper=Clipper(config.clip), counts={"generation": 0}
+            )
+        )
 
-    def run(self, workers: int, log_metrics: Log, progress: ProgressCallback) -> Segmenter:
-        losses: list[Tensor] = []
-        since, total = time.monotonic(), self.config.iterations
-        supply = self.supply(workers)
-        shown: dict[str, Any] = {}
-        try:
-            while self.state.step < total:
-                losses.append(self.step(*next(supply)))
-                step = self.state.step
-                if self.is_time(self.config.log_every) or self.is_time(self.config.validate_every):
-                    values = self.metrics(losses)
-                    losses.clear()
-                    log_metrics(values)
-                    shown |= {k: v for k, v in values.items() if k not in ("step", "time")}
-                if step < total and step % self.config.iterations_per_generation == 0:
-                    self.begin_generation()
-                    supply = self.supply(workers)
-                if time.monotonic() - since >= self.config.checkpoint_seconds:
-                    self.save()
-                    since = time.monotonic()
-                report(progress, "training the segmenter", step, total, **shown)
-        except (Cancelled, KeyboardInterrupt):
-            self.save()
-            raise
-        self.info["numbers"] = {k: shown[k] for k in shown if k != "learning_rate"}
-        self.save()
-        segmenter = self.segmenter()
-        save_segmenter(self.out / SEGMENTER, segmenter)
-        return segmenter
-
-    def is_time(self, every: int) -> bool:
-        """Say whether something done every so many steps, and at the end, is due."""
-        step = self.state.step
-        return every > 0 and (step % every == 0 or step == self.config.iterations)
-
-    def supply(self, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return the batches from the present step on."""
+    def prepare(self) -> None:
+        """Begin the generation of the step, and its supply of batches."""
         generation = self.state.step // self.config.iterations_per_generation
-        soft = None
-        if generation > 0 and self.state.step < self.config.iterations:
-            soft = load_targets(targets_path(self.out, generation), self.samples)
-        pictures = TrainingPictures(self.samples, self.config, soft)
-        return batches(pictures, self.state.step, workers)
+        if self.state.counts["generation"] < generation:
+            self.begin_generation(generation)
+            self.is_supplied = False
+        if not self.is_supplied:
+            soft = None
+            if generation > 0:
+                soft = load_targets(targets_path(self.out, generation), self.samples)
+            pictures = TrainingPictures(self.samples, self.config, soft)
+            self.supply = batches(pictures, self.state.step, self.workers)
+            self.is_supplied = True
 
-    def step(self, image: Tensor, target: Tensor) -> Tensor:
-        """Take one optimiser step and return the loss."""
-        config, network, optimizer = self.config, self.state.network, self.state.optimizer
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.state.step)
+    def begin_generation(self, generation: int) -> None:
+        """Let the network label the pictures, then start it anew on these labels."""
+        targets = soft_targets(self.segmenter(), self.samples)
+        save_targets(targets_path(self.out, generation), targets)
+        generator = item_generator(self.config.seed, f"segmenter weights {generation}")
+        initialise(self.state.network, generator, compat=self.config.compat)
+        self.state.optimizer.state.clear()
+        self.state.counts["generation"] = generation
+
+    def gradients(self, backward: Backward) -> Mapping[str, Tensor | float]:
+        config, network = self.config, self.state.network
+        image, target = next(self.supply)
         if self.channels == 1 and target.is_floating_point():
             target = (target[:, 1] > 0.5).long()
         span = config.iterations_per_generation
@@ -217,60 +214,20 @@ class _Training:
             is_active=is_active,
             compat=config.compat,
         )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        if not math.isfinite(float(norm)):
-            raise NumericalError(
-                "segmenter.diverged",
-                f"The gradient is {float(norm)} at step {self.state.step + 1}.",
-                "Lower learning_rate; the checkpoint before is untouched.",
-            )
-        optimizer.step()
-        self.state.step += 1
-        return loss.detach()
+        backward(loss)
+        return {"loss": loss.detach()}
 
-    def begin_generation(self) -> None:
-        """Let the network label the pictures, then start it anew on these labels."""
-        generation = self.state.step // self.config.iterations_per_generation
-        targets = soft_targets(self.segmenter(), self.samples)
-        save_targets(targets_path(self.out, generation), targets)
-        generator = item_generator(self.config.seed, f"segmenter weights {generation}")
-        initialise(self.state.network, generator, compat=self.config.compat)
-        self.state.optimizer.state.clear()
-        self.save()
-
-    def metrics(self, losses: Sequence[Tensor]) -> dict[str, Any]:
-        """Return the numbers of the steps since the last line."""
-        step = self.state.step
-        values: dict[str, Any] = {"step": step, "time": round(time.time(), 1)}
-        values["loss"] = float(torch.stack(list(losses)).mean())
-        values["learning_rate"] = learning_rate(self.config, step - 1)
-        if self.validation and self.is_time(self.config.validate_every):
-            values |= measure(self.segmenter(), self.validation)
-        return values
+    def validate(self) -> Numbers:
+        return measure(self.segmenter(), self.validation) if self.validation else {}
 
     def segmenter(self) -> Segmenter:
         """Return the network as it is."""
         info = {**self.info, "steps": self.state.step}
         return Segmenter(self.state.network, self.config, self.channels, info)
 
-    def save(self) -> None:
-        """Write the checkpoint."""
-        save_state(self.out / CHECKPOINT, self.state, self.settings)
-
-
-def _new_state(
-    config: SegmentationConfig, out_channels: int, device: torch.device
-) -> TrainingState:
-    generator = item_generator(config.seed, "segmenter weights 0")
-    network = make_network(config.network, out_channels, generator).to(device)
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.momentum > 0,
-    )
-    # The last weights count, so there is no running average.
-    return TrainingState(network, nn.Identity(), optimizer)
+    def export(self, out: Path, *, is_last: bool) -> None:
+        if is_last:
+            unsaid = ("step", "time", "learning_rate")
+            numbers = self.state.numbers
+            self.info["numbers"] = {n: numbers[n] for n in numbers if n not in unsaid}
+            save_segmenter(out / SEGMENTER, self.segmenter())

@@ -12,12 +12,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from geo3d.work.processes import spread_like, whole
 
 TINY = 1e-6
 """Added to a norm before it divides, as torch's ``clip_grad_norm_`` does."""
+
+
+def gradient_norm(gradients: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """Return the norm of all gradients together, whole where they are sharded."""
+    return whole(torch.nn.utils.get_total_norm(gradients))
 
 
 class Clipper:
@@ -38,12 +44,11 @@ class Clipper:
         """Norms above are scaled down to it."""
         self._norms: list[float] = []
 
-    def clip(self, gradients: Sequence[Tensor]) -> float:
-        """Scale ``gradients`` in place and return their norm before; not finite: left alone."""
-        total = whole(torch.nn.utils.get_total_norm(gradients))
+    def clip(self, gradients: Sequence[Tensor], total: Tensor) -> None:
+        """Scale ``gradients`` in place; those whose norm ``total`` is not finite are left alone."""
         norm = float(total)
         if not math.isfinite(norm):
-            return norm
+            return
         if self.limit is not None:
             # in the gradients' precision, as torch's clip_grad_norm_; an adaptive limit in float64
             is_fixed = self.percentile is None
@@ -55,7 +60,6 @@ class Clipper:
             if len(self._norms) == self.memory:
                 seen = float(np.percentile(self._norms, self.percentile))
                 self.limit = seen if self.max_norm is None else min(seen, self.max_norm)
-        return norm
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what has to be kept."""

@@ -12,12 +12,12 @@ A method brings networks and optimiser (`TrainingState`), the gradients of a ste
 them, what to measure and what to write at the end.  The loop does the rest, step for step:
 
 1. set the learning rate; `Method.prepare`; `Method.gradients`; average them over processes;
-2. clip.  A loss or a gradient that is not finite ends the training (in float16 the loss scale is
-   lowered first) before anything is moved or written;
+2. a loss or a gradient that is not finite ends the training (in float16 the loss scale is lowered
+   first) before anything is moved or written;
 3. write the checkpoint, if it is time.  Only here, before the weights move, is it known that a
    finite step leads on from them: a state that cannot be resumed never takes the place of one that
    can;
-4. move the weights, `Method.moved`, move the running averages;
+4. clip the gradients, move the weights, `Method.moved`, move the running averages;
 5. a line of metrics, if it is time; tell who watches, who may cancel: then the checkpoint is
    written at once.
 
@@ -41,6 +41,7 @@ from torch import Tensor
 
 from geo3d.errors import Cancelled, NumericalError
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress, report
+from geo3d.work.gradients import gradient_norm
 from geo3d.work.processes import Alone, Processes
 from geo3d.work.state import DIVERGED_HINT, TrainingState, load_state, save_state
 
@@ -194,7 +195,9 @@ class _Run:
         # the same on every process, which must agree on what comes next
         loss = torch.tensor(numbers["loss"], device=self.processes.device)
         numbers["loss"] = float(self.processes.mean(loss))
-        numbers["grad_norm"] = state.clipper.clip(masters.take_gradients())
+        gradients = masters.take_gradients()
+        norm = gradient_norm(gradients)
+        numbers["grad_norm"] = float(norm)
         is_finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])
         if not is_finite and masters.log_scale <= 0:
             raise NumericalError(
@@ -207,6 +210,7 @@ class _Run:
             self.save()
         self.is_torn = True
         if is_finite:
+            state.clipper.clip(gradients, norm)
             state.optimizer.step()
             masters.publish()
             self.method.moved()

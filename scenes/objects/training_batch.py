@@ -66,6 +66,21 @@ def join(batch: Sequence[Latents]) -> Latents:
     return Latents(values, condition, VoxelGrid(torch.cat(rows), count))
 
 
+def parts_of_equal_load(loads: Sequence[int], count: int) -> list[list[int]]:
+    """Share items among ``count`` parts: the largest first, each to the lightest part.
+
+    Returns:
+        Ascending item numbers of each part; parts that got nothing are left out.
+    """
+    parts: list[list[int]] = [[] for _ in range(count)]
+    weights = [0] * count
+    for item in sorted(range(len(loads)), key=lambda i: (-loads[i], i)):
+        lightest = weights.index(min(weights))
+        parts[lightest].append(item)
+        weights[lightest] += max(loads[item], 1)
+    return [sorted(part) for part in parts if part]
+
+
 def as_velocity(network: nn.Module, grid: VoxelGrid | None) -> Velocity:
     """Return the network as v(x, t, condition) over the voxels of ``grid``, or over dense x."""
 

@@ -24,10 +24,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geo3d import checkpoints
+from geo3d.config import config_to_dict
 from geo3d.device import item_generator
 from geo3d.files import asset
 from geo3d.layout.classes import PALETTE
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
+from geo3d.work.schedules import one_cycle
+from geo3d.work.state import TrainingState
+from geo3d.work.training import Backward, Method, Plan, run_training
 from scenes.urban.street_data import StreetPictures, load_street_data
 
 CLASS_COUNT = len(PALETTE) + 1
@@ -85,38 +89,66 @@ def train_segmenter(
     config: SegmenterTrainingConfig,
     path: str | os.PathLike[str],
     *,
+    log_metrics: MetricsCallback = ignore_progress,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
     """Train a segmenter, write it to ``path`` and return its numbers on held-out pictures.
 
+    Beside it lies ``checkpoint.safetensors``, which is resumed from.
+
     Raises:
+        NumericalError: ``training.diverged``.
+        CheckpointError: ``checkpoint.other_training``.
         InputError, FileFormatError: errors of reading the data.
     """
     data = load_street_data(config.data)
-    count = max(1, len(data) - config.held_out)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(item_generator(config.seed, "segmenter").initial_seed())
-        network = StreetSegmenter(config.width)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps + 1)
-    weights = _class_weights(data.labels[:count])
-    for step in range(config.steps):
-        generator = item_generator(config.seed, f"segmenter step {step}")
-        chosen = torch.randint(count, (config.batch,), generator=generator).tolist()
-        pictures = _jittered(_normalised(data.pictures[chosen]), generator)
-        truth = torch.from_numpy(data.labels[chosen].astype(np.int64) + 1)
-        optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(network(pictures), truth, weights)
-        loss.backward()
-        optimizer.step()
-        rates.step()
-        report(progress, "training the segmenter", step + 1, config.steps, loss=loss.item())
-    network.eval()
-    numbers = measure(network, data.part(slice(count, None)))
+    training = _SegmenterTraining(config, data)
+    # 1/25 and 1/250000 of the rate: where a cycle begins and ends in torch.optim.OneCycleLR
+    low = config.learning_rate / 25
+    plan = Plan(
+        "training the segmenter",
+        config.steps,
+        lambda step: one_cycle(step, config.steps + 1, config.learning_rate, low, low / 1e4),
+    )
+    settings = {**config_to_dict(config), "data": len(data)}
+    run_training(
+        training, plan, Path(path).parent, settings, log_metrics=log_metrics, progress=progress
+    )
+    network = training.network.eval()
+    numbers = measure(network, data.part(slice(training.count, None)))
     about = {"width": config.width, "steps": config.steps, "seed": config.seed, **numbers}
     checkpoints.save(path, network.state_dict(), about)
     return numbers
+
+
+class _SegmenterTraining(Method):
+    """A segmenter of streets and the pictures it learns from."""
+
+    def __init__(self, config: SegmenterTrainingConfig, data: StreetPictures) -> None:
+        self.config, self.data = config, data
+        self.count = max(1, len(data) - config.held_out)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(item_generator(config.seed, "segmenter").initial_seed())
+            network = StreetSegmenter(config.width)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.weights = _class_weights(data.labels[: self.count])
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate)
+        super().__init__(TrainingState(self.network, optimizer))
+
+    def prepare(self) -> None:
+        # the momentum goes the other way than the rate, as in torch.optim.OneCycleLR
+        momentum = one_cycle(self.state.step, self.config.steps + 1, 0.85, 0.95, 0.95)
+        for group in self.state.optimizer.param_groups:
+            group["betas"] = (momentum, group["betas"][1])
+
+    def gradients(self, backward: Backward) -> Mapping[str, Tensor | float]:
+        generator = item_generator(self.config.seed, f"segmenter step {self.state.step}")
+        chosen = torch.randint(self.count, (self.config.batch,), generator=generator).tolist()
+        pictures = _jittered(_normalised(self.data.pictures[chosen]), generator)
+        truth = torch.from_numpy(self.data.labels[chosen].astype(np.int64) + 1)
+        loss = functional.cross_entropy(self.network(pictures), truth, self.weights)
+        backward(loss)
+        return {"loss": loss.detach()}
 
 
 def load_segmenter(path: str | os.PathLike[str]) -> StreetSegmenter:

@@ -2,9 +2,8 @@
 
     train_teacher(TeacherTrainingConfig(data="data/streets"), Path("out"))
 
-The same call again, after an interruption, goes on bit by bit: all random numbers come from (seed,
-step).  ``out`` gets ``checkpoint.safetensors``, ``losses.jsonl`` (by the caller) and, at the end
-and every ``export_every`` steps, the folder ``teacher/`` with the running average of the weights.
+The same call again, after an interruption, resumes bit by bit.  ``out`` gets the checkpoint and,
+with it, the folder ``teacher/``: the running average of the weights.
 
 Loss: squared error of v at uniform, stratified noise levels; the style is dropped in 10 % of the
 pictures, for guidance.  Source: Zhang et al. 2023 (ControlNet), Lin et al. 2024.
@@ -12,14 +11,10 @@ pictures, for guidance.  Source: Zhang et al. 2023 (ControlNet), Lin et al. 2024
 
 from __future__ import annotations
 
-import copy
-import logging
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,9 +23,12 @@ from torch import Tensor
 from geo3d.config import config_to_dict
 from geo3d.device import item_generator, pick_device
 from geo3d.distill.diffusion import NoiseSchedule, stratified_steps
-from geo3d.errors import Cancelled, ConfigError, NumericalError
-from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.work.state import TrainingState, load_state, save_state, update_average
+from geo3d.errors import ConfigError
+from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
+from geo3d.work import schedules
+from geo3d.work.gradients import Clipper
+from geo3d.work.state import TrainingState, running_average
+from geo3d.work.training import Backward, Method, Plan, run_training
 from scenes.urban.street_data import StreetPictures, load_street_data
 from scenes.urban.street_teacher import (
     StreetTeacher,
@@ -40,11 +38,7 @@ from scenes.urban.street_teacher import (
     scheduler,
 )
 
-log = logging.getLogger(__name__)
-
-CHECKPOINT = "checkpoint.safetensors"
 TEACHER = "teacher"
-Log = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -71,11 +65,11 @@ class TeacherTrainingConfig:
     """Share of pictures whose style is not told."""
     log_every: int = 10
     checkpoint_every: int = 200
-    export_every: int = 500
+    """Steps between checkpoints, with which the teacher so far is written."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        bad = [n for n in ("steps", "batch", "log_every", "checkpoint_every", "export_every")
+        bad = [n for n in ("steps", "batch", "log_every", "checkpoint_every")
                if getattr(self, n) < 1]  # fmt: skip
         if bad or not self.learning_rate > 0 or not 0 <= self.drop_style <= 1:
             raise ConfigError(
@@ -103,10 +97,10 @@ def train_teacher(
     out: Path,
     *,
     device: str = "cpu",
-    log_metrics: Log = ignore_progress,
+    log_metrics: MetricsCallback = ignore_progress,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
-    """Train into ``out`` and return the last numbers; a checkpoint in ``out`` is gone on from.
+    """Train into ``out`` and return the last numbers; a checkpoint in ``out`` is resumed from.
 
     Args:
         config: settings.
@@ -121,36 +115,22 @@ def train_teacher(
         CheckpointError: ``checkpoint.other_training``, and those of `geo3d.checkpoints.load`.
         InputError, FileFormatError: errors of reading the data.
     """
-    trainer = TeacherTrainer(config, load_street_data(config.data), pick_device(device))
+    training = TeacherTraining(config, load_street_data(config.data), pick_device(device))
+    plan = Plan(
+        "training the street teacher",
+        config.steps,
+        lambda step: learning_rate(config, step),
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+    )
     settings = {name: value for name, value in config_to_dict(config).items() if name != "data"}
-    if (out / CHECKPOINT).is_file():
-        load_state(out / CHECKPOINT, trainer.state, settings)
-        log.info("resumed at step %d", trainer.state.step)
-    losses: list[float] = []
-    numbers: dict[str, Any] = {}
-    try:
-        while trainer.state.step < config.steps:
-            losses.append(trainer.take_step())
-            step = trainer.state.step
-            is_last = step == config.steps
-            if is_last or step % config.log_every == 0:
-                numbers = _numbers(losses, step, trainer.rate)
-                log_metrics(numbers)
-                losses.clear()
-            if step % config.checkpoint_every == 0 and not is_last:
-                save_state(out / CHECKPOINT, trainer.state, settings)
-            if step % config.export_every == 0 and not is_last:
-                save_teacher(trainer.average, out / TEACHER)
-            report(progress, "training the street teacher", step, config.steps, **_shown(numbers))
-    except (Cancelled, KeyboardInterrupt):
-        save_state(out / CHECKPOINT, trainer.state, settings)
-        raise
-    save_state(out / CHECKPOINT, trainer.state, settings)
-    save_teacher(trainer.average, out / TEACHER)
-    return {**numbers, "pictures": len(trainer.data)}
+    numbers = run_training(
+        training, plan, out, settings, log_metrics=log_metrics, progress=progress
+    )
+    return {**numbers, "pictures": len(training.data)}
 
 
-class TeacherTrainer:
+class TeacherTraining(Method):
     """Network, average, optimiser and data of a training."""
 
     def __init__(
@@ -167,44 +147,22 @@ class TeacherTrainer:
         network = StreetTeacher(config.network, config.seed).to(device)
         # several times faster for convolutions on CPUs
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        average = copy.deepcopy(network).requires_grad_(False).eval()
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
         )
-        self.network, self.average = network, average
-        self.state = TrainingState(network, average, optimizer)
-        self.schedule = NoiseSchedule(scheduler().alphas_cumprod, "v_prediction")
-        self.rate = 0.0
-        """Learning rate of the last step."""
-
-    def take_step(self) -> float:
-        """Take one optimiser step and return its loss.
-
-        Raises:
-            NumericalError: ``training.diverged``.
-        """
-        config, state = self.config, self.state
-        self.rate = learning_rate(config, state.step)
-        for group in state.optimizer.param_groups:
-            group["lr"] = self.rate
-        state.optimizer.zero_grad(set_to_none=True)
-        total = self._loss()
-        total.backward()
-        loss = float(total.detach())
-        norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm)
-        if not (math.isfinite(loss) and math.isfinite(float(norm))):
-            raise NumericalError(
-                "training.diverged",
-                f"The loss is {loss} at step {state.step}.",
-                "Lower learning_rate, or lengthen warmup_steps.",
-            )
-        state.optimizer.step()
-        state.step += 1
         # the average of a short training must not remember its first weights
-        update_average(state, min(config.average_rate, (1 + state.step) / (10 + state.step)))
-        return loss
+        average = running_average(
+            network, lambda step: min(config.average_rate, (1 + step) / (10 + step))
+        )
+        self.network, self.average = network, cast(StreetTeacher, average.module)
+        clipper = Clipper(config.clip_norm)
+        super().__init__(TrainingState(network, optimizer, [average], clipper))
+        self.schedule = NoiseSchedule(scheduler().alphas_cumprod, "v_prediction")
 
-    def _loss(self) -> Tensor:
+    def export(self, out: Path, *, is_last: bool) -> None:
+        save_teacher(self.average, out / TEACHER)
+
+    def gradients(self, backward: Backward) -> Mapping[str, Tensor | float]:
         config, step = self.config, self.state.step
         generator = item_generator(config.seed, f"teacher step {step}")
         chosen = torch.randint(len(self.data), (config.batch,), generator=generator).tolist()
@@ -222,7 +180,9 @@ class TeacherTrainer:
         noisy = self.schedule.noisy(clean, noise, t)
         prompts = network.prompts(ids.to(self.device))
         wanted = self.schedule.target(clean, noise, t)
-        return (network(noisy, t, prompts, condition) - wanted).square().mean()
+        loss = (network(noisy, t, prompts, condition) - wanted).square().mean()
+        backward(loss)
+        return {"loss": loss.detach()}
 
 
 def batch(
@@ -246,17 +206,6 @@ def batch(
 
 def learning_rate(config: TeacherTrainingConfig, step: int) -> float:
     """Return the learning rate of a step: linear warm-up, then a cosine."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    part = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    low = config.final_rate
-    return config.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * part)))
-
-
-def _numbers(losses: list[float], step: int, rate: float) -> dict[str, Any]:
-    loss = sum(losses) / len(losses)
-    return {"step": step, "time": round(time.time(), 1), "loss": loss, "learning_rate": rate}
-
-
-def _shown(numbers: Mapping[str, Any]) -> dict[str, float]:
-    return {"loss": round(numbers["loss"], 4)} if "loss" in numbers else {}
+    warmup = config.warmup_steps
+    fall = schedules.cosine(step - warmup, config.steps - warmup, config.final_rate)
+    return config.learning_rate * schedules.rise(step + 1, warmup) * fall

@@ -8,14 +8,10 @@ The loss is |C - C*|^2, summed over both directions.  Every eighth pair is held 
 
 from __future__ import annotations
 
-import copy
-import logging
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -23,15 +19,15 @@ from torch import Tensor
 
 from geo3d.config import config_to_dict
 from geo3d.device import item_generator
-from geo3d.errors import Cancelled, ConfigError, InputError, NumericalError
-from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.work.state import TrainingState, load_state, save_state, update_average
+from geo3d.errors import ConfigError, InputError
+from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
+from geo3d.work import schedules
+from geo3d.work.gradients import Clipper
+from geo3d.work.state import TrainingState, running_average
+from geo3d.work.training import Backward, Method, Numbers, Plan, run_training
 from shape_matching.corrector.corrector import Corrector, CorrectorConfig, save_corrector
 from shape_matching.corrector.data import CorrectorDataConfig, Example, example_path, read_example
 
-log = logging.getLogger(__name__)
-
-CHECKPOINT = "checkpoint.safetensors"
 CORRECTOR = "corrector.safetensors"
 HELD_OUT = 8
 """One pair of so many is held out."""
@@ -39,7 +35,6 @@ WORST_ERROR, WORST_RATIO = 12.0, 2.0
 """Maps with a larger error, and more than that many times the error of the best map of their pair,
 are not shown: nobody could correct them."""
 LARGEST_GRADIENT = 1.0
-Log = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -84,57 +79,82 @@ def train_corrector(
     config: CorrectorTrainingConfig,
     out: Path,
     *,
-    log_metrics: Log = ignore_progress,
+    log_metrics: MetricsCallback = ignore_progress,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
     """Train a corrector into ``out`` (``corrector.safetensors``) and return its final numbers.
 
-    A ``checkpoint.safetensors`` in ``out`` is gone on from; one is written every
-    ``checkpoint_seconds`` and when the job is cancelled.
+    A ``checkpoint.safetensors`` in ``out`` is resumed from; one is written, with the corrector so
+    far, every ``checkpoint_seconds`` and when the job is cancelled.
 
     Raises:
         InputError: ``corrector_training.too_few``; ``corrector_data.bad_example``.
-        NumericalError: ``corrector_training.diverged``.
+        NumericalError: ``training.diverged``.
         CheckpointError: ``checkpoint.other_training``.
     """
-    shown, held_out = load_examples(config)
-    network = Corrector(config.network, item_generator(config.seed, "corrector weights"))
-    average = copy.deepcopy(network).requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    training = _CorrectorTraining(config)
+    plan = Plan(
+        "training the corrector",
+        config.steps,
+        lambda step: learning_rate(config, step),
+        log_every=config.log_every,
+        validate_every=config.validate_every,
+        checkpoint_seconds=config.checkpoint_seconds,
     )
-    state = TrainingState(network, average, optimizer)
-    # the folder's name says enough; where it lay is nobody else's business
-    settings = {**config_to_dict(config), "examples": f"{len(shown)} and {len(held_out)} pairs"}
-    if (out / CHECKPOINT).is_file():
-        load_state(out / CHECKPOINT, state, settings)
-        log.info("resumed at step %d", state.step)
-    final: dict[str, Any] = {}
+    numbers = run_training(
+        training, plan, out, training.settings, log_metrics=log_metrics, progress=progress
+    )
+    return {**numbers, "pairs": len(training.shown), "held_out_pairs": len(training.held_out)}
 
-    def save() -> None:
-        save_state(out / CHECKPOINT, state, settings)
-        held = {name: value for name, value in final.items() if name.startswith(("dist", "share"))}
-        average.info = {"training": settings, "steps": state.step, **held}
-        save_corrector(out / CORRECTOR, average, "float16")
 
-    since, losses = time.monotonic(), []
-    try:
-        while state.step < config.steps:
-            losses.append(_step(config, state, shown))
-            is_last = state.step == config.steps
-            if is_last or state.step % config.log_every == 0:
-                final = _metrics(config, state, losses, held_out, is_last)
-                losses.clear()
-                log_metrics(final)
-            if time.monotonic() - since >= config.checkpoint_seconds:
-                save()
-                since = time.monotonic()
-            report(progress, "training the corrector", state.step, config.steps)
-    except (Cancelled, KeyboardInterrupt):
-        save()
-        raise
-    save()
-    return {**final, "pairs": len(shown), "held_out_pairs": len(held_out)}
+class _CorrectorTraining(Method):
+    """A corrector, the average of its weights, and the examples."""
+
+    def __init__(self, config: CorrectorTrainingConfig) -> None:
+        self.config = config
+        self.shown, self.held_out = load_examples(config)
+        self.network = Corrector(config.network, item_generator(config.seed, "corrector weights"))
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        average = running_average(
+            self.network, lambda step: min(config.ema_decay, step / (step + 10))
+        )
+        self.average = cast(Corrector, average.module)
+        clipper = Clipper(LARGEST_GRADIENT)
+        super().__init__(TrainingState(self.network, optimizer, [average], clipper))
+        # the folder's name says enough; where it lay is nobody else's business
+        pairs = f"{len(self.shown)} and {len(self.held_out)} pairs"
+        self.settings = {**config_to_dict(config), "examples": pairs}
+
+    def gradients(self, backward: Backward) -> Numbers:
+        batch, generator = self.config.batch, self.generator()
+        total = 0.0
+        for _ in range(batch):
+            example = self.shown[int(torch.randint(len(self.shown), (), generator=generator))]
+            choices = usable(example)
+            i = choices[int(torch.randint(len(choices), (), generator=generator))]
+            corrected = self.network(example.found[i], *example.views, _turn(generator))
+            loss = (corrected - example.truth).square().sum() / (2 * batch)
+            backward(loss)
+            total += float(loss.detach())
+        return {"loss": total}
+
+    def generator(self) -> torch.Generator:
+        """Return the source of the step's random numbers."""
+        return item_generator(self.config.seed, f"corrector step {self.state.step}")
+
+    def moved(self) -> None:
+        self.network.network.constrain()
+
+    def validate(self) -> Numbers:
+        return held_out_errors(self.average, self.held_out)
+
+    def export(self, out: Path, *, is_last: bool) -> None:
+        numbers = self.state.numbers
+        held = {name: numbers[name] for name in numbers if name.startswith(("dist", "share"))}
+        self.average.info = {"training": self.settings, "steps": self.state.step, **held}
+        save_corrector(out / CORRECTOR, self.average, "float16")
 
 
 def load_examples(config: CorrectorTrainingConfig) -> tuple[list[Example], list[Example]]:
@@ -184,59 +204,12 @@ def usable(example: Example) -> list[int]:
     return [i for i, error in enumerate(example.errors.tolist()) if error <= limit]
 
 
-def _step(config: CorrectorTrainingConfig, state: TrainingState, shown: list[Example]) -> float:
-    generator = item_generator(config.seed, f"corrector step {state.step}")
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, state.step)
-    state.optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    for _ in range(config.batch):
-        example = shown[int(torch.randint(len(shown), (), generator=generator))]
-        choices = usable(example)
-        i = choices[int(torch.randint(len(choices), (), generator=generator))]
-        corrected = state.network(example.found[i], *example.views, _turn(generator))
-        loss = (corrected - example.truth).square().sum() / (2 * config.batch)
-        loss.backward()
-        total += float(loss.detach())
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
-    state.optimizer.step()
-    assert isinstance(state.network, Corrector)
-    state.network.network.constrain()
-    state.step += 1
-    update_average(state, min(config.ema_decay, state.step / (state.step + 10)))
-    return total
-
-
 def learning_rate(config: CorrectorTrainingConfig, step: int) -> float:
     """Return the learning rate of the step that follows ``step`` steps."""
-    rise = min((step + 1) / config.warmup, 1.0)
-    return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    rise = schedules.rise(step + 1, config.warmup)
+    return config.learning_rate * rise * schedules.cosine(step, config.steps)
 
 
 def _turn(generator: torch.Generator) -> Float[Tensor, "3 3"]:
     """Return a random orthogonal matrix; half of them are reflections."""
     return torch.linalg.qr(torch.randn(3, 3, generator=generator))[0]
-
-
-def _metrics(
-    config: CorrectorTrainingConfig,
-    state: TrainingState,
-    losses: list[float],
-    held_out: list[Example],
-    is_last: bool,
-) -> dict[str, Any]:
-    loss = sum(losses) / len(losses)
-    if not math.isfinite(loss):
-        raise NumericalError(
-            "corrector_training.diverged",
-            f"The loss is {loss} at step {state.step}.",
-            "Lower learning_rate, or lengthen warmup.",
-        )
-    values: dict[str, Any] = {
-        "step": state.step, "loss": loss, "learning_rate": learning_rate(config, state.step - 1),
-        "time": round(time.time(), 1),
-    }  # fmt: skip
-    if is_last or state.step % config.validate_every == 0:
-        assert isinstance(state.ema, Corrector)
-        values |= held_out_errors(state.ema, held_out)
-    return values

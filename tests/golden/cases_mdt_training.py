@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from geo3d.distill.derivatives import Derivative
 from geo3d.distill.flow import TimeLaw, phase_end
 from geo3d.distill.flow_objectives import velocity_matching
+from geo3d.work.gradients import Clipper, Masters, gradient_norm
+from geo3d.work.state import TrainingState, running_average
 from scenes.objects.attention import plain_kernels
 from scenes.objects.slat_flow import SLatFlowConfig, SLatFlowModel
 from scenes.objects.sparse import VoxelGrid
 from scenes.objects.ss_flow import SparseStructureFlowModel, SSFlowConfig
 from scenes.objects.train_config import ObjectiveConfig
-from scenes.objects.trainer_parts import AdaptiveClipper, Average, Masters
 from scenes.objects.training_batch import Latents
 from scenes.objects.training_losses import Draws, Loss, Roles, _Context, batch_loss
 
@@ -206,10 +207,14 @@ def check_steps(path: Path) -> None:
     roles = Roles(student, network(folder, "teacher").requires_grad_(False))
     config = objective(story["trainer"])
     masters = Masters(student, story["initial_log_scale"] or 0.0, story["fp16_scale_growth"])
-    averages = [Average(masters, rate) for rate in story["ema_rate"]]
+    averages = {
+        f"ema{rate}": running_average(masters.weights, lambda step, rate=rate: rate)
+        for rate in story["ema_rate"]
+    }
     optimiser = torch.optim.AdamW(masters.weights, **story["optimizer"]["args"])
+    state = TrainingState(student, optimiser, list(averages.values()), masters=masters)
     arguments = story["grad_clip"]["args"]
-    clipper = AdaptiveClipper(arguments["max_norm"], arguments["clip_percentile"])
+    clipper = Clipper(arguments["max_norm"], float(arguments["clip_percentile"]))
     whole = latents(expected)
     for seed, wanted in zip(story["seeds"], story["history"], strict=True):
         torch.manual_seed(seed)
@@ -223,21 +228,29 @@ def check_steps(path: Path) -> None:
             loss = batch_loss(roles, batch, draws, config).total / len(story["micro_batches"])
             (loss * masters.scale).backward()
             total += float(loss.detach())
-        norm = clipper.clip(masters.take_gradients())
+        gradients = masters.take_gradients()
+        norm = gradient_norm(gradients)
+        clipper.clip(gradients, norm)
         optimiser.step()
         masters.publish()
         masters.adapt(True)
-        for average in averages:
-            average.update(masters)
+        state.update_averages()
         assert total == pytest.approx(wanted["loss"], rel=1e-4)
-        assert norm == pytest.approx(wanted["grad_norm"], rel=1e-3)
+        assert float(norm) == pytest.approx(wanted["grad_norm"], rel=1e-3)
         assert masters.log_scale == pytest.approx(wanted["log_scale"])
         assert clipper.limit == wanted["clip_max"]["max_norm"]
-    check_weights(student, averages, expected, story["param_norms_order"])
+    averaged = {
+        name: dict(zip(masters.names, average.module.parameters(), strict=True))
+        for name, average in averages.items()
+    }
+    check_weights(student, averaged, expected, story["param_norms_order"])
 
 
 def check_weights(
-    student: nn.Module, averages: list[Average], expected: dict[str, Tensor], order: list[str]
+    student: nn.Module,
+    averages: dict[str, dict[str, Tensor]],
+    expected: dict[str, Tensor],
+    order: list[str],
 ) -> None:
     parameters = {n: p.detach() for n, p in student.named_parameters()}
     norms = torch.stack([parameters[name].norm() for name in order])
@@ -246,22 +259,21 @@ def check_weights(
     wanted = torch.where(is_idle, norms, expected["param_norms"])
     torch.testing.assert_close(norms, wanted, rtol=1e-4, atol=2e-5)
     torch.testing.assert_close(norms, expected["param_norms"], rtol=2e-3, atol=0)
-    known = {f"ema{average.rate}": average.tensors() for average in averages}
     for name, wanted in expected.items():
         kind, _, rest = name.partition(".")
         if kind == "param":
             torch.testing.assert_close(parameters[rest], wanted, rtol=0, atol=2e-5)
         if kind.startswith("ema"):
             rate, _, rest = name.removeprefix("ema").partition(".")[2].partition(".")
-            found = known[f"ema0.{rate}"][rest]
+            found = averages[f"ema0.{rate}"][rest]
             torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5)
 
 
 def check_clipper(path: Path) -> None:
     """The adaptive limit, row after row, through one norm that is not finite."""
     settings, tensors = read_json(path), load_file(path.with_suffix(".safetensors"))
-    clipper = AdaptiveClipper(
-        settings["max_norm"], settings["clip_percentile"], settings["buffer_size"]
+    clipper = Clipper(
+        settings["max_norm"], float(settings["clip_percentile"]), settings["buffer_size"]
     )
     rows = zip(
         tensors["grads"], tensors["clipped"], tensors["grad_norm"], tensors["max_norm_after"],
@@ -269,14 +281,15 @@ def check_clipper(path: Path) -> None:
     )  # fmt: skip
     for gradient, clipped, norm, limit in rows:
         mine = gradient.clone()
-        found = clipper.clip([mine])
+        found = gradient_norm([mine])
+        clipper.clip([mine], found)
         assert clipper.limit == pytest.approx(float(limit), rel=1e-6)
         if torch.isfinite(norm):
-            assert found == pytest.approx(float(norm), rel=1e-6)
+            assert float(found) == pytest.approx(float(norm), rel=1e-6)
             torch.testing.assert_close(mine, clipped, rtol=1e-6, atol=1e-6)
         else:
             # what is left in the gradients is of no use: the step is skipped
-            assert not torch.isfinite(torch.tensor(found))
+            assert not torch.isfinite(found)
 
 
 def close(found: Tensor, expected: Tensor, rtol: float) -> None:

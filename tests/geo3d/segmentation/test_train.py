@@ -22,8 +22,9 @@ from geo3d.segmentation.data import Dataset, Sample, generated_dataset
 from geo3d.segmentation.frameworks import load_targets, targets_path, training_loss
 from geo3d.segmentation.network import NetworkConfig, weights
 from geo3d.segmentation.predict import load_segmenter
-from geo3d.segmentation.train import CHECKPOINT, find_loss, load_samples, train_segmenter
+from geo3d.segmentation.train import find_loss, load_samples, train_segmenter
 from geo3d.topology.losses.catalogue import LOSSES, Loss
+from geo3d.work.training import CHECKPOINT
 
 TINY = SegmentationConfig(
     network=NetworkConfig((4, 6, 8)),

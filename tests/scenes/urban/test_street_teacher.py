@@ -12,6 +12,7 @@ import torch
 from geo3d import checkpoints
 from geo3d.errors import Cancelled, CheckpointError, ConfigError
 from geo3d.synth.streets.styles import STYLES
+from geo3d.work.training import CHECKPOINT, Plan, run_training
 from scenes.urban.street_data import StreetDataConfig, StreetPictures, street_pictures
 from scenes.urban.street_segmenter import (
     SegmenterTrainingConfig,
@@ -39,8 +40,7 @@ from scenes.urban.teacher_report import (
     table,
 )
 from scenes.urban.train_teacher import (
-    CHECKPOINT,
-    TeacherTrainer,
+    TeacherTraining,
     TeacherTrainingConfig,
     batch,
     learning_rate,
@@ -138,15 +138,14 @@ def test_guidance_of_one_is_the_plain_prompt(teacher: StreetTeacher, data: Stree
     torch.testing.assert_close(nothing, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_condition_and_style_get_gradients(data: StreetPictures) -> None:
-    trainer = TeacherTrainer(TRAINING, data, torch.device("cpu"))
-    trainer.take_step()
-    first = trainer.network.controlnet.controlnet_cond_embedding.conv_in.weight.detach().clone()
-    for _ in range(3):
-        trainer.take_step()
-    moved = trainer.network.controlnet.controlnet_cond_embedding.conv_in.weight
-    assert not torch.equal(first, moved)
-    assert trainer.network.tokens.grad is not None and trainer.network.tokens.grad.abs().sum() > 0
+def test_condition_and_style_get_gradients(data: StreetPictures, tmp_path: Path) -> None:
+    training = TeacherTraining(TRAINING, data, torch.device("cpu"))
+    network = training.network
+    weight = network.controlnet.controlnet_cond_embedding.conv_in.weight
+    first = weight.detach().clone()
+    run_training(training, Plan("four steps", 4, lambda step: 4e-4), tmp_path, {})
+    assert not torch.equal(first, weight)
+    assert network.tokens.grad is not None and network.tokens.grad.abs().sum() > 0
 
 
 def test_small_batches_are_means_of_the_large_ones(data: StreetPictures) -> None:
@@ -182,7 +181,7 @@ def test_a_broken_off_training_goes_on_bit_by_bit(stored: StreetPictures, tmp_pa
 
 def test_trainings_of_other_sizes_are_refused(data: StreetPictures) -> None:
     with pytest.raises(ConfigError) as caught:
-        TeacherTrainer(TeacherTrainingConfig(), data, torch.device("cpu"))
+        TeacherTraining(TeacherTrainingConfig(), data, torch.device("cpu"))
     assert caught.value.code == "street_teacher.wrong_size"
     with pytest.raises(ConfigError) as caught:
         TeacherTrainingConfig(batch=0)
