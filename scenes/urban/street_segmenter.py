@@ -82,6 +82,8 @@ class SegmenterTrainingConfig:
     width: int = 24
     held_out: int = 400
     """Pictures at the end of the data that are measured, not learned."""
+    checkpoint_seconds: float = 300.0
+    """Seconds between checkpoints."""
     seed: int = 0
 
 
@@ -109,6 +111,7 @@ def train_segmenter(
         "training the segmenter",
         config.steps,
         lambda step: one_cycle(step, config.steps + 1, config.learning_rate, low, low / 1e4),
+        checkpoint_seconds=config.checkpoint_seconds,
     )
     settings = {**config_to_dict(config), "data": len(data)}
     run_training(

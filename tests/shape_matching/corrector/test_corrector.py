@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import bumpy_sphere, moved, permuted, rotation
+from corrector_helpers import SMALL, ready, training, turned_pair, write_examples
+from helpers import moved, rotation
 from torch import Tensor
 
 from geo3d import checkpoints
@@ -16,7 +17,6 @@ from geo3d.config import load_config
 from geo3d.errors import Cancelled, CheckpointError, InputError, MeshError, NumericalError
 from geo3d.mesh.mesh import Mesh
 from geo3d.progress import ignore_progress
-from geo3d.spectral.fmap import p2p_to_fmap
 from shape_matching.config import MatchConfig
 from shape_matching.corrector.corrector import (
     Corrector,
@@ -42,15 +42,7 @@ from shape_matching.corrector.training import (
     train_corrector,
     usable,
 )
-from shape_matching.search.prepare import Prepared, prepare
-
-SMALL = CorrectorConfig(
-    map_size=12, points=120, eigenpairs=24, signatures=4, width=8, blocks=1, features=24
-)
-
-
-def ready(mesh: Mesh) -> Prepared:
-    return prepare(mesh, 40, 150, "auto", torch.device("cpu"))
+from shape_matching.search.prepare import Prepared
 
 
 def small_corrector(seed: int = 0) -> Corrector:
@@ -59,11 +51,7 @@ def small_corrector(seed: int = 0) -> Corrector:
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[Prepared, Prepared, Tensor]:
-    source = bumpy_sphere(3)
-    target, order = permuted(moved(source, rotation(4)))
-    one, two = ready(source), ready(target)
-    truth = p2p_to_fmap(torch.from_numpy(order), one.basis, two.basis)
-    return one, two, truth
+    return turned_pair()
 
 
 def test_great_trust_keeps_the_map_and_little_trust_does_not(
@@ -134,36 +122,6 @@ def test_the_shipped_corrector_fits_the_defaults() -> None:
     corrector = load_corrector()
     assert corrector.config == CorrectorConfig()
     assert corrector.info["training"]["data"]["shapes"]["seed"] == 0
-
-
-def write_examples(folder: Path, pair: tuple[Prepared, Prepared, Tensor]) -> None:
-    """Write eight pairs whose found maps are the truth with noise of rising strength."""
-    one, two, truth = pair
-    views = view(one, SMALL), view(two, SMALL)
-    both = torch.stack([truth[:12, :12], truth.T[:12, :12]])
-    slopes = [torch.stack(v.surface.gradients or ()) for v in views]
-    folder.mkdir(exist_ok=True)
-    for n in range(8):
-        noise = torch.randn(3, 2, 12, 12, generator=torch.Generator().manual_seed(n))
-        np.savez(
-            example_path(folder, n),
-            evals=torch.stack([v.surface.evals for v in views]).numpy(),
-            rows=torch.stack([v.surface.evecs for v in views]).half().numpy(),
-            slopes=torch.stack(slopes).half().numpy(),
-            descriptors=torch.stack([v.descriptors for v in views]).half().numpy(),
-            positions=torch.stack([v.positions[:12] for v in views]).numpy(),
-            truth=both.numpy(),
-            found=(both + 0.1 * noise).half().numpy(),
-            errors=np.array([1.0, 5.0, 40.0]),
-        )
-
-
-def training(folder: Path, **changes: int) -> CorrectorTrainingConfig:
-    config = CorrectorTrainingConfig(
-        str(folder), CorrectorDataConfig(8, network=SMALL), SMALL,
-        steps=12, batch=2, warmup=2, log_every=4, validate_every=6, checkpoint_seconds=1e9,
-    )  # fmt: skip
-    return replace(config, **changes)
 
 
 def test_training_goes_on_bit_by_bit_and_mends_noise(
