@@ -231,9 +231,8 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it(
 def test_a_training_that_explodes_can_be_resumed_with_a_lower_rate(
     run: Training, tmp_path: Path
 ) -> None:
-    with pytest.raises(ArithmeticError) as caught:
+    with pytest.raises(NumericalError, match=r"training\.diverged"):
         run(tmp_path / "out", 1e30)
-    assert caught.value.code in ("training.diverged", "fmap.singular")  # type: ignore[attr-defined]
     assert are_finite(tmp_path / "out")
     if (tmp_path / "out" / CHECKPOINT).is_file():  # not where the second step already explodes
         with pytest.raises(CheckpointError, match="other_training"):

@@ -39,7 +39,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geo3d.errors import Cancelled, NumericalError
+from geo3d.errors import Cancelled, InputError, NumericalError
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress, report
 from geo3d.work.gradients import gradient_norm
 from geo3d.work.processes import Alone, Processes
@@ -189,8 +189,7 @@ class _Run:
         self.method.prepare()
         self.is_torn = False
         masters.forget_gradients()
-        found = self.method.gradients(lambda loss: (loss * masters.scale).backward())
-        numbers = {name: float(value) for name, value in found.items()}
+        numbers = self.gradients()
         self.processes.average_gradients(masters.live)
         # the same on every process, which must agree on what comes next
         loss = torch.tensor(numbers["loss"], device=self.processes.device)
@@ -200,11 +199,8 @@ class _Run:
         numbers["grad_norm"] = float(norm)
         is_finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])
         if not is_finite and masters.log_scale <= 0:
-            raise NumericalError(
-                "training.diverged",
-                f"At step {state.step + 1} the loss is {numbers['loss']}, the norm of its gradient "
-                f"{numbers['grad_norm']}.",
-                DIVERGED_HINT,
+            raise self.diverged(
+                f"the loss is {numbers['loss']}, the norm of its gradient {numbers['grad_norm']}."
             )
         if is_finite and self.is_checkpoint_due():
             self.save()
@@ -221,6 +217,23 @@ class _Run:
         state.step += 1
         self.is_torn = False
         return numbers
+
+    def gradients(self) -> dict[str, float]:
+        """Compute the gradients of the step and return its numbers."""
+        scale = self.state.masters.scale
+        try:
+            found = self.method.gradients(lambda loss: (loss * scale).backward())
+        except (NumericalError, InputError) as error:
+            # an objective that itself looks for what is not finite
+            if isinstance(error, InputError) and error.code != "loss.not_finite":
+                raise
+            raise self.diverged(error.message) from error
+        return {name: float(value) for name, value in found.items()}
+
+    def diverged(self, what: str) -> NumericalError:
+        """Return the error that ends a training whose next step is not finite."""
+        message = f"At step {self.state.step + 1}: {what}"
+        return NumericalError("training.diverged", message, DIVERGED_HINT)
 
     def is_time(self, every: int) -> bool:
         """Say whether something done every so many steps, and at the end, is due."""
