@@ -70,7 +70,7 @@ def train(
         ConfigError: ``training.bad_batch``, ``training.not_a_flow``.
         InputError: errors of reading the latents.
     """
-    training = FlowTraining(config, connect(pick_device(device), config.batch))
+    training = _FlowTraining(config, connect(pick_device(device), config.batch))
     plan = Plan(
         "distilling",
         config.steps,
@@ -115,7 +115,7 @@ def load_flow(config: DistillConfig) -> tuple[nn.Module, nn.Module | None]:
     return student.requires_grad_(True).train(), teacher
 
 
-class FlowTraining(Method):
+class _FlowTraining(Method):
     """Networks, optimisers and data of a training."""
 
     def __init__(self, config: DistillConfig, processes: Processes) -> None:

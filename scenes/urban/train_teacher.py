@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geo3d.config import config_to_dict
+from geo3d.config import config_to_dict, require, require_at_least
 from geo3d.device import item_generator, pick_device
 from geo3d.distill.diffusion import NoiseSchedule, stratified_steps
 from geo3d.errors import ConfigError
@@ -69,14 +69,9 @@ class TeacherTrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        bad = [n for n in ("steps", "batch", "log_every", "checkpoint_every")
-               if getattr(self, n) < 1]  # fmt: skip
-        if bad or not self.learning_rate > 0 or not 0 <= self.drop_style <= 1:
-            raise ConfigError(
-                "config.bad_value",
-                f"Settings of the training are out of range: {', '.join(bad) or 'rate or share'}.",
-                "Counts are at least 1, the rate is positive, shares lie in [0, 1].",
-            )
+        require_at_least(self, 1, "steps batch log_every checkpoint_every")
+        require(self.learning_rate > 0, "learning_rate", "above 0")
+        require(0 <= self.drop_style <= 1, "drop_style", "in [0, 1]")
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -160,9 +155,11 @@ class TeacherTraining(Method):
         self.schedule = NoiseSchedule(scheduler().alphas_cumprod, "v_prediction")
 
     def export(self, out: Path, *, is_last: bool) -> None:
+        """Write the average of the weights."""
         save_teacher(self.average, out / TEACHER)
 
     def gradients(self, backward: Backward) -> Mapping[str, Tensor | float]:
+        """Learn v at stratified noise levels."""
         config, step = self.config, self.state.step
         generator = item_generator(config.seed, f"teacher step {step}")
         chosen = torch.randint(len(self.data), (config.batch,), generator=generator).tolist()

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo3d.config import config_to_dict
+from geo3d.config import config_to_dict, require, require_at_least
 from geo3d.device import item_generator
-from geo3d.errors import ConfigError, InputError
+from geo3d.errors import InputError
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.work import schedules
 from geo3d.work.gradients import Clipper
@@ -64,15 +64,9 @@ class CorrectorTrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "log_every", "validate_every", "warmup"):
-            if getattr(self, name) < 1:
-                raise ConfigError("config.bad_value", f"{name} must be at least 1.", "")
-        if self.learning_rate <= 0 or not 0 <= self.ema_decay < 1:
-            raise ConfigError(
-                "config.bad_value",
-                "learning_rate must be positive and ema_decay in [0, 1).",
-                "",
-            )
+        require_at_least(self, 1, "steps batch log_every validate_every warmup")
+        require(self.learning_rate > 0, "learning_rate", "above 0")
+        require(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)")
 
 
 def train_corrector(

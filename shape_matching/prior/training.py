@@ -22,11 +22,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo3d.config import config_to_dict
+from geo3d.config import config_to_dict, require, require_at_least
 from geo3d.device import item_generator, pick_device
 from geo3d.distill.losses import LevelLaw, denoising_loss
 from geo3d.distill.preconditioning import EDM, IDDPM, Preconditioning, denoise
-from geo3d.errors import ConfigError
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.work import schedules
 from geo3d.work.processes import Processes, connect
@@ -84,12 +83,10 @@ class PriorTrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("samples", "batch", "log_every", "validate_every"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        for name in ("warmup_samples", "weight_decay", "ema_halflife_samples", "ema_rampup"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative")
-        _require(self.learning_rate > 0, "learning_rate must be positive")
-        _require(0 < self.validation_share < 1, "validation_share must lie between 0 and 1")
+        require_at_least(self, 1, "samples batch log_every validate_every")
+        require_at_least(self, 0, "warmup_samples weight_decay ema_halflife_samples ema_rampup")
+        require(self.learning_rate > 0, "learning_rate", "above 0")
+        require(0 < self.validation_share < 1, "validation_share", "between 0 and 1")
 
     @property
     def steps(self) -> int:
@@ -261,8 +258,3 @@ def _new_state(config: PriorTrainingConfig, device: torch.device) -> TrainingSta
     )
     average = running_average(network, lambda step: ema_beta(config, (step - 1) * config.batch))
     return TrainingState(network, optimizer, [average])
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError("config.bad_value", f"{message[0].upper()}{message[1:]}.", "")
