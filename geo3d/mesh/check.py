@@ -8,43 +8,21 @@ severities and repairs are listed in docs/errors.md.  An *error* makes the mesh 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from geo3d.errors import Geo3dError
-from geo3d.mesh import findings
+from geo3d.mesh.findings import Defect, Severity, find
 from geo3d.mesh.io import read_raw
 from geo3d.mesh.mesh import Limits
 
-Severity = Literal["error", "warning", "info"]
-
-MAX_EXAMPLES = 10
 NOTE_SEVERITY: dict[str, Severity] = {
     "mesh_file.polygons": "info",
     "mesh_file.stl_merged": "info",
 }
-
-
-@dataclass(frozen=True)
-class Defect:
-    """One kind of defect."""
-
-    code: str
-    """Stable identifier, documented in docs/errors.md."""
-    severity: Severity
-    """error, warning or info."""
-    count: int
-    """How many (faces, vertices, edges or components, as the message says)."""
-    examples: tuple[int, ...]
-    """Up to ten 0-based ids of the faces or vertices the message speaks of."""
-    message: str
-    """One sentence."""
-    hint: str
-    """What to do; names the repair if there is one."""
 
 
 @dataclass(frozen=True)
@@ -129,16 +107,8 @@ def check_arrays(
     ``self_intersections`` adds the slow search for faces that pass through each other; ``name``
     heads the summary.
     """
-    found = findings.find(vertices, faces, self_intersections)
-    return Report(name, "arrays", len(vertices), len(faces), _sorted(list(_defects(found))))
-
-
-def _defects(found: list[findings.Finding]) -> Iterator[Defect]:
-    for finding in found:
-        examples = tuple(int(i) for i in finding.ids[:MAX_EXAMPLES])
-        yield Defect(
-            finding.code, finding.severity, finding.count, examples, finding.message, finding.hint
-        )
+    found = find(vertices, faces, self_intersections)
+    return Report(name, "arrays", len(vertices), len(faces), _sorted(found))
 
 
 def _from_note(note: str) -> Defect:

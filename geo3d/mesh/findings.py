@@ -30,24 +30,34 @@ SLIVER_ALTITUDE = 1e-3
 """Altitude over longest edge below which a face counts as a sliver."""
 
 
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """One defect with all ids; fields as `geo3d.mesh.check.Defect`."""
+MAX_EXAMPLES = 10
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One kind of defect."""
 
     code: str
-    severity: Literal["error", "warning", "info"]
+    """Stable identifier, documented in docs/errors.md."""
+    severity: Severity
+    """error, warning or info."""
     count: int
-    ids: np.ndarray
+    """How many (faces, vertices, edges or components, as the message says)."""
+    examples: tuple[int, ...]
+    """Up to ten 0-based ids of the faces or vertices the message speaks of."""
     message: str
+    """One sentence."""
     hint: str
+    """What to do; names the repair if there is one."""
 
 
 def find(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], self_intersections: bool
-) -> list[Finding]:
+) -> list[Defect]:
     """Run every search."""
     faces = faces.astype(np.int64, copy=False)
-    found: list[Finding] = []
+    found: list[Defect] = []
     finite = finite_rows(vertices)
     in_range = rows_in_range(faces, len(vertices))
     found += _counts(vertices, faces, finite, in_range)
@@ -78,32 +88,37 @@ def find(
     return found
 
 
-def _if_any(
+def _defect(
     code: str,
-    mask: np.ndarray,
+    severity: Severity,
     message: str,
-    hint: str,
-    severity: Literal["error", "warning", "info"] = "warning",
-) -> list[Finding]:
-    """Return a finding whose ids are where ``mask`` is set, or none; {n} is their number."""
-    ids = np.flatnonzero(mask)
-    if len(ids) == 0:
-        return []
-    return [Finding(code, severity, len(ids), ids, message.format(n=f"{len(ids):,}"), hint)]
+    hint: str = "",
+    ids: np.ndarray = np.zeros(0, np.int64),  # noqa: B008
+    count: int | None = None,
+) -> Defect:
+    """Return a defect of ``count`` things, by default as many as there are ids, or one."""
+    examples = tuple(int(i) for i in ids[:MAX_EXAMPLES])
+    return Defect(code, severity, count or len(ids) or 1, examples, message, hint)
 
 
-_NO_IDS = np.zeros(0, np.int64)
+def _if_any(
+    code: str, where: np.ndarray, message: str, hint: str, severity: Severity = "warning"
+) -> list[Defect]:
+    """Return a defect of these ids (a mask: where it is set), or none; {n} is their number."""
+    ids = np.flatnonzero(where) if where.dtype == bool else where
+    found = _defect(code, severity, message.format(n=f"{len(ids):,}"), hint, ids)
+    return [found] if len(ids) else []
 
 
 def _counts(
     vertices: np.ndarray, faces: np.ndarray, finite: np.ndarray, in_range: np.ndarray
-) -> list[Finding]:
-    found: list[Finding] = []
+) -> list[Defect]:
+    found: list[Defect] = []
     if len(vertices) == 0:
-        found.append(Finding("mesh.no_vertices", "error", 1, _NO_IDS, "There are no vertices.", ""))
+        found.append(_defect("mesh.no_vertices", "error", "There are no vertices."))
     elif len(faces) == 0:
         message = "There are no faces: this is a point cloud."
-        found.append(Finding("mesh.no_faces", "warning", 1, _NO_IDS, message, ""))
+        found.append(_defect("mesh.no_faces", "warning", message))
     found += _if_any(
         "mesh.non_finite",
         ~finite,
@@ -120,7 +135,7 @@ def _counts(
     )
 
 
-def _duplicate_faces(sound: np.ndarray, unique: np.ndarray, n_faces: int) -> list[Finding]:
+def _duplicate_faces(sound: np.ndarray, unique: np.ndarray, n_faces: int) -> list[Defect]:
     mask = np.zeros(n_faces, bool)
     mask[sound] = True
     mask[unique] = False
@@ -132,8 +147,8 @@ def _duplicate_faces(sound: np.ndarray, unique: np.ndarray, n_faces: int) -> lis
     )
 
 
-def _vertices(vertices: np.ndarray, faces: np.ndarray, finite: np.ndarray) -> list[Finding]:
-    found: list[Finding] = []
+def _vertices(vertices: np.ndarray, faces: np.ndarray, finite: np.ndarray) -> list[Defect]:
+    found: list[Defect] = []
     if len(faces):
         referenced = np.zeros(len(vertices), bool)
         referenced[faces] = True
@@ -157,7 +172,7 @@ def _vertices(vertices: np.ndarray, faces: np.ndarray, finite: np.ndarray) -> li
     return found + _extent(vertices[ids])
 
 
-def _extent(points: np.ndarray) -> list[Finding]:
+def _extent(points: np.ndarray) -> list[Defect]:
     if len(points) == 0:
         return []
     low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
@@ -167,48 +182,47 @@ def _extent(points: np.ndarray) -> list[Finding]:
         return []
     message = f"The bounding box is {extent:.3g} across; {EXTENT_RANGE} is accepted."
     hint = "Convert the units (metres are a good choice), or remove stray vertices."
-    return [Finding("mesh.extreme_scale", "error", 1, _NO_IDS, message, hint)]
+    return [_defect("mesh.extreme_scale", "error", message, hint)]
 
 
-def _edges(sides: connectivity.Sides, face_ids: np.ndarray) -> list[Finding]:
+def _edges(sides: connectivity.Sides, face_ids: np.ndarray) -> list[Defect]:
     found = []
     crowded = sides.count > 2
     if n := int(crowded.sum()):
         ids = np.unique(face_ids[sides.of_edges(crowded) // 3])
         message = f"{n:,} edges belong to three or more faces (ids of faces)."
         hint = "`--repair cut_non_manifold_edges` separates the sheets."
-        found.append(Finding("mesh.non_manifold_edge", "warning", n, ids, message, hint))
+        found.append(_defect("mesh.non_manifold_edge", "warning", message, hint, ids, count=n))
     open_edges = sides.count == 1
     if n := int(open_edges.sum()):
         ids = np.unique(face_ids[sides.of_edges(open_edges) // 3])
         message = f"The surface is open: {n:,} edges belong to one face (ids of faces)."
         hint = "`--repair fill_small_holes` closes holes of up to 32 edges."
-        found.append(Finding("mesh.boundary", "info", n, ids, message, hint))
+        found.append(_defect("mesh.boundary", "info", message, hint, ids, count=n))
     return found
 
 
-def _orientation(sides: connectivity.Sides, face_ids: np.ndarray) -> list[Finding]:
+def _orientation(sides: connectivity.Sides, face_ids: np.ndarray) -> list[Defect]:
     first, second = sides.pairs(most=2)
     if not (sides.tail[first] == sides.tail[second]).any():
         return []
     turn, _, conflict = connectivity.orientation(sides, len(face_ids))
-    found = []
-    if n := int(turn.sum()):
-        message = f"{n:,} faces are turned against their neighbours."
-        hint = "`--repair orient_consistently` turns them."
-        ids = face_ids[turn]
-        found.append(Finding("mesh.flipped", "warning", n, ids, message, hint))
-    if n := int(conflict.sum()):
-        message = f"The surface has one side only, like a Moebius strip (seen at {n:,} faces)."
-        hint = "No orientation exists; methods that need normals will not work."
-        ids = face_ids[conflict]
-        found.append(Finding("mesh.non_orientable", "warning", n, ids, message, hint))
-    return found
+    return _if_any(
+        "mesh.flipped",
+        face_ids[turn],
+        "{n} faces are turned against their neighbours.",
+        "`--repair orient_consistently` turns them.",
+    ) + _if_any(
+        "mesh.non_orientable",
+        face_ids[conflict],
+        "The surface has one side only, like a Moebius strip (seen at {n} faces).",
+        "No orientation exists; methods that need normals will not work.",
+    )
 
 
 def _components(
     vertices: np.ndarray, faces: np.ndarray, face_ids: np.ndarray, sides: connectivity.Sides
-) -> list[Finding]:
+) -> list[Defect]:
     found = _if_any(
         "mesh.non_manifold_vertex",
         connectivity.fans_per_vertex(sides, len(vertices)) > 1,
@@ -220,8 +234,9 @@ def _components(
     if len(present) > 1:
         message = f"There are {len(present):,} separate pieces (ids of one face each)."
         hint = "`--repair keep_largest_component` keeps the piece with most faces."
-        ids = np.sort(face_ids[first])
-        found.append(Finding("mesh.disconnected", "warning", len(present), ids, message, hint))
+        found.append(
+            _defect("mesh.disconnected", "warning", message, hint, np.sort(face_ids[first]))
+        )
     return found
 
 
@@ -265,27 +280,27 @@ def degenerate_faces(
     return result
 
 
-def _areas(points: np.ndarray, faces: np.ndarray, face_ids: np.ndarray) -> list[Finding]:
+def _areas(points: np.ndarray, faces: np.ndarray, face_ids: np.ndarray) -> list[Defect]:
     altitude = relative_altitudes(points, faces[face_ids])
     flat = altitude <= ZERO_ALTITUDE
-    found = []
-    if n := int(flat.sum()):
-        everything = n == len(face_ids)
-        message = "No face has any area." if everything else f"{n:,} faces have no area."
-        hint = "`--repair drop_degenerate` removes them."
-        severity = "error" if everything else "warning"
-        found.append(Finding("mesh.zero_area", severity, n, face_ids[flat], message, hint))
-    sliver = ~flat & (altitude < SLIVER_ALTITUDE)
-    if n := int(sliver.sum()):
-        message = f"{n:,} faces are slivers: over {1 / SLIVER_ALTITUDE:.0f} times longer than wide."
-        hint = "The robust Laplacian copes; remeshing removes them."
-        found.append(Finding("mesh.sliver", "warning", n, face_ids[sliver], message, hint))
-    return found
+    everything = bool(flat.all())
+    return _if_any(
+        "mesh.zero_area",
+        face_ids[flat],
+        "No face has any area." if everything else "{n} faces have no area.",
+        "`--repair drop_degenerate` removes them.",
+        "error" if everything else "warning",
+    ) + _if_any(
+        "mesh.sliver",
+        face_ids[~flat & (altitude < SLIVER_ALTITUDE)],
+        f"{{n}} faces are slivers: over {1 / SLIVER_ALTITUDE:.0f} times longer than wide.",
+        "The robust Laplacian copes; remeshing removes them.",
+    )
 
 
 def _inward(
     points: np.ndarray, faces: np.ndarray, sides: connectivity.Sides, finite: np.ndarray
-) -> list[Finding]:
+) -> list[Defect]:
     """Look at the sign of the volume, which only a closed, oriented, finite surface has."""
     first, second = sides.pairs()
     closed = (sides.count == 2).all() and finite[faces].all()
@@ -297,12 +312,12 @@ def _inward(
         return []
     message = "The faces look inward: the enclosed volume is negative."
     hint = "`--repair orient_outward` turns them."
-    return [Finding("mesh.inward", "warning", len(faces), _NO_IDS, message, hint)]
+    return [_defect("mesh.inward", "warning", message, hint, count=len(faces))]
 
 
 def _self_intersections(
     points: np.ndarray, faces: np.ndarray, face_ids: np.ndarray
-) -> list[Finding]:
+) -> list[Defect]:
     from geo3d.mesh.intersect import self_intersecting_pairs
 
     pairs, complete = self_intersecting_pairs(points, faces[face_ids])
@@ -313,8 +328,8 @@ def _self_intersections(
         message = f"{n:,} pairs of faces pass through each other (ids of faces)."
         hint = "Distances and volumes near them are unreliable; edit or remesh."
         ids = face_ids[np.unique(pairs)]
-        found.append(Finding("mesh.self_intersection", "warning", n, ids, message, hint))
+        found.append(_defect("mesh.self_intersection", "warning", message, hint, ids, count=n))
     if not complete:
         message = "Too many faces overlap; the search for self-intersections was given up."
-        found.append(Finding("mesh.self_intersection_unknown", "warning", 1, _NO_IDS, message, ""))
+        found.append(_defect("mesh.self_intersection_unknown", "warning", message))
     return found
