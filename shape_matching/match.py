@@ -118,11 +118,7 @@ def _prepared(
     shapes = []
     for i, mesh in enumerate((source, target)):
         report(progress, "eigenbasis", i, 2)
-        shapes.append(
-            prepare(
-                mesh, max(k, K_START + 2), config.n_samples, config.laplacian, place, config.cache
-            )
-        )
+        shapes.append(prepare(mesh, k, config.n_samples, config.laplacian, place, config.cache))
     report(progress, "eigenbasis", 2, 2)
     return shapes[0], shapes[1]
 

@@ -3,7 +3,7 @@
 The cost of a training is counted in network evaluations: an item that passes a flow network,
 student or teacher, counts 1; a pass that carries a tangent along counts 2; a backward pass counts
 2.  Every student of a stage gets the same number of evaluations, the same batch, optimiser and
-order of objects, so a dear objective takes fewer steps.
+order of objects, so an expensive objective takes fewer steps.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def passes(objective: ObjectiveConfig) -> Passes:
 def student_config(config: ComparisonConfig, name: str, stage: FlowStage) -> DistillConfig:
     """Return the training of a method's student of one stage.
 
-    Teacher, latents, guidance and law of times are those of the shipped student's recipe.
+    Teacher, latents, guidance and distribution of times are those of the shipped student's recipe.
 
     Raises:
         ConfigError: ``config.no_file`` and others of reading the recipe.

@@ -3,13 +3,10 @@
 Notation: d features.  Percentiles go over samples, every object and seed being one; the interval of
 the mean F-score goes over objects, since the seeds of one are not independent.
 
-The distance between two sets of samples by their features, whatever made the features.
-
-Notation: n and m samples, d features.
-
+`kernel_distance` compares two sets of n and m samples by their features, whatever made these.
 The squared maximum mean discrepancy of the kernel (x.y / d + 1)^3, in its unbiased form: its mean
-over draws is 0 where both sets come from one law, however small they are, so a value may be
-negative.  A Fréchet distance would grow as the sets shrink.
+over draws is 0 where both sets come from one distribution, however small they are, so a value may
+be negative.  A Fréchet distance would grow as the sets shrink.
 
 Source: Gretton et al., "A Kernel Two-Sample Test" (2012), lemma 6; Binkowski et al. (2018) for the
 kernel.
@@ -170,7 +167,7 @@ def _cell(column: str, value: Any) -> str:
 
 
 def kernel_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
-    """Return the unbiased squared discrepancy between the laws of two sets.
+    """Return the unbiased squared discrepancy between the distributions of two sets.
 
     Raises:
         InputError: ``set_distance.too_few`` (fewer than 2 samples in a set).

@@ -124,14 +124,14 @@ def check_sizes(samples: Sequence[Sample], config: SegmentationConfig) -> None:
     stride, smallest = config.network.stride, config.network.smallest
     if config.crop is None:
         fits = len(shapes) == 1 and all(n % stride == 0 and n >= smallest for n in sides)
-        wish = f"one size, in multiples of {stride} from {smallest}, or set crop"
+        wanted = f"one size, in multiples of {stride} from {smallest}, or set crop"
     else:
-        fits, wish = min(sides) >= config.crop, f"at least {config.crop} pixels on each side"
+        fits, wanted = min(sides) >= config.crop, f"at least {config.crop} pixels on each side"
     if not fits:
         raise InputError(
             "segmenter.bad_size",
             f"Pictures of {_shown(shapes)} cannot be trained on.",
-            f"Give pictures of {wish}.",
+            f"Give pictures of {wanted}.",
         )
     if not any(sample.mask.any() for sample in samples):
         raise InputError(

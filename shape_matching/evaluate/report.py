@@ -5,8 +5,9 @@ speed or on interruptions.  Errors are mean geodesic errors x100, normalised by 
 The score of a dataset is the mean over pairs; the PCK curve counts the ground-truth entries of all
 pairs.
 
-Numbers of the literature that are printed beside ours were read from published tables.  Protocols differ in detail (190 or 400
-pairs, heat or exact geodesics, aligned or raw shapes), so treat differences below 5 % as none.
+Numbers of the literature that are printed beside ours were read from published tables.  Protocols
+differ in detail (190 or 400 pairs, heat or exact geodesics, aligned or raw shapes), so treat
+differences below 5 % as none.
 """
 
 from __future__ import annotations
