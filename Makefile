@@ -4,6 +4,8 @@
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 PIP_ARGS ?=
+CASES ?= 10000
+SEED ?= 0
 ARGS ?=
 # Test files run side by side; WORKERS=0 runs all in one process, as a debugger wants.
 WORKERS ?= auto
@@ -14,12 +16,13 @@ TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEN
 TEST_PARALLEL := -n $(WORKERS) --maxprocesses=4 --dist loadfile
 # A failing install must fail the target, and half-made stamps must not count.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow mutate app lint format clean
+.PHONY: help demo test test-slow mutate fuzz app lint format clean
 
 help:
 	@echo "make demo       build .venv, install, match the shipped shapes, say where the pictures are"
 	@echo "make test       the test suite (minutes)      make test-slow  all of it (an hour)"
 	@echo "make mutate     the share of one-line faults in the mathematics that tests notice"
+	@echo "make fuzz       damaged mesh files through the readers"
 	@echo "make app        the workbench at 127.0.0.1    make lint       ruff and pyright"
 
 $(BIN)/python:
@@ -48,6 +51,10 @@ test: $(TEST_STAMP)
 
 test-slow: $(TEST_STAMP)
 	$(TEST_ENV) $(BIN)/python -m pytest $(TEST_PARALLEL) $(ARGS)
+
+# CASES=100000 mutated mesh files through the readers, SEED=1 other ones.
+fuzz: $(TEST_STAMP)
+	CASES=$(CASES) SEED=$(SEED) PYTHONPATH=.:tests $(BIN)/python tests/fuzz/run.py
 
 # MUTANTS=80 tries 80 faults per room, ROOMS=spectral,search only these rooms, SEED=1 other faults.
 mutate: $(TEST_STAMP)

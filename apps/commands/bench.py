@@ -3,7 +3,6 @@
   geo3d bench spectral              basis, ZoomOut and match beside pyFM; then 1k to 100k vertices
   geo3d bench spectral --part scaling --max-vertices 20000
   geo3d bench zero-shot             a pair with the prior, beside the published settings
-  geo3d bench fuzz --cases 100000   mutated mesh files through the readers
   geo3d bench sparse                sparse layers beside dense oracles, and spconv if installed
   geo3d bench topology              losses (seconds, memory), Betti numbers, toy repairs
   geo3d bench topology --part volumes     broken vessels and hollow bodies, repaired in 3D
@@ -41,7 +40,6 @@ from apps.commands import add_common, emit
 PARTS: dict[str, tuple[str, ...]] = {
     "spectral": ("compare", "scaling"),
     "zero-shot": (),
-    "fuzz": (),
     "sparse": (),
     "topology": ("losses", "betti", "toys", "volumes"),
     "conditions": (),
@@ -73,7 +71,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vertices", type=int, default=5_000, help="size compared with pyFM")
     parser.add_argument("--max-vertices", type=int, default=100_000, help="largest size of scaling")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which medians are taken")
-    parser.add_argument("--cases", type=int, default=2_000, help="mutated files")
     add_common(parser, "set", "seed", "out", "json", "quiet")
 
 
@@ -110,7 +107,6 @@ def run(args: argparse.Namespace) -> int:
             measure = {
                 "spectral": _spectral,
                 "zero-shot": _zero_shot,
-                "fuzz": _fuzz,
                 "sparse": _sparse,
                 "conditions": _conditions,
                 "hashgrid": _hashgrid,
@@ -146,12 +142,6 @@ def _zero_shot(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[s
 
     rows = bench_zero_shot(args.vertices, args.seed, progress=progress)
     return {f"one pair, {args.vertices} vertices": rows}
-
-
-def _fuzz(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
-    from apps.bench.fuzz import bench_fuzz
-
-    return {"mutated mesh files": [bench_fuzz(args.cases, args.seed, progress=progress)]}
 
 
 def _conditions(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:

@@ -221,7 +221,7 @@ def test_the_command_compares(
     command = ["bench", "objects", "--part", "quality", "--out", str(tmp_path), "--quiet"]
     assert main([*command, *chosen]) == 0
     assert "guidance-distilled" in capsys.readouterr().out
-    assert main(["bench", "fuzz", "--set", "objects=1", "--out", str(tmp_path)]) != 0
+    assert main(["bench", "spectral", "--set", "objects=1", "--out", str(tmp_path)]) != 0
     assert "bench.no_settings" in capsys.readouterr().err
 
 

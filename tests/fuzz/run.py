@@ -1,4 +1,4 @@
-"""Seeded mutation fuzzing of the mesh readers.
+"""Seeded mutation fuzzing of the mesh readers (`make fuzz`).
 
 A case takes a small valid file of one of the five formats (made in memory by our own writers),
 damages it with one to four mutations drawn from a generator seeded with (seed, case number), reads
@@ -11,8 +11,11 @@ Cases run in a limited child process, so that a crash or a hang costs one case a
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
 import re
+import sys
 import time
 import warnings
 from collections import Counter
@@ -20,10 +23,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
-from apps.bench.fuzz_cases import make_case
-from geo3d.errors import ConfigError, Geo3dError
+from fuzz.cases import make_case
+
+from geo3d.errors import Geo3dError
+from geo3d.listeners import tqdm_listener
 from geo3d.mesh.check import check_arrays
 from geo3d.mesh.io import FORMATS, parse_bytes
 from geo3d.mesh.mesh import Mesh
@@ -45,7 +49,7 @@ REPORT_EVERY = 100
 
 @dataclass(frozen=True)
 class FuzzFailure:
-    """A case that ended badly; `apps.bench.fuzz_cases.make_case` makes its file again."""
+    """A case that ended badly; `fuzz.cases.make_case` makes its file again."""
 
     seed: int
     case: int
@@ -69,10 +73,6 @@ class FuzzResult:
     failures: tuple[FuzzFailure, ...]
     """Cases that ended badly."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as a JSON-ready mapping."""
-        return asdict(self)
-
 
 def run_fuzz(
     n: int,
@@ -80,36 +80,11 @@ def run_fuzz(
     formats: Sequence[str] = FORMATS,
     progress: ProgressCallback = ignore_progress,
 ) -> FuzzResult:
-    """Run cases 0 .. n-1 of ``seed``; the formats take turns.
-
-    Raises:
-        ConfigError: ``fuzz.unknown_format``.
-    """
-    for name in formats:
-        if name not in FORMATS:
-            raise ConfigError("fuzz.unknown_format", f"There is no format '{name}'.",
-                              f"Known: {', '.join(FORMATS)}.")  # fmt: skip
+    """Run cases 0 .. n-1 of ``seed``; the formats take turns."""
     tally = _Tally(n, seed, progress)
     while tally.next < n:
         _run_worker(tally, tuple(formats))
     return tally.result()
-
-
-def bench_fuzz(
-    cases: int, seed: int, progress: ProgressCallback = ignore_progress
-) -> dict[str, Any]:
-    """Run the fuzzing benchmark and return its figures with wall time and rate."""
-    start = time.perf_counter()
-    result = run_fuzz(cases, seed, progress=progress)
-    seconds = time.perf_counter() - start
-    failed = len(result.failures)
-    return {
-        "command": f"geo3d bench fuzz --cases {cases} --seed {seed}",
-        **result.to_dict(),
-        "failed": failed,
-        "seconds": seconds,
-        "cases_per_second": cases / seconds,
-    }
 
 
 class _Tally:
@@ -239,6 +214,19 @@ def _peak_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts KiB, macOS bytes.
-    import sys
-
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main() -> int:
+    """Run CASES cases of SEED (environment) and print the figures; 1 if any ended badly."""
+    cases, seed = int(os.environ.get("CASES", "10000")), int(os.environ.get("SEED", "0"))
+    start = time.perf_counter()
+    result = run_fuzz(cases, seed, progress=tqdm_listener())
+    sys.stdout.write(
+        json.dumps({**asdict(result), "seconds": time.perf_counter() - start}, indent=2) + "\n"
+    )
+    return 1 if result.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

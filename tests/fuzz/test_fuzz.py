@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
+from fuzz import run as fuzz
+from fuzz.cases import MUTATIONS, make_case, seed_files
 
-from apps.bench import fuzz
-from apps.bench.fuzz_cases import MUTATIONS, make_case, seed_files
-from geo3d.errors import ConfigError, Geo3dError
+from geo3d.errors import Geo3dError
 from geo3d.mesh.io import FORMATS
 
 
@@ -96,14 +97,10 @@ def test_crashes_and_hangs_cost_one_case_and_are_attributed(
     assert all(failure.seed == 4 for failure in result.failures)
 
 
-def test_unknown_format() -> None:
-    with pytest.raises(ConfigError) as caught:
-        fuzz.run_fuzz(1, formats=("obj", "fbx"))
-    assert caught.value.code == "fuzz.unknown_format"
-
-
-def test_bench_gives_figures_and_the_command() -> None:
-    figures = fuzz.bench_fuzz(50, seed=1)
-    assert figures["command"] == "geo3d bench fuzz --cases 50 --seed 1"
-    assert figures["failed"] == 0
-    assert figures["cases_per_second"] > 0
+def test_the_command_prints_the_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CASES", "50")
+    monkeypatch.setenv("SEED", "1")
+    assert fuzz.main() == 0
+    assert json.loads(capsys.readouterr().out)["cases"] == 50
