@@ -88,7 +88,7 @@ def _settings(args: argparse.Namespace) -> PriorTrainingConfig:
 def _train(run_folder: Run, args: argparse.Namespace) -> None:
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
     from geo3d.runs import read_metrics
-    from shape_matching.prior.report import plot_training
+    from geo3d.work.curves import plot_training
     from shape_matching.prior.training import PriorTrainingConfig, train_prior
 
     progress = chain(cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json))

@@ -98,9 +98,9 @@ def _train(run_folder: Run, args: argparse.Namespace) -> None:
     from geo3d.listeners import cancel_listener, chain, tqdm_listener
     from geo3d.runs import read_metrics
     from geo3d.segmentation.config import SegmentationConfig
-    from geo3d.segmentation.curves import plot_training
     from geo3d.segmentation.data import open_dataset
     from geo3d.segmentation.train import train_segmenter
+    from geo3d.work.curves import plot_training
 
     progress = chain(cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json))
     config = run_folder.load_config(SegmentationConfig)

@@ -113,7 +113,7 @@ def _make_data(args: argparse.Namespace, size: int | None) -> None:
 def _train(run_folder: Run, args: argparse.Namespace) -> None:
     from geo3d.listeners import cancel_listener, chain
     from geo3d.runs import read_metrics
-    from scenes.urban.teacher_report import plot_losses
+    from geo3d.work.curves import plot_training
     from scenes.urban.train_teacher import TeacherTrainingConfig, train_teacher
 
     numbers = train_teacher(
@@ -123,7 +123,7 @@ def _train(run_folder: Run, args: argparse.Namespace) -> None:
         log_metrics=run_folder.log_metrics,
         progress=chain(cancel_listener(run_folder), _listener(args)),
     )
-    plot_losses(run_folder.previews / "training.png", read_metrics(run_folder.path))
+    plot_training(run_folder.previews / "training.png", read_metrics(run_folder.path))
     run_folder.finish(numbers)
 
 

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,23 +144,6 @@ def draw_samples(
     with atomic_path(path) as temporary:
         large = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
         large.save(temporary, optimize=True)
-    return Path(path)
-
-
-def plot_losses(path: str | Path, lines: Sequence[Mapping[str, Any]]) -> Path:
-    """Draw the loss over the steps."""
-    from matplotlib.figure import Figure
-
-    steps = [line["step"] for line in lines]
-    losses = np.array([line["loss"] for line in lines], float)
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(steps, losses, color="0.8", linewidth=0.8)
-    width = max(1, min(25, len(losses) // 4))
-    axes.plot(steps[width - 1 :], np.convolve(losses, np.ones(width) / width, "valid"))
-    axes.set(xlabel="step", ylabel="loss (v)", yscale="log")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
     return Path(path)
 
 

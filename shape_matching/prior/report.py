@@ -123,32 +123,6 @@ def nearest_maps(
     return torch.cat(distances).min(dim=1)
 
 
-def plot_training(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Write the curves of a training as a PNG: loss, and errors on held-out maps.
-
-    Args:
-        path: where to write.
-        lines: the metrics of the run; of several lines of one step (a resumed run), the last.
-    """
-    by_step = {line["step"]: line for line in lines}
-    steps = sorted(by_step)
-    figure = _figure(9.6, 4.0)
-    left, right = figure.subplots(1, 2)
-    left.plot(steps, [by_step[s]["loss"] for s in steps], linewidth=1)
-    left.set_ylabel("loss per entry")
-    for name in sorted({n for line in by_step.values() for n in line if n.startswith("error_")}):
-        known = [s for s in steps if name in by_step[s]]
-        label = f"sigma {name.removeprefix('error_')}"
-        right.plot(known, [1000 * by_step[s][name] for s in known], label=label)
-    right.set_ylabel("held-out denoising error x1000")
-    right.legend()
-    for axes in (left, right):
-        axes.set_yscale("log")
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.3)
-    _save(figure, path)
-
-
 def plot_levels(path: Path, errors: Mapping[str, Mapping[float, float]]) -> None:
     """Write the denoising error against the noise level as a PNG, one curve per denoiser."""
     figure = _figure(5.6, 4.2)

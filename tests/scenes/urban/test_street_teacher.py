@@ -35,7 +35,6 @@ from scenes.urban.teacher_report import (
     class_color_error,
     draw_samples,
     evaluate_teacher,
-    plot_losses,
     psnr,
     table,
 )
@@ -239,5 +238,3 @@ def test_reports_have_a_row_per_style(
     twice = data.part(np.array([0, 1, 2, 3]))
     twice = replace(twice, styles=np.array([names[0], names[0], names[1], names[1]]))
     assert draw_samples(tmp_path / "a.png", teacher, twice, samples=1, steps=2).stat().st_size > 0
-    lines = [{"step": 10 * i, "loss": 1 / i} for i in range(1, 9)]
-    assert plot_losses(tmp_path / "b.png", lines).stat().st_size > 0

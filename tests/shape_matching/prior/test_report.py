@@ -16,7 +16,6 @@ from shape_matching.prior.report import (
     entrywise_gaussian,
     evaluate_prior,
     nearest_maps,
-    plot_training,
     sample_maps,
 )
 from shape_matching.prior.splits import MapSplit
@@ -72,14 +71,6 @@ def test_the_report_sees_memory_and_draws(tmp_path: Path) -> None:
     for name in ("levels.png", "samples.png"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 100
-
-
-def test_training_curves_keep_the_last_line_of_a_step(tmp_path: Path) -> None:
-    lines = [{"step": s, "loss": 1.0 / s} for s in (1, 2, 3)]
-    lines[1]["error_0.3"] = 0.5
-    plot_training(tmp_path / "a.png", [*lines[:2], {"step": 2, "loss": 9.0}, *lines[1:]])
-    plot_training(tmp_path / "b.png", lines)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_errors_use_the_same_noise_for_all() -> None:
