@@ -57,15 +57,15 @@ _COMMON: tuple[str, ...] = (
     "sampling.steps=15",
 )
 _FREE = ("fields.constrain=none", "fields.empty_background=false", "fields.near=1.0")
-_NO_DEMANDS = ("constraints.density=0", "constraints.depth=0", "constraints.semantics=0")
+_NO_CONSTRAINTS = ("constraints.density=0", "constraints.depth=0", "constraints.semantics=0")
 _DISTIL = ("method=lgvsd",)
 _NO_CONTROL = ("distil.use_layout=false",)
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "no layout": (*_DISTIL, *_FREE, *_NO_DEMANDS, *_NO_CONTROL),
-    "SDS, ControlNet": ("method=sds", *_NO_DEMANDS),
+    "no layout": (*_DISTIL, *_FREE, *_NO_CONSTRAINTS, *_NO_CONTROL),
+    "SDS, ControlNet": ("method=sds", *_NO_CONSTRAINTS),
     "SDS, all of the layout": ("method=sds",),
-    "VSD": (*_DISTIL, *_NO_DEMANDS, *_NO_CONTROL),
-    "VSD, ControlNet": (*_DISTIL, *_NO_DEMANDS),
+    "VSD": (*_DISTIL, *_NO_CONSTRAINTS, *_NO_CONTROL),
+    "VSD, ControlNet": (*_DISTIL, *_NO_CONSTRAINTS),
     "LG-VSD": _DISTIL,
     "LG-VSD, no density": (*_DISTIL, "constraints.density=0"),
     "LG-VSD, no depth": (*_DISTIL, "constraints.depth=0"),

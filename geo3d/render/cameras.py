@@ -16,7 +16,7 @@ Source: Xiang et al. 2025 (TRELLIS), 24 conditioning views with openings of 10 t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -70,6 +70,11 @@ class Camera:
     def position(self) -> Float[np.ndarray, " 3"]:
         """The centre of projection in world coordinates."""
         return self.c2w[:3, 3]
+
+    def finer(self, factor: int) -> Camera:
+        """Return the camera with ``factor`` times as many pixels along each side."""
+        names = ("fx", "fy", "cx", "cy", "width", "height")
+        return replace(self, **{name: getattr(self, name) * factor for name in names})
 
     def rays(
         self, rows: slice = slice(None)

@@ -13,7 +13,7 @@ vertex.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -98,15 +98,7 @@ class Painter:
     def _light(self, camera: Camera) -> Float[np.ndarray, "h w 4"]:
         """Return linear light multiplied by opacity, and opacity."""
         s = self._style.supersample
-        big = replace(
-            camera,
-            fx=camera.fx * s,
-            fy=camera.fy * s,
-            cx=camera.cx * s,
-            cy=camera.cy * s,
-            width=camera.width * s,
-            height=camera.height * s,
-        )
+        big = camera.finer(s)
         if self._mesh.is_point_cloud:
             image = _points_image(self._mesh, big, self._albedo, self._style)
         else:

@@ -25,7 +25,7 @@ from scipy.stats import permutation_test
 
 from geo3d.errors import ConfigError, InputError
 from geo3d.segmentation.measures import HIGHER_IS_BETTER, Measures
-from geo3d.segmentation.tables import Runs, Setting, group_members, metrics_of
+from geo3d.segmentation.tables import Runs, Setting, group_members, mean_of_known, metrics_of
 
 PERMUTATIONS = 10_000
 BASELINES = ("CEDice", "ce_dice")
@@ -218,13 +218,6 @@ def _differences(
         d = mine - other
         weights = np.broadcast_to((weights > 0).astype(np.float64), d.shape)
     else:
-        d = _mean_over_seeds(mine) - _mean_over_seeds(other)
+        d = mean_of_known(mine, axis=0) - mean_of_known(other, axis=0)
     chosen = (weights > 0) & ~np.isnan(d)
     return d[chosen], weights[chosen]
-
-
-def _mean_over_seeds(values: Float64[np.ndarray, "s n"]) -> Float64[np.ndarray, " n"]:
-    known = ~np.isnan(values)
-    counts = known.sum(axis=0)
-    sums = np.where(known, values, 0.0).sum(axis=0)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

@@ -242,11 +242,15 @@ def _entries(
 def _seed_means(
     values: Float64[np.ndarray, "s n"], weights: Float64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, " s"]:
-    """Return each seed's mean over a group's images, undefined values left out."""
-    chosen = values[:, weights > 0]
-    known = ~np.isnan(chosen)
-    counts = known.sum(axis=1)
-    sums = np.where(known, chosen, 0.0).sum(axis=1)
+    """Return each seed's mean over a group's images."""
+    return mean_of_known(values[:, weights > 0], axis=1)
+
+
+def mean_of_known(values: Float64[np.ndarray, "s n"], axis: int) -> Float64[np.ndarray, " m"]:
+    """Return means without undefined values; NaN, without a warning, where there is no other."""
+    known = ~np.isnan(values)
+    counts = known.sum(axis=axis)
+    sums = np.where(known, values, 0.0).sum(axis=axis)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 

@@ -30,6 +30,7 @@ from scenes.objects.embeddings import TimestepEmbedder, position_sinusoids, rota
 from scenes.objects.precision import torso_dtype
 from scenes.objects.sparse import SparseTensor
 from scenes.objects.sparse_ops import SparseConv3d, downsample, upsample
+from scenes.objects.ss_flow import flow_block
 
 _EPS = 1e-6
 
@@ -109,7 +110,7 @@ class SLatFlowModel(nn.Module):
             self.adaLN_modulation = modulation_layers(width)
         self.input_layer = nn.Linear(config.in_channels, first)
         self.input_blocks = nn.ModuleList(_input_blocks(config))
-        self.blocks = nn.ModuleList(_block(config) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(flow_block(config) for _ in range(config.num_blocks))
         self.out_blocks = nn.ModuleList(_output_blocks(config))
         self.out_layer = nn.Linear(first, config.out_channels)
         initialise_flow(self, generator)
@@ -208,18 +209,6 @@ def _output_blocks(config: SLatFlowConfig) -> list[SparseResBlock3d]:
             for _ in range(config.num_io_res_blocks - 1)
         ]
     return blocks
-
-
-def _block(config: SLatFlowConfig) -> ModulatedBlock:
-    return ModulatedBlock(
-        config.model_channels,
-        config.cond_channels,
-        config.heads,
-        mlp_ratio=config.mlp_ratio,
-        qk_rms_norm=config.qk_rms_norm,
-        qk_rms_norm_cross=config.qk_rms_norm_cross,
-        share_mod=config.share_mod,
-    )
 
 
 @torch.no_grad()

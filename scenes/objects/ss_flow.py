@@ -13,7 +13,7 @@ Source: Xiang et al., "Structured 3D Latents for Scalable and Versatile 3D Gener
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +107,7 @@ class SparseStructureFlowModel(nn.Module):
             angles = rotary_angles(positions, width // config.heads)
             self.register_buffer("rope_angles", angles, persistent=False)
         self.input_layer = nn.Linear(config.in_channels * cells, width)
-        self.blocks = nn.ModuleList(_block(config) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(flow_block(config) for _ in range(config.num_blocks))
         self.out_layer = nn.Linear(width, config.out_channels * cells)
         initialise_flow(self, generator)
 
@@ -148,7 +148,8 @@ class SparseStructureFlowModel(nn.Module):
         return h
 
 
-def _block(config: SSFlowConfig) -> ModulatedBlock:
+def flow_block(config: Any) -> ModulatedBlock:
+    """Return a block of a flow transformer; the settings of both flows call its parts alike."""
     return ModulatedBlock(
         config.model_channels,
         config.cond_channels,

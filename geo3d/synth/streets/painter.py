@@ -11,7 +11,7 @@ one layout agree.  Pixels are means of ``supersampling``^2 rays.  Notation as in
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -50,17 +50,8 @@ class StreetPainter:
 
     def view(self, camera: Camera, supersampling: int = SUPERSAMPLING) -> StreetView:
         """Cast the rays of ``camera`` once; the view can be drawn in every style."""
-        s = supersampling
-        fine = replace(
-            camera,
-            fx=camera.fx * s,
-            fy=camera.fy * s,
-            cx=camera.cx * s,
-            cy=camera.cy * s,
-            width=camera.width * s,
-            height=camera.height * s,
-        )
-        return StreetView(camera, self.rays.surfels(fine), s)
+        surfels = self.rays.surfels(camera.finer(supersampling))
+        return StreetView(camera, surfels, supersampling)
 
     def picture(self, view: StreetView, style: tuple[str, ...]) -> UInt8[np.ndarray, "h w 3"]:
         """Return the picture of a view.
