@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +87,8 @@ def train_segmenter(
     training = _SegmenterTraining(config, loss, samples, out, pick_device(device))
     training.info["dataset"] = dataset.name
     training.validation, training.workers = validation, workers
-    plan = Plan(
-        "training the segmenter",
-        config.iterations,
-        lambda step: learning_rate(config, step),
-        log_every=config.log_every,
-        validate_every=config.validate_every,
-        checkpoint_seconds=config.checkpoint_seconds,
-    )
+    rate = partial(learning_rate, config)
+    plan = Plan.of(config, "training the segmenter", config.iterations, rate)
     # What the pictures hold counts, not where they lie.
     settings = {**config_to_dict(config), "data": training.info["data"]}
     run_training(training, plan, out, settings, log_metrics=log_metrics, progress=progress)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,32 +25,19 @@ BUCKET = 1 << 24
 """Gradients averaged at once."""
 
 
-class Alone:
-    """A single process."""
+class Processes:
+    """This process alone, or the group that ``torchrun`` started, connected by Accelerate."""
 
     rank = 0
     """Number of this process; 0 writes the files."""
     count = 1
     """Processes in all."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, is_group: bool = False) -> None:
         self.device = device
-
-    def mean(self, value: Tensor) -> Tensor:
-        """Return ``value``."""
-        return value
-
-    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Leave the gradients as they are."""
-
-    def shard(self, network: nn.Module) -> None:
-        """Leave the network whole."""
-
-
-class Accelerated:
-    """Processes started by ``torchrun``, connected by Accelerate."""
-
-    def __init__(self, device: torch.device) -> None:
+        self._accelerator: Any = None
+        if not is_group:
+            return
         try:
             from accelerate import Accelerator
         except ImportError as error:
@@ -65,7 +53,7 @@ class Accelerated:
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of ``value`` over processes."""
-        return self._accelerator.reduce(value, "mean")  # type: ignore[return-value]
+        return value if self._accelerator is None else self._accelerator.reduce(value, "mean")
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Average gradients over processes.
@@ -73,6 +61,8 @@ class Accelerated:
         Any number of forward passes of any kind may come before; all processes must have
         gradients for the same parameters.
         """
+        if self.count == 1:
+            return
         # Those of sharded weights are averages already.
         gradients = [
             p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)
@@ -116,9 +106,6 @@ def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-Processes = Alone | Accelerated
-
-
 def whole(tensor: Tensor) -> Tensor:
     """Return all of a sharded tensor, on every process; all of them must call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -145,4 +132,4 @@ def connect(device: torch.device, batch: int) -> Processes:
             f"A batch of {batch} cannot be shared by {count} processes.",
             "Choose a multiple.",
         )
-    return Accelerated(device) if count > 1 else Alone(device)
+    return Processes(device, is_group=count > 1)

@@ -42,7 +42,7 @@ from torch import Tensor
 from geo3d.errors import Cancelled, InputError, NumericalError
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress, report
 from geo3d.work.gradients import gradient_norm
-from geo3d.work.processes import Alone, Processes
+from geo3d.work.processes import Processes
 from geo3d.work.state import DIVERGED_HINT, TrainingState, load_state, save_state
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,13 @@ class Plan:
     processes differ."""
     checkpoint_seconds: float = 300.0
     """Seconds between checkpoints."""
+
+    @classmethod
+    def of(cls, config: Any, stage: str, steps: int, rate: Callable[[int], float]) -> Plan:
+        """Return the plan of settings, whose fields of these names say when."""
+        names = ("log_every", "validate_every", "checkpoint_every", "checkpoint_seconds")
+        given = {name: getattr(config, name) for name in names if hasattr(config, name)}
+        return cls(stage, steps, rate, **given)
 
 
 class Method:
@@ -136,7 +143,7 @@ def run_training(
     """
     if load_state(out / CHECKPOINT, method.state, settings):
         log.info("resumed at step %d", method.state.step)
-    run = _Run(method, plan, out, settings, processes or Alone(torch.device("cpu")))
+    run = _Run(method, plan, out, settings, processes or Processes(torch.device("cpu")))
     return run.to_the_end(log_metrics, progress)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -71,13 +72,8 @@ def train(
         InputError: errors of reading the latents.
     """
     training = _FlowTraining(config, connect(pick_device(device), config.batch))
-    plan = Plan(
-        "distilling",
-        config.steps,
-        lambda step: learning_rate(config.optimiser, step, config.steps),
-        log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every,
-    )
+    rate = partial(learning_rate, config.optimiser, steps=config.steps)
+    plan = Plan.of(config, "distilling", config.steps, rate)
     numbers = run_training(
         training, plan, out, training.settings(),
         processes=training.processes, log_metrics=log_metrics, progress=progress,

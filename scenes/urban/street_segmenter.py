@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +107,10 @@ def train_segmenter(
     training = _SegmenterTraining(config, data)
     # 1/25 and 1/250000 of the rate: where a cycle begins and ends in torch.optim.OneCycleLR
     low = config.learning_rate / 25
-    plan = Plan(
-        "training the segmenter",
-        config.steps,
-        lambda step: one_cycle(step, config.steps + 1, config.learning_rate, low, low / 1e4),
-        checkpoint_seconds=config.checkpoint_seconds,
+    rate = partial(
+        one_cycle, steps=config.steps + 1, middle=config.learning_rate, start=low, end=low / 1e4
     )
+    plan = Plan.of(config, "training the segmenter", config.steps, rate)
     settings = {**config_to_dict(config), "data": len(data)}
     run_training(
         training, plan, Path(path).parent, settings, log_metrics=log_metrics, progress=progress

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -111,13 +112,8 @@ def train_teacher(
         InputError, FileFormatError: errors of reading the data.
     """
     training = TeacherTraining(config, load_street_data(config.data), pick_device(device))
-    plan = Plan(
-        "training the street teacher",
-        config.steps,
-        lambda step: learning_rate(config, step),
-        log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every,
-    )
+    rate = partial(learning_rate, config)
+    plan = Plan.of(config, "training the street teacher", config.steps, rate)
     settings = {name: value for name, value in config_to_dict(config).items() if name != "data"}
     numbers = run_training(
         training, plan, out, settings, log_metrics=log_metrics, progress=progress

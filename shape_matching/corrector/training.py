@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,14 +88,8 @@ def train_corrector(
         CheckpointError: ``checkpoint.other_training``.
     """
     training = _CorrectorTraining(config)
-    plan = Plan(
-        "training the corrector",
-        config.steps,
-        lambda step: learning_rate(config, step),
-        log_every=config.log_every,
-        validate_every=config.validate_every,
-        checkpoint_seconds=config.checkpoint_seconds,
-    )
+    rate = partial(learning_rate, config)
+    plan = Plan.of(config, "training the corrector", config.steps, rate)
     numbers = run_training(
         training, plan, out, training.settings, log_metrics=log_metrics, progress=progress
     )
@@ -122,7 +117,8 @@ class _CorrectorTraining(Method):
         self.settings = {**config_to_dict(config), "examples": pairs}
 
     def gradients(self, backward: Backward) -> Numbers:
-        batch, generator = self.config.batch, self.generator()
+        batch = self.config.batch
+        generator = item_generator(self.config.seed, f"corrector step {self.state.step}")
         total = 0.0
         for _ in range(batch):
             example = self.shown[int(torch.randint(len(self.shown), (), generator=generator))]
@@ -133,10 +129,6 @@ class _CorrectorTraining(Method):
             backward(loss)
             total += float(loss.detach())
         return {"loss": total}
-
-    def generator(self) -> torch.Generator:
-        """Return the source of the step's random numbers."""
-        return item_generator(self.config.seed, f"corrector step {self.state.step}")
 
     def moved(self) -> None:
         self.network.network.constrain()

@@ -165,13 +165,11 @@ def train_prior(
     split = load_split(config.data, config.network.size, config.validation_share, config.seed)
     processes = connect(pick_device(device), config.batch)
     training = _PriorTraining(config, split, processes)
-    plan = Plan(
+    plan = Plan.of(
+        config,
         "training the prior",
         config.steps,
         lambda step: learning_rate(config, step * config.batch),
-        log_every=config.log_every,
-        validate_every=config.validate_every,
-        checkpoint_seconds=config.checkpoint_seconds,
     )
     settings = {**config_to_dict(config), "data": training.digest}
     numbers = run_training(

@@ -6,6 +6,7 @@ Flows are trained by `scenes.objects.training`.  The batch of a step depends on 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -62,6 +63,12 @@ class _Fit(Method):
         return {name: term.detach() for name, term in {**terms, "loss": total}.items()}
 
 
+def learning_rate(config: StageConfig, step: int) -> float:
+    """Return the learning rate of the step after ``step`` steps."""
+    rise = schedules.rise(step + 1, config.warmup_steps)
+    return config.learning_rate * rise * schedules.cosine(step, config.steps)
+
+
 def fit(
     task: Task,
     config: StageConfig,
@@ -76,17 +83,7 @@ def fit(
         CheckpointError: ``checkpoint.other_training``.
     """
     training = _Fit(task, config)
-    plan = Plan(
-        config.stage,
-        config.steps,
-        lambda step: (
-            config.learning_rate
-            * schedules.rise(step + 1, config.warmup_steps)
-            * schedules.cosine(step, config.steps)
-        ),
-        log_every=config.log_every,
-        checkpoint_seconds=config.checkpoint_seconds,
-    )
+    plan = Plan.of(config, config.stage, config.steps, partial(learning_rate, config))
     settings = {**config_to_dict(config), "items": len(task.names)}
     numbers = run_training(
         training, plan, out, settings, log_metrics=log_metrics, progress=progress

@@ -11,7 +11,7 @@ from torch import nn
 
 from geo3d import checkpoints
 from geo3d.errors import BackendUnavailable, CheckpointError, ConfigError, NumericalError
-from geo3d.work.processes import Alone, connect
+from geo3d.work.processes import connect
 from geo3d.work.state import (
     TrainingState,
     drop_state,
@@ -144,8 +144,11 @@ def test_the_average_by_hand() -> None:
 def test_one_process_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     processes = connect(torch.device("cpu"), 3)
-    assert isinstance(processes, Alone)
-    assert processes.count == 1
+    assert (processes.rank, processes.count) == (0, 1)
+    value = torch.ones(2, requires_grad=True)
+    value.grad = torch.tensor([1.0, 2.0])
+    processes.average_gradients([value])
+    assert value.grad.tolist() == [1, 2] and processes.mean(value) is value
 
 
 def test_many_processes_need_accelerate_and_even_shares(monkeypatch: pytest.MonkeyPatch) -> None:
