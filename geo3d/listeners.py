@@ -90,12 +90,3 @@ class tqdm_listener:
             total=event["total"], desc=self._stage, delay=self.delay, leave=False, unit="step"
         )
         return self._bar
-
-
-def _description(event: Mapping[str, Any]) -> str:
-    shown = ", ".join(f"{key} {_short(value)}" for key, value in event["metrics"].items())
-    return f"{event['stage']} ({shown})" if shown else str(event["stage"])
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""No public name is there for the tests alone: a verb leads to it, or the documentation names it.
+"""No name is there for the tests alone: a verb leads to it, or the documentation names it.
 
 Read from the source: a name is reached where code outside its own definition refers to it, and
 that code is reached itself.  Methods count as reached by name, whoever's method it is.
@@ -132,7 +132,7 @@ def unreached() -> list[str]:
         last = name.rpartition(".")[2]
         is_verb = module.startswith("apps.commands.") and name in ("run", "add_arguments")
         is_found_by_name = item in ROOTS or is_verb or name == "PRESETS" or last in HOOKS
-        if is_found_by_name or name.startswith("_") or f"{module}.{name}" in listed:
+        if is_found_by_name or name.startswith("__") or f"{module}.{name}" in listed:
             return True
         places = attributes[last] if "." in name else names[item]
         return any(item not in place and not place & dead for place in places)

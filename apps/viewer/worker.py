@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,6 @@ from apps.job_worker import explain_crashes, work
 from apps.viewer.match_result import read_map, read_shapes
 from geo3d.errors import Geo3dError
 from geo3d.files import atomic_path, atomic_write_json
-
-_log = logging.getLogger(__name__)
 
 
 def run_and_measure(folder: Path, argv: Sequence[str]) -> int:
