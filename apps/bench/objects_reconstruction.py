@@ -30,7 +30,7 @@ from apps.bench.objects_samples import (
     true_meshes,
 )
 from geo3d.errors import ConfigError
-from geo3d.mesh.compare import cell_overlap, compare_points
+from geo3d.mesh.sampling import cell_overlap, compare_points
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.objects.models import load_model
 from scenes.objects.samplers import strength_to_scale

@@ -26,9 +26,8 @@ from torch import Tensor, nn
 
 from geo3d.errors import CheckpointError, MeshError
 from geo3d.files import atomic_path, sha256_file
-from geo3d.mesh.compare import cell_overlap, compare_points, largest_piece
 from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.sampling import uniform_samples
+from geo3d.mesh.sampling import cell_overlap, compare_points, largest_piece, uniform_samples
 from geo3d.npz import read_npz
 from geo3d.render.cameras import orbit
 from geo3d.synth.objects.generate import generate_object

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from geo3d.errors import InputError
-from geo3d.mesh.compare import spread
+from geo3d.mesh.sampling import spread
 from geo3d.work.tables import markdown_table
 
 TRUTH, AUTOENCODER, TEACHER, FEW = "truth", "autoencoder", "teacher", "untrained"

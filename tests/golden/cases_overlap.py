@@ -16,8 +16,12 @@ from torch import Tensor
 from geo3d.topology.losses.cb_dice import cb_dice_loss
 from geo3d.topology.losses.cl_dice import cl_dice_loss
 from geo3d.topology.losses.deep import deep_supervision, head_weights
-from geo3d.topology.losses.overlap import ce_dice_loss, region_wise_loss
-from geo3d.topology.losses.scnp import scnp_loss, worst_neighbour_logits
+from geo3d.topology.losses.overlap import (
+    ce_dice_loss,
+    region_wise_loss,
+    scnp_loss,
+    worst_neighbour_logits,
+)
 from geo3d.topology.losses.skeleton_recall import recall_term, skeleton_recall_loss
 
 PUBLISHED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -22,9 +22,9 @@ from geo3d.topology.losses.overlap import (
     cross_entropy,
     dice_term,
     region_wise_loss,
+    scnp_loss,
 )
 from geo3d.topology.losses.persistent import topo_grad_loss, topo_loss
-from geo3d.topology.losses.scnp import scnp_loss
 from geo3d.topology.losses.skeleton_recall import skeleton_recall_loss
 from geo3d.topology.losses.windows import topo_window_loss
 

@@ -19,8 +19,9 @@ from geo3d.topology.losses.overlap import (
     dice_term,
     region_maps,
     region_wise_loss,
+    scnp_loss,
+    worst_neighbour_logits,
 )
-from geo3d.topology.losses.scnp import scnp_loss, worst_neighbour_logits
 
 
 def random(n_classes: int = 3, space: tuple[int, ...] = (7, 9)) -> tuple[Tensor, Tensor]:
