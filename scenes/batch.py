@@ -1,23 +1,24 @@
 """Build many street scenes: in parallel, to the end, resumable (see `scenes.batch_plan`).
 
-FOLDER/items/NAME.json says what became of a scene and is written when it ended;
-FOLDER/items/NAME/scene/RUN is its run folder.  A scene that fails, hangs or kills its process is
-recorded, tried again where that may help, and the others go on.  Killed at any moment, the batch
-goes on where it was: finished scenes are not made again, and interrupted ones continue.
+FOLDER/items/NAME.json holds the numbers of a finished scene, FOLDER/failures/NAME.json what went
+wrong with another; FOLDER/items/NAME/scene/RUN is its run folder.  A scene that fails, hangs or
+kills its process is tried again where that may help, and the others go on.  Killed at any moment,
+the batch continues: finished scenes are not made again, and interrupted ones are resumed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from geo3d.files import atomic_write_json
-from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.work.pool import Outcome, Task
-from scenes.batch_engines import run_local, run_slurm
-from scenes.batch_item import Build, ItemSetup, build_street
+from geo3d.progress import ProgressCallback, ignore_progress
+from geo3d.work.pool import Limits, Outcome, Task, run_pool
+from geo3d.work.runner import Work, read_failure, run_items
+from geo3d.work.slurm import run_slurm
+from scenes.batch_item import Build, ItemSetup, build_street, run_folders, run_item
 from scenes.batch_plan import BatchConfig, Item, ItemRecord, expand
 from scenes.batch_report import write_report
 
@@ -40,96 +41,46 @@ def run_batch(
         progress: hears of every finished scene, and at least every second.
 
     Raises:
-        BackendUnavailable: ``backend.unavailable``, ``batch.no_slurm``.
+        BackendUnavailable: ``backend.unavailable``, ``work.no_slurm``.
         Cancelled: whatever ``progress`` raises passes through; finished scenes are kept.
     """
-    items = expand(config)
-    store = _Store(folder, items)
-    setup = ItemSetup(config, folder.resolve(), build)
-    todo = [r for r in store.records() if r.status == "open" or _again(r, retry_failed)]
-    for record in todo:
-        store.forget(record.item)
+    items = {item.name: item for item in expand(config)}
+    folder = folder.resolve()
+
+    def record(outcome: Outcome) -> None:
+        done = {**outcome.value, "attempts": outcome.attempt, "seconds": round(outcome.seconds, 2)}
+        done["run"] = str(Path(done["run"]).relative_to(folder))
+        atomic_write_json(_done_path(folder, outcome.task.name), done)
+
+    slurm = partial(run_slurm, folder / "slurm", config.slurm)
+    work = Work(
+        folder,
+        [Task(name, item) for name, item in items.items()],
+        partial(partial, run_item, ItemSetup(config, folder, build)),
+        lambda name: _done_path(folder, name).is_file(),
+        "scenes",
+        config.retries,
+        retry_failed,
+        slurm if config.engine == "slurm" else run_pool,
+    )
     try:
-        waiting = [record.item for record in todo]
-        for _ in range(config.retries + 1):
-            _run(setup, waiting, store, progress)
-            waiting = [r.item for r in store.records() if r.item in waiting and _again(r)]
-            if not waiting:
-                break
+        run_items(work, Limits(config.workers, config.timeout), progress, record)
     finally:
-        summary = write_report(folder, store.records())
+        summary = write_report(folder, [_read(folder, item) for item in items.values()])
     return summary
 
 
-def _again(record: ItemRecord, also_final: bool = False) -> bool:
-    return record.status == "failed" and (also_final or not record.is_final)
+def _read(folder: Path, item: Item) -> ItemRecord:
+    path = _done_path(folder, item.name)
+    if path.is_file():
+        return ItemRecord(item, "done", **json.loads(path.read_text("utf-8")))
+    failure = read_failure(folder, item.name)
+    if failure is None:
+        return ItemRecord(item, "open")
+    runs = [str(run.relative_to(folder)) for run in run_folders(folder, item)]
+    attempts, seconds = failure["attempts"], failure["seconds"]
+    return ItemRecord(item, "failed", attempts, seconds, (runs or [None])[0], error=failure)
 
 
-def _run(
-    setup: ItemSetup, items: Sequence[Item], store: _Store, progress: ProgressCallback
-) -> None:
-    def tell() -> None:
-        known = [r.status for r in store.records(cached=True)]
-        counts = {"failed": failed} if (failed := known.count("failed")) else {}
-        report(progress, "scenes", len(known) - known.count("open"), len(known), **counts)
-
-    if not items:
-        return
-    tell()
-    engine = run_slurm if setup.config.engine == "slurm" else run_local
-    for outcome in engine([Task(item.index, item.index, item) for item in items], setup, tell):
-        store.put(outcome)
-        tell()
-
-
-class _Store:
-    """The records of a batch on disk."""
-
-    def __init__(self, folder: Path, items: Sequence[Item]) -> None:
-        self._folder = folder
-        self._items = items
-        self._attempts: dict[str, int] = {}
-        self._known: dict[int, ItemRecord] = {}
-        (folder / "items").mkdir(parents=True, exist_ok=True)
-        self.records()
-
-    def records(self, cached: bool = False) -> list[ItemRecord]:
-        """Return what became of every scene, in the order of the batch."""
-        if not cached:
-            self._known = {item.index: self._read(item) for item in self._items}
-        return [self._known[item.index] for item in self._items]
-
-    def forget(self, item: Item) -> None:
-        """Let a scene count as open again; how often it was tried is remembered."""
-        self._attempts[item.name] = self._known[item.index].attempts
-        self._path(item).unlink(missing_ok=True)
-        self._known[item.index] = ItemRecord(item, "open")
-
-    def put(self, outcome: Outcome) -> None:
-        """Record the end of an attempt."""
-        item: Item = outcome.task.payload
-        answer: dict[str, Any] = outcome.value or {"error": outcome.error}
-        run = answer.get("run")
-        attempts = max(self._attempts.get(item.name, 0), self._known[item.index].attempts) + 1
-        record = {
-            "item": item.name,
-            "status": "failed" if answer.get("error") else "done",
-            "attempts": attempts,
-            "seconds": answer.get("seconds", 0.0),
-            "run": None if run is None else str(Path(run).relative_to(self._folder.resolve())),
-            "metrics": answer.get("metrics"),
-            "error": answer.get("error"),
-            "is_final": bool(answer.get("is_final")),
-        }
-        atomic_write_json(self._path(item), record)
-        self._known[item.index] = self._read(item)
-
-    def _read(self, item: Item) -> ItemRecord:
-        path = self._path(item)
-        if not path.is_file():
-            return ItemRecord(item, "open")
-        stored = json.loads(path.read_text("utf-8"))
-        return ItemRecord(**{**stored, "item": item})
-
-    def _path(self, item: Item) -> Path:
-        return self._folder / "items" / f"{item.name}.json"
+def _done_path(folder: Path, name: str) -> Path:
+    return folder / "items" / f"{name}.json"

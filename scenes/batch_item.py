@@ -5,23 +5,13 @@ A scene that was interrupted goes on in the run folder it has; one that is finis
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from geo3d.errors import (
-    BackendUnavailable,
-    Cancelled,
-    ConfigError,
-    Geo3dError,
-    InputError,
-)
 from geo3d.layout.layout import Layout
 from geo3d.listeners import cancel_listener, chain, jsonl_listener
 from geo3d.progress import ProgressCallback
@@ -29,8 +19,6 @@ from geo3d.runs import Run, open_run, start_run
 from scenes.batch_plan import BatchConfig, Item, open_layout, scene_config
 from scenes.urban.config import SceneConfig
 from scenes.urban.validate import require_valid
-
-_log = logging.getLogger(__name__)
 
 Build: TypeAlias = Callable[[Layout, SceneConfig, Run, ProgressCallback, str], Mapping[str, Any]]
 """Builds a scene in a run folder, going on with what is there, and returns its numbers."""
@@ -47,37 +35,17 @@ class ItemSetup:
     """An importable function."""
 
 
-def make_item_job(setup: ItemSetup) -> Callable[[Item], dict[str, Any]]:
-    """Return the function that makes one scene."""
-    return functools.partial(run_item, setup)
-
-
 def run_item(setup: ItemSetup, item: Item) -> dict[str, Any]:
-    """Make one scene; never raises but for a cancelled job.
+    """Make one scene; return its ``run`` folder and its ``metrics``.
 
-    Returns:
-        ``run``, ``seconds``, and either ``metrics``, or ``error`` and whether it ``is_final``:
-        trying again would not help.
+    Raises:
+        Geo3dError: whatever ends the building.
     """
-    begun = time.monotonic()
-    answer: dict[str, Any] = {"run": None}
-    try:
-        run = _run_of(setup, item)
-        answer["run"] = str(run.path)
-        answer["metrics"] = _finished(run) if run.is_done else _make(setup, item, run)
-    except Cancelled:
-        raise
-    except Geo3dError as error:
-        is_final = isinstance(error, ConfigError | InputError | BackendUnavailable)
-        answer["error"] = error.to_dict()
-        answer["is_final"] = is_final and error.code != "run.busy"
-    except Exception as error:
-        # one scene's defect must not stop the others; it is recorded with its type
-        _log.exception("unexpected error in %s", item.name)
-        message = f"{type(error).__name__}: {error}"
-        answer["error"] = {"code": "batch.unexpected_error", "message": message, "hint": ""}
-        answer["is_final"] = False
-    return {**answer, "seconds": round(time.monotonic() - begun, 2)}
+    run = _run_of(setup, item)
+    return {
+        "run": str(run.path),
+        "metrics": _finished(run) if run.is_done else _make(setup, item, run),
+    }
 
 
 def build_street(
@@ -91,10 +59,20 @@ def build_street(
     return build_scene(layout, config, run.path, progress, device, resume=True).metrics
 
 
+def item_folder(batch: Path, item: Item) -> Path:
+    """Return where the run folder of a scene lies."""
+    return batch / "items" / item.name
+
+
+def run_folders(batch: Path, item: Item) -> list[Path]:
+    """Return the run folders of a scene, the latest first."""
+    return sorted((item_folder(batch, item) / "scene").glob("*"), reverse=True)
+
+
 def _run_of(setup: ItemSetup, item: Item) -> Run:
     """Open the run that an item has, or start one."""
-    root = setup.folder / "items" / item.name
-    for folder in sorted((root / "scene").glob("*"), reverse=True):
+    root = item_folder(setup.folder, item)
+    for folder in run_folders(setup.folder, item):
         if (folder / "state.json").is_file():
             return open_run(folder)
         # left by a kill while it was being made: nothing was done in it yet

@@ -26,6 +26,7 @@ from geo3d.config import config_from_dict, load_config, read_yaml
 from geo3d.errors import ConfigError
 from geo3d.files import asset, slug
 from geo3d.layout.layout import Layout
+from geo3d.work.slurm import SlurmConfig
 from scenes.urban.config import PRESETS, SceneConfig
 
 SHIPPED = "urban/streets"
@@ -70,17 +71,6 @@ class LayoutEntry:
             which = "" if self.seed is None else f"-{self.seed}"
             return f"{self.kind}-{self.length:g}m{which}"
         return self.name or Path(self.file or "").stem
-
-
-@dataclass(frozen=True)
-class SlurmConfig:
-    """What to ask a cluster for, per scene."""
-
-    partition: str | None = None
-    minutes: int = 120
-    cpus: int = 4
-    memory_gb: int = 16
-    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,8 +141,6 @@ class ItemRecord:
     """Its run folder, relative to that of the batch."""
     metrics: Mapping[str, Any] | None = None
     error: Mapping[str, str] | None = None
-    is_final: bool = False
-    """Whether trying again would not help."""
 
 
 def read_batch(

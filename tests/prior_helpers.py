@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from geo3d.distill.preconditioning import EDM, Preconditioning
+from geo3d.work.shards import write_index, write_shard
 from shape_matching.prior.denoiser import Denoiser, DenoiserConfig
-from shape_matching.prior.map_shards import MapBatch, write_index, write_shard
+from shape_matching.prior.map_shards import MapBatch, map_shards
 from shape_matching.prior.prior import Prior
 
 NETWORK = DenoiserConfig(size=8, patch=4, width=16, depth=1, heads=2)
@@ -30,8 +31,9 @@ def write_maps(folder: Path, n: int = 60, k: int = 8, creatures: int = 10) -> Pa
     fmaps = banded_maps(n, k).astype(np.float16)
     evals = np.zeros((n, k), np.float32)
     owner = np.repeat(np.arange(creatures), n // creatures)
-    write_shard(folder, 0, MapBatch(fmaps, evals, evals, {"creature": owner}), "key")
-    write_index(folder, {}, 1, ["creature"])
+    kind, batch = map_shards(["creature"]), MapBatch(fmaps, evals, evals, {"creature": owner})
+    write_shard(kind, folder, 0, batch, {}, "key")
+    write_index(kind, folder, {}, 1, about={"columns": ["creature"]})
     return folder
 
 

@@ -117,7 +117,7 @@ def _open(args: argparse.Namespace) -> Run:
 def _settings(args: argparse.Namespace) -> EvaluationConfig:
     """Return the settings: defaults, preset and file of the method, then the flags."""
     from geo3d.config import load_config
-    from geo3d.work.pool import available_cores
+    from geo3d.threads import usable_cores
     from shape_matching.config import MatchConfig
     from shape_matching.evaluate.config import EvaluationConfig
 
@@ -127,7 +127,7 @@ def _settings(args: argparse.Namespace) -> EvaluationConfig:
         "cache_geodesics shared_ground_truth save_maps worst random_rotations ablation"
     ).split()
     given: dict[str, Any] = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
-    given.setdefault("workers", min(8, available_cores()))
+    given.setdefault("workers", min(8, usable_cores()))
     for name in ("data", "pairs"):
         if name in given:
             given[name] = str(Path(given[name]).resolve())

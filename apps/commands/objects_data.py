@@ -48,14 +48,14 @@ def run(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace) -> dict[str, Any]:
     from geo3d.config import load_config
     from geo3d.listeners import tqdm_listener
-    from geo3d.work.pool import available_cores
+    from geo3d.threads import usable_cores
     from scenes.objects.data.object_data import ObjectDataConfig, make_object_data
 
     given = [(name, getattr(args, name)) for name in ("objects", "seed")]
     overrides = [*args.set, *(f"{name}={value}" for name, value in given if value)]
     config = load_config(ObjectDataConfig, args.config, None, overrides)
     listener = tqdm_listener(disable=args.quiet or args.json)
-    workers = args.workers or available_cores()
+    workers = args.workers or usable_cores()
     return make_object_data(config, args.out, workers=workers, progress=listener)
 
 

@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _make(args: argparse.Namespace) -> dict[str, Any]:
     from geo3d.config import load_config
-    from geo3d.work.pool import available_cores
+    from geo3d.threads import usable_cores
 
-    workers, progress = args.workers or available_cores(), _listener(args)
+    workers, progress = args.workers or usable_cores(), _listener(args)
     if args.dfaust:
         from shape_matching.prior.dfaust import DfaustConfig, make_dfaust_data
 

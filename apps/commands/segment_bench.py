@@ -165,10 +165,10 @@ def _run_grid(run_folder: Run, args: argparse.Namespace) -> None:
         grid,
         is_finished,
         published_beside,
+        run_cells,
         tabulate,
         write_groups,
     )
-    from geo3d.segmentation.cells import run_cells
     from geo3d.segmentation.significance import Procedure
     from geo3d.segmentation.tables import read_published
 

@@ -80,13 +80,13 @@ def _open(args: argparse.Namespace) -> Run:
 
 def _examples(config: CorrectorTrainingConfig, args: argparse.Namespace) -> None:
     from geo3d.listeners import tqdm_listener
-    from geo3d.work.pool import available_cores
+    from geo3d.threads import usable_cores
     from shape_matching.corrector.data import make_examples
 
     make_examples(
         config.data,
         config.examples,
-        workers=args.workers or available_cores(),
+        workers=args.workers or usable_cores(),
         progress=tqdm_listener(disable=args.quiet or args.json),
     )
 

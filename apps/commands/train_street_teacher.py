@@ -100,7 +100,8 @@ def _data(args: argparse.Namespace) -> Path:
 
 def _make_data(args: argparse.Namespace, size: int | None) -> None:
     """Make the pictures, unless the folder has them already and no number is asked for."""
-    from scenes.urban.street_data import INDEX, StreetDataConfig, make_street_data
+    from geo3d.work.shards import INDEX
+    from scenes.urban.street_data import StreetDataConfig, make_street_data
 
     folder = _data(args)
     if (folder / INDEX).is_file() and not args.pictures:

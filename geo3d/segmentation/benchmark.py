@@ -2,12 +2,13 @@
 
     results/<framework>/<labels>/<size>/<loss>/<seed>.csv    one run, see `measures`
     results/groups.csv                                       group of each test picture
-    cells/<framework>/<labels>/<size>/<loss>/<seed>/         its segmenter, log, masks, failed.json
+    cells/<framework>/<labels>/<size>/<loss>/<seed>/         its segmenter, log and masks
+    failures/                                                see `geo3d.work.runner`
 
 A run is a cell of the grid.  Its CSV is written last and whole, so a cell with a CSV is finished
-and is skipped when the benchmark is started again; the others go on from their checkpoints.  Each
-cell is a process of its own: whatever happens to it, the others go on
-(`geo3d.segmentation.cells`).
+and is skipped when the benchmark is started again; the others continue from their checkpoints.
+A cell takes minutes to days, so a fresh process for each costs nothing, gives its memory back, and
+can die without taking others along.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -44,10 +46,13 @@ from geo3d.segmentation.tables import (
     read_published,
     read_results,
 )
+from geo3d.work.pool import Limits, Task, raise_if_stopping
+from geo3d.work.runner import Work, read_failure, run_items
 
 PUBLISHED = "segmentation/published.csv"
 """The published numbers, among the assets."""
-FAILED = "failed.json"
+STOP_S = 60.0
+"""How long a cell may take to write its checkpoint when asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,36 @@ def open_dataset(config: BenchmarkConfig, setting: Setting) -> Dataset:
     return read_topomortar(config.data, setting.labels, setting.size)  # type: ignore[arg-type]
 
 
+def run_cells(
+    config: BenchmarkConfig, cells: Sequence[Cell], folder: Path, progress: ProgressCallback
+) -> None:
+    """Run all cells that are not finished; failures are recorded.
+
+    Args:
+        config: settings of the benchmark.
+        cells: the grid.
+        folder: where results and cells lie.
+        progress: told at least every second; what it raises ends the benchmark.
+    """
+    by_name = {str(cell.path): cell for cell in cells}
+    work = Work(
+        folder,
+        [Task(name, cell) for name, cell in by_name.items()],
+        partial(partial, _one_cell, config, folder),
+        lambda name: is_finished(by_name[name], folder),
+        "runs",
+        retry_all=True,
+    )
+    run_items(work, Limits(config.workers, threads=1, fresh=True, grace=STOP_S), progress)
+
+
+def _one_cell(config: BenchmarkConfig, folder: Path, cell: Cell) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    run_cell(config, cell, folder, raise_if_stopping)
+
+
 def run_cell(
     config: BenchmarkConfig,
     cell: Cell,
@@ -158,7 +193,6 @@ def run_cell(
 
     place = folder / "cells" / cell.path
     place.mkdir(parents=True, exist_ok=True)
-    (place / FAILED).unlink(missing_ok=True)
     dataset = open_dataset(config, cell.setting)
     begun = time.process_time()
     settings = _training_of(config, cell)
@@ -221,12 +255,9 @@ def published_beside(config: BenchmarkConfig) -> list[Entry]:
 
 def failures_of(cells: Sequence[Cell], folder: Path) -> list[dict[str, Any]]:
     """Return what went wrong with each cell that failed."""
-    found = []
-    for cell in cells:
-        path = folder / "cells" / cell.path / FAILED
-        if path.is_file() and not is_finished(cell, folder):
-            found.append({"cell": str(cell.path), **json.loads(path.read_text("utf-8"))})
-    return found
+    open_cells = [str(cell.path) for cell in cells if not is_finished(cell, folder)]
+    found = ((name, read_failure(folder, name)) for name in open_cells)
+    return [{"cell": name, **failure} for name, failure in found if failure is not None]
 
 
 def is_finished(cell: Cell, folder: Path) -> bool:

@@ -1,12 +1,13 @@
 """A small process pool that survives what a task can do: hang, crash, or kill its process.
 
 Each worker is a fresh interpreter (spawn) that builds one handler and then answers one task at a
-time.  Tasks carry a group; a worker stays with its group while it lasts, so that what the handler
-keeps for a group is made once.  A task that overruns its time is recorded as failed and its process
-is replaced.  Workers end by themselves when the parent disappears.
+time.  Tasks may carry a group; a worker stays with its group while it lasts, so that what the
+handler keeps for a group is made once.  A task over its time or memory is recorded as failed and
+its process is replaced.  A pool that is stopped asks its tasks to end (`raise_if_stopping`) before
+it kills them.  Workers end by themselves when the parent disappears.
 
-Standard pools cannot do this: `concurrent.futures` cannot stop a running task and gives up
-altogether when one worker dies.
+No library does all of this: `concurrent.futures` and loky cannot stop a running task and give up
+when a worker dies, pebble knows neither groups, nor memory, nor a task that ends by itself.
 """
 
 from __future__ import annotations
@@ -18,26 +19,30 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from geo3d.errors import Geo3dError
+from geo3d.errors import Cancelled, Geo3dError
+from geo3d.threads import COUNTS, PASSIVE, usable_cores
 
 logger = logging.getLogger(__name__)
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+Handler = Callable[[Any], Any]
+_stopping = threading.Event()
 
 
 @dataclass(frozen=True)
 class Task:
     """One unit of work; ``payload`` reaches the handler and must be picklable by reference."""
 
-    index: int
-    group: Hashable
-    payload: Any
+    name: str
+    """Unique; may be used as a relative path."""
+    payload: Any = None
+    group: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -46,26 +51,52 @@ class Outcome:
 
     task: Task
     value: Any = None
-    error: dict[str, str] | None = None
+    error: dict[str, Any] | None = None
+    """Of `failure`."""
+    seconds: float = 0.0
+    attempt: int = 1
 
 
-@dataclass
+@dataclass(frozen=True)
+class Limits:
+    """What tasks may take, and how their processes are run."""
+
+    workers: int = 1
+    """Processes at a time."""
+    timeout: float | None = None
+    """Seconds a task may take, start-up of the process excluded."""
+    memory_mib: float | None = None
+    """Memory (resident set) of a process, where the system or psutil tells it."""
+    threads: int | None = None
+    """Of the numerical libraries in each process; None shares the cores out.  Many small problems
+    are several times faster with one."""
+    fresh: bool = False
+    """Whether every task gets a process of its own, for those that take minutes to days."""
+    grace: float = 0.0
+    """Seconds a task gets to end by itself, with its checkpoint, when the pool is stopped."""
+
+
+@dataclass(eq=False)
 class _Worker:
     process: SpawnProcess
     connection: Connection
     task: Task | None = None
-    deadline: float = float("inf")
+    begun: float = field(default_factory=time.monotonic)
     group: Hashable = None
     dead: bool = False
+
+    def ended(self, value: Any = None, error: dict[str, Any] | None = None) -> Outcome | None:
+        """Return what became of the task, which is no longer the worker's."""
+        task, self.task = self.task, None
+        seconds = time.monotonic() - self.begun
+        return None if task is None else Outcome(task, value, error, seconds)
 
 
 def run_pool(
     tasks: Sequence[Task],
-    make_handler: Callable[[], Callable[[Any], Any]],
-    workers: int,
-    timeout: float | None = None,
+    make_handler: Callable[[], Handler],
+    limits: Limits | None = None,
     idle: Callable[[], None] | None = None,
-    threads: int | None = None,
 ) -> Iterator[Outcome]:
     """Yield an outcome per task, in the order in which they finish.
 
@@ -73,42 +104,58 @@ def run_pool(
         tasks: what to do.
         make_handler: called once in each worker; an importable function or a `functools.partial`
             of one.
-        workers: processes at a time.
-        timeout: seconds a task may take, start-up of the process excluded.
+        limits: of time, memory and processes.
         idle: called at least every second; what it raises ends the pool.
-        threads: of the numerical libraries in each process; by default the cores are shared out.
-            Many small problems are several times faster with one.
     """
-    waiting = _Waiting(tasks)
-    left = len(tasks)
-    threads = threads or max(1, available_cores() // max(1, workers))
-    crew = [_start(make_handler, threads) for _ in range(max(1, min(workers, left)))]
+    limits = limits or Limits()
+    waiting, left, crew = _Waiting(tasks), len(tasks), []
     try:
         while left:
+            while waiting.count > sum(w.task is None for w in crew) and len(crew) < limits.workers:
+                crew.append(_start(make_handler, limits))
             if idle is not None:
                 idle()
-            for worker, outcome in _events(crew, timeout):
+            for worker, outcome in _events(crew, limits):
                 if worker.dead:
                     # A process that dies before it has a task would otherwise be replaced forever.
                     task = waiting.take(None) if outcome is None else None
-                    outcome = outcome if task is None else _died(worker, task)
+                    worker.task = worker.task or task
+                    outcome = _died(worker) if outcome is None else outcome
                     crew.remove(worker)
-                    _stop(worker)
-                    crew.extend([_start(make_handler, threads)] if waiting else [])
+                    _stop([worker], 0)
                 elif worker.task is None:
-                    _give(worker, waiting.take(worker.group), timeout)
+                    _give(worker, waiting.take(worker.group))
                 if outcome is not None:
                     left -= 1
                     yield outcome
     finally:
-        for worker in crew:
-            _stop(worker)
+        _stop(crew, limits.grace)
 
 
-def available_cores() -> int:
-    """Return the number of processor cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+def raise_if_stopping(event: Mapping[str, Any] | None = None) -> None:
+    """Raise `Cancelled` in a task whose pool is being stopped; also a listener of progress."""
+    if _stopping.is_set():
+        raise Cancelled
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """Return the parts of an error; one nobody foresaw has its type in the message."""
+    if not isinstance(error, Geo3dError):
+        message = f"{type(error).__name__}: {error}"
+        error = Geo3dError("work.unexpected", message, "Its traceback is in the log.")
+    return {**error.to_dict(), "exit_code": error.exit_code}
+
+
+def answer(handler: Handler, payload: Any) -> tuple[Any, dict[str, Any] | None]:
+    """Return what the handler makes of a payload, or the parts of its error."""
+    try:
+        return handler(payload), None
+    except Geo3dError as error:
+        return None, failure(error)
+    except Exception as error:
+        # One task's defect must not stop the others; it is recorded with its type.
+        logger.exception("unexpected error in a task")
+        return None, failure(error)
 
 
 class _Waiting:
@@ -119,9 +166,7 @@ class _Waiting:
         for task in tasks:
             self._groups.setdefault(task.group, deque()).append(task)
         self._begun: set[Hashable] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._groups)
+        self.count = len(tasks)
 
     def take(self, group: Hashable) -> Task | None:
         """Return the next task of ``group``, else of a fresh group, else of the fullest one."""
@@ -131,85 +176,129 @@ class _Waiting:
             fresh = [key for key in self._groups if key not in self._begun]
             group = fresh[0] if fresh else max(self._groups, key=lambda k: len(self._groups[k]))
         self._begun.add(group)
+        self.count -= 1
         task = self._groups[group].popleft()
         if not self._groups[group]:
             del self._groups[group]
         return task
 
 
-def _events(crew: list[_Worker], timeout: float | None) -> Iterator[tuple[_Worker, Outcome | None]]:
-    """Wait, then yield workers that said something, died or ran out of time."""
-    pause = max(0.0, min(worker.deadline for worker in crew) - time.monotonic())
+def _events(crew: list[_Worker], limits: Limits) -> Iterator[tuple[_Worker, Outcome | None]]:
+    """Wait, then yield workers that said something, died or took too much."""
+    timeout = float("inf") if limits.timeout is None else limits.timeout
+    ends = [worker.begun + timeout for worker in crew if worker.task is not None]
+    pause = max(0.0, min(ends, default=float("inf")) - time.monotonic())
     heard = wait([worker.connection for worker in crew], min(pause, 0.5))
     for worker in list(crew):
         if worker.connection in heard:
-            yield worker, _receive(worker)
-        elif worker.task is not None and time.monotonic() > worker.deadline:
+            yield worker, _receive(worker, limits.fresh)
+        elif worker.task is not None and (error := _excess(worker, limits)) is not None:
             worker.dead = True
-            message = f"The task took longer than {timeout:g} s and was stopped."
-            yield worker, _failed(worker.task, "evaluate.pair_timeout", message)
+            yield worker, worker.ended(error=failure(error))
 
 
-def _receive(worker: _Worker) -> Outcome | None:
+def _excess(worker: _Worker, limits: Limits) -> Geo3dError | None:
+    if limits.timeout is not None and time.monotonic() > worker.begun + limits.timeout:
+        message = f"The task took longer than {limits.timeout:g} s and was stopped."
+        return Geo3dError("work.timeout", message, "Give it more time.")
+    if limits.memory_mib is not None and _resident_mib(worker.process.pid) > limits.memory_mib:
+        message = f"The task took more than {limits.memory_mib:g} MiB and was stopped."
+        return Geo3dError("work.over_memory", message, "Give it more memory.")
+    return None
+
+
+def _resident_mib(pid: int | None) -> float:
+    """Return the memory a process holds; 0 where nobody tells."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as stream:
+            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (OSError, IndexError):
+        pass
+    try:
+        import psutil
+
+        return psutil.Process(pid).memory_info().rss / 2**20
+    except (ImportError, psutil.Error):
+        return 0.0
+
+
+def _receive(worker: _Worker, fresh: bool) -> Outcome | None:
     try:
         value, error = worker.connection.recv()
     except (EOFError, OSError):
         worker.dead = True
-        return None if worker.task is None else _died(worker, worker.task)
-    task, worker.task, worker.deadline = worker.task, None, float("inf")
-    return None if task is None else Outcome(task, value, error)
+        return _died(worker)
+    outcome = worker.ended(value, error)
+    worker.dead = fresh and outcome is not None
+    return outcome
 
 
-def _give(worker: _Worker, task: Task | None, timeout: float | None) -> None:
+def _give(worker: _Worker, task: Task | None) -> None:
     if task is None:
         return
-    worker.task, worker.group = task, task.group
-    worker.deadline = float("inf") if timeout is None else time.monotonic() + timeout
+    worker.task, worker.group, worker.begun = task, task.group, time.monotonic()
     try:
         worker.connection.send(task.payload)
     except OSError:
         # The process has just died; reading from it says so at the next turn.
-        logger.debug("worker %s went away before task %d", worker.process.pid, task.index)
+        logger.debug("worker %s went away before task %s", worker.process.pid, task.name)
 
 
-def _died(worker: _Worker, task: Task) -> Outcome:
+def _died(worker: _Worker) -> Outcome | None:
     worker.process.join(1.0)
-    how = f"with exit code {worker.process.exitcode}"
-    return _failed(task, "evaluate.worker_died", f"The process of this task ended {how}.")
+    error = Geo3dError(
+        "work.worker_died",
+        f"The process of this task ended with exit code {worker.process.exitcode}.",
+        "A negative code is a signal; -9 often means that memory ran out. Use fewer workers.",
+    )
+    return worker.ended(error=failure(error))
 
 
-def _failed(task: Task, code: str, message: str) -> Outcome:
-    return Outcome(task, error={"code": code, "message": message, "hint": ""})
-
-
-def _start(make_handler: Callable[[], Callable[[Any], Any]], threads: int) -> _Worker:
+def _start(make_handler: Callable[[], Handler], limits: Limits) -> _Worker:
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, make_handler), daemon=True)
-    # Numerical libraries read these once, when the child imports them.  One that is set stands for
-    # all: torch believes MKL_NUM_THREADS rather than OMP_NUM_THREADS.
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    threads = min((int(v) for v in before.values() if v and v.isdigit()), default=threads)
-    os.environ.update({name: str(threads) for name in THREAD_VARIABLES if before[name] is None})
-    try:
+    # One that lives for a single task may have children, as a training's loader of pictures has.
+    process = context.Process(target=_work, args=(theirs, make_handler), daemon=not limits.fresh)
+    threads = limits.threads or max(1, usable_cores() // max(1, limits.workers))
+    with _environment(threads):
         process.start()
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
     theirs.close()
     return _Worker(process, ours)
 
 
-def _stop(worker: _Worker) -> None:
-    worker.connection.close()
-    worker.process.kill()
-    worker.process.join()
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """Set what numerical libraries read once, when the child imports them."""
+    # One that is set stands for all: torch believes MKL_NUM_THREADS rather than OMP_NUM_THREADS.
+    given = [int(v) for n in COUNTS if (v := os.environ.get(n, "")).isdigit()]
+    wanted = {**dict.fromkeys(COUNTS, str(min(given, default=threads))), **PASSIVE}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
-def _work(connection: Connection, make_handler: Callable[[], Callable[[Any], Any]]) -> None:
+def _stop(crew: Sequence[_Worker], grace: float) -> None:
+    """Let tasks end by themselves within ``grace``, then kill."""
+    for worker in crew:
+        if grace and worker.task is not None and worker.process.pid and worker.process.is_alive():
+            os.kill(worker.process.pid, signal.SIGINT)
+    end = time.monotonic() + grace
+    for worker in crew:
+        if worker.task is not None:
+            worker.process.join(max(0.0, end - time.monotonic()))
+        worker.process.kill()
+        worker.process.join()
+        worker.connection.close()
+
+
+def _work(connection: Connection, make_handler: Callable[[], Handler]) -> None:
     """Run one worker: say that it is ready, then answer tasks until the parent goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A KeyboardInterrupt is lost where it meets a finaliser or a callback from C; a flag is not.
+    signal.signal(signal.SIGINT, lambda *_: _stopping.set())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     handler = make_handler()
     connection.send((None, None))
@@ -218,19 +307,13 @@ def _work(connection: Connection, make_handler: Callable[[], Callable[[Any], Any
             payload = connection.recv()
         except EOFError:
             return
-        connection.send(_answer(handler, payload))
-
-
-def _answer(handler: Callable[[Any], Any], payload: Any) -> tuple[Any, dict[str, str] | None]:
-    try:
-        return handler(payload), None
-    except Geo3dError as error:
-        return None, error.to_dict()
-    except Exception as error:
-        # One task's defect must not stop the others; it is recorded with its type.
-        logger.exception("unexpected error in a task")
-        message = f"{type(error).__name__}: {error}"
-        return None, {"code": "evaluate.unexpected_error", "message": message, "hint": ""}
+        found = answer(handler, payload)
+        if _stopping.is_set() and found[1] is not None:
+            # Nobody waits for it, and it is no failure of the task.
+            os._exit(130)
+        connection.send(found)
+        if _stopping.is_set():
+            return
 
 
 def _end_with_parent() -> None:

@@ -11,9 +11,6 @@ continued by the same call.  On disk: ``streets-0000.npz`` ..., ``settings.json`
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,30 +19,23 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int8, UInt8
 
-from geo3d import __version__
-from geo3d.errors import ConfigError, FileFormatError, InputError
-from geo3d.files import atomic_path, atomic_write_json, sha256_file
+from geo3d.errors import ConfigError
 from geo3d.layout.layout import Layout, turn
-from geo3d.npz import read_npz
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.synth.streets.generate import generate_street
 from geo3d.synth.streets.painter import StreetPainter
 from geo3d.synth.streets.path import StreetKind
 from geo3d.synth.streets.styles import STYLES, draw_style
-from geo3d.work.pool import Task, run_pool
+from geo3d.work.pool import Limits
+from geo3d.work.shards import Failed, Plan, ShardKind, fill_folder, read_all
 from scenes.urban.conditions import LayoutMaps, RayScene, condition_image, street_camera
 
-FORMAT = 1
-"""Part of the key of every shard; raised when the pictures or the format change."""
-INDEX, SETTINGS = "index.json", "settings.json"
 PICTURES_PER_SHARD = 200
-SHARD_BYTES = 1 << 30
 _STREETS_PER_SHARD = 5
 _SHARD_SECONDS = 1800.0
 _KINDS: tuple[StreetKind, ...] = ("straight", "curved", "crossing")
 _SEED_BLOCK = 1_000_000
 ARRAYS = ("pictures", "labels", "depths", "styles")
-Payload = tuple[str, int, str]
 
 
 @dataclass(frozen=True)
@@ -112,35 +102,21 @@ def make_street_data(
 
     Raises:
         ConfigError: ``street_data.bad_setting``.
-        InputError: ``street_data.other_folder`` when ``out`` is for other settings.
+        InputError: ``work.other_folder`` when ``out`` is for other settings.
         Cancelled: from ``progress``.
     """
     _check(config)
-    folder, settings = Path(out), asdict(config)
-    _claim(folder, settings)
-    # a shard does not depend on how many come after it
-    keys = [_key({**settings, "pictures": _in_shard(config, n)}, n) for n in range(_shards(config))]
-    todo = [n for n, key in enumerate(keys) if not _is_kept(folder, n, key)]
-    if todo:
-        (folder / INDEX).unlink(missing_ok=True)
-    tasks = [Task(n, n, (str(folder), n, keys[n])) for n in todo]
-    lost, made = {}, len(keys) - len(todo)
-
-    def tell() -> None:
-        report(progress, "shards of street pictures", made, len(keys), lost=len(lost))
-
-    handler = partial(make_handler, config)
-    for outcome in run_pool(tasks, handler, workers, _SHARD_SECONDS, tell, 1) if tasks else ():
-        made += 1
-        if outcome.error is not None:
-            lost[outcome.task.index] = f"{outcome.error['code']}: {outcome.error['message']}"
-        tell()
-    return _write_index(folder, settings, len(keys), lost)
-
-
-def make_handler(config: StreetDataConfig) -> Callable[[Payload], int]:
-    """Return what a worker does with a (folder, number, key) of a shard."""
-    return partial(_make_shard, config)
+    jobs = [
+        _in_shard(config, number) for number in range(-(-config.pictures // PICTURES_PER_SHARD))
+    ]
+    return fill_folder(
+        STREET_SHARDS,
+        Path(out),
+        Plan(asdict(config), jobs, grows="pictures"),
+        partial(partial, _shard, config),
+        Limits(workers, timeout=_SHARD_SECONDS, threads=1),
+        progress,
+    )
 
 
 def street_pictures(config: StreetDataConfig, shard: int) -> StreetPictures:
@@ -194,91 +170,25 @@ def load_street_data(folder: str | Path) -> StreetPictures:
     """Return all pictures of a finished folder.
 
     Raises:
-        InputError: ``street_data.no_index``.
-        FileFormatError: ``street_data.bad_shard``.
+        As `geo3d.work.shards.read_all`.
     """
-    root = Path(folder)
-    if not (root / INDEX).is_file():
-        raise InputError(
-            "street_data.no_index",
-            f"{folder} has no {INDEX}: it is no finished folder of street pictures.",
-            "Run the command that makes it again; it continues a broken-off run.",
-        )
-    parts = []
-    try:
-        for entry in json.loads((root / INDEX).read_text("utf-8"))["shards"]:
-            path = root / Path(entry["file"]).name
-            if sha256_file(path) != entry["sha256"]:
-                raise ValueError(f"{path.name} is not what the index says")
-            parts.append(_read_shard(path)[0])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(
-            "street_data.bad_shard",
-            f"{folder} cannot be used: {error}.",
-            "Run the command that made the folder again; it replaces damaged shards.",
-        ) from error
+    parts = read_all(STREET_SHARDS, folder)
     return StreetPictures(*(np.concatenate([getattr(p, name) for p in parts]) for name in ARRAYS))
 
 
-def _make_shard(config: StreetDataConfig, payload: Payload) -> int:
-    folder, number, key = payload
-    made = street_pictures(config, number)
-    with atomic_path(_shard_path(Path(folder), number)) as path, open(path, "wb") as stream:
-        arrays = {name: getattr(made, name) for name in ARRAYS}
-        np.savez_compressed(stream, key=np.array(key), **arrays)
-    return len(made)
+def _shard(config: StreetDataConfig, number: int, count: int) -> tuple[StreetPictures, Failed]:
+    return street_pictures(config, number), {}
 
 
-def _read_shard(path: Path) -> tuple[StreetPictures, str]:
-    arrays = read_npz(path, (*ARRAYS, "key"), SHARD_BYTES)
-    made = StreetPictures(*(arrays[name] for name in ARRAYS))
+def _build(arrays: dict[str, np.ndarray]) -> StreetPictures:
+    made = StreetPictures(**arrays)
     n, shape = len(made.pictures), made.pictures.shape[:3]
     known = {name for text in made.styles.tolist() for name in str(text).split("+")} <= set(STYLES)
     if not (
         made.labels.shape == shape == made.depths.shape and made.styles.shape == (n,) and known
     ):
-        raise ValueError(f"the arrays of {path.name} do not fit each other")
-    return made, str(arrays["key"])
-
-
-def _is_kept(folder: Path, number: int, key: str) -> bool:
-    try:
-        return _read_shard(_shard_path(folder, number))[1] == key
-    except (OSError, ValueError):
-        return False
-
-
-def _write_index(
-    folder: Path, settings: Mapping[str, Any], count: int, lost: Mapping[int, str]
-) -> dict[str, Any]:
-    paths = [_shard_path(folder, n) for n in range(count) if n not in lost]
-    index = {
-        "format": FORMAT,
-        "geo3d": __version__,
-        "settings": dict(settings),
-        "shards": [{"file": path.name, "sha256": sha256_file(path)} for path in paths],
-        "lost_shards": {str(n): text for n, text in lost.items()},
-    }
-    atomic_write_json(folder / INDEX, index)
-    return index
-
-
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a folder of other settings; more of the same is welcome."""
-    path = folder / SETTINGS
-    if path.is_file():
-        try:
-            found = {**json.loads(path.read_text("utf-8")), "pictures": settings["pictures"]}
-        except (TypeError, ValueError):
-            found = {}
-        if found != settings:
-            raise InputError(
-                "street_data.other_folder",
-                f"{folder} is for street pictures of other settings.",
-                "Choose another folder.",
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(path, dict(settings))
+        raise ValueError("its arrays do not fit each other")
+    return made
 
 
 def _check(config: StreetDataConfig) -> None:
@@ -299,18 +209,8 @@ def _check(config: StreetDataConfig) -> None:
             )
 
 
-def _shards(config: StreetDataConfig) -> int:
-    return -(-config.pictures // PICTURES_PER_SHARD)
-
-
 def _in_shard(config: StreetDataConfig, number: int) -> int:
     return min(PICTURES_PER_SHARD, config.pictures - number * PICTURES_PER_SHARD)
 
 
-def _shard_path(folder: Path, number: int) -> Path:
-    return folder / f"streets-{number:04d}.npz"
-
-
-def _key(settings: Mapping[str, Any], number: int) -> str:
-    text = json.dumps([FORMAT, dict(settings), number], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+STREET_SHARDS = ShardKind("streets", "pictures", 1, ("key", *ARRAYS), vars, _build)

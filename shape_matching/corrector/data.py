@@ -13,8 +13,6 @@ Notation: n finalists, k size of the maps, both directions stacked, 12 before 21
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,12 +23,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo3d.errors import ConfigError, Geo3dError, InputError
-from geo3d.files import atomic_path, atomic_write_json
+from geo3d.errors import ConfigError, InputError
+from geo3d.files import atomic_path
 from geo3d.npz import read_npz
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.spectral.fmap import fmap_to_p2p, p2p_to_fmap
-from geo3d.work.pool import Task, run_pool
+from geo3d.work.pool import Limits, Task
+from geo3d.work.runner import Work, claim, failure_text, run_items
 from shape_matching.config import MatchConfig
 from shape_matching.corrector.corrector import CorrectorConfig, View, reverse, view
 from shape_matching.prior.families import PriorDataConfig, family
@@ -38,7 +37,6 @@ from shape_matching.prior.feature_network import Surface, least_squares
 from shape_matching.search.initial_maps import finalists, initial_maps
 from shape_matching.search.prepare import Prepared, prepare
 
-SETTINGS = "settings.json"
 K_FINALIST = 80
 """Size to which the finalists are grown; larger ones differ too little to be worth the time."""
 PAIR_SECONDS = 120.0
@@ -86,31 +84,18 @@ def make_examples(
     """Make the examples that are not there yet; return the pairs that gave none, with the reason.
 
     Raises:
-        InputError: ``corrector_data.other_folder`` when ``out`` is for other settings.
+        InputError: ``work.other_folder`` when ``out`` is for other settings.
         Cancelled: from ``progress``.
     """
     folder = Path(out)
-    lost = _claim(folder, config)
-    todo = [
-        n for n in range(config.pairs)
-        if str(n) not in lost and not example_path(folder, n).is_file()
-    ]  # fmt: skip
-    made = config.pairs - len(todo)
-
-    def tell() -> None:
-        report(progress, "examples", made, config.pairs, lost=len(lost))
-
-    tasks = [Task(n, n, (str(folder), n)) for n in todo]
-    tell()
-    for outcome in (
-        run_pool(tasks, partial(_handler, config), workers, PAIR_SECONDS, tell, 1) if tasks else ()
-    ):
-        made += 1
-        if outcome.error is not None:
-            lost[str(outcome.task.index)] = f"{outcome.error['code']}: {outcome.error['message']}"
-            atomic_write_json(folder / SETTINGS, {**_plain(config), "lost": lost})
-        tell()
-    return lost
+    claim(folder, _plain(config))
+    tasks = [Task(example_path(folder, n).stem, n) for n in range(config.pairs)]
+    make_handler = partial(partial, _make_example, config, folder)
+    work = Work(
+        folder, tasks, make_handler, lambda name: (folder / f"{name}.npz").is_file(), "examples"
+    )
+    failures = run_items(work, Limits(workers, timeout=PAIR_SECONDS, threads=1), progress)
+    return {name: failure_text(failure) for name, failure in failures.items()}
 
 
 def example_path(folder: Path, number: int) -> Path:
@@ -154,12 +139,7 @@ def searched(
     return found, torch.stack([reverse(fmap, one, two) for fmap in found])
 
 
-def _handler(config: CorrectorDataConfig) -> Callable[[tuple[str, int]], None]:
-    return partial(_make_example, config)
-
-
-def _make_example(config: CorrectorDataConfig, payload: tuple[str, int]) -> None:
-    folder, number = payload
+def _make_example(config: CorrectorDataConfig, folder: Path, number: int) -> None:
     torch.set_num_threads(1)
     _, members = family(config.shapes, number)
     order = np.random.default_rng(number)
@@ -194,7 +174,7 @@ def _make_example(config: CorrectorDataConfig, payload: tuple[str, int]) -> None
     stored = {name: tensor.numpy() for name, tensor in arrays.items()}
     errors = 100 * np.linalg.norm(apart, axis=-1).mean(axis=1)
     with (
-        atomic_path(example_path(Path(folder), number)) as temporary,
+        atomic_path(example_path(folder, number)) as temporary,
         open(temporary, "wb") as stream,
     ):
         np.savez(stream, errors=errors, **stored)
@@ -206,32 +186,9 @@ def _slopes(surface: Surface) -> tuple[Tensor, Tensor]:
 
 
 def _plain(config: CorrectorDataConfig) -> dict[str, Any]:
-    """Return what an example depends on, as JSON gives it back."""
+    """Return what an example depends on."""
     values = asdict(config)
     del values["pairs"], values["shapes"]["creatures"]
     network = values["network"]
     values["network"] = {n: network[n] for n in ("map_size", "points", "eigenpairs", "signatures")}
-    return json.loads(json.dumps(values))
-
-
-def _claim(folder: Path, config: CorrectorDataConfig) -> dict[str, str]:
-    """Refuse a folder of other settings; return the pairs known to give no example."""
-    path, wanted = folder / SETTINGS, _plain(config)
-    found: Mapping[str, Any] = {}
-    if path.is_file():
-        try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise _other_folder(folder, f"a damaged {SETTINGS}") from error
-        if {n: v for n, v in found.items() if n != "lost"} != wanted:
-            raise _other_folder(folder, "other settings")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write_json(path, wanted)
-    return dict(found.get("lost", {}))
-
-
-def _other_folder(folder: Path, why: str) -> Geo3dError:
-    return InputError(
-        "corrector_data.other_folder", f"{folder} has {why}.", "Choose another --data."
-    )
+    return values

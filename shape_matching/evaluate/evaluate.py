@@ -8,18 +8,25 @@ its tables are byte-equal to those of an uninterrupted run (times are kept in fi
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from geo3d.config import config_to_dict
 from geo3d.files import cache_dir
-from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.work.pool import Outcome, Task, run_pool
+from geo3d.progress import ProgressCallback, ignore_progress
+from geo3d.work.pool import Limits, Outcome, Task
+from geo3d.work.runner import Work, claim, run_items
 from shape_matching.evaluate.config import EvaluationConfig
 from shape_matching.evaluate.datasets import Dataset
-from shape_matching.evaluate.pairs import JobSetup, Method, PairStore, find_method, make_pair_job
+from shape_matching.evaluate.pairs import (
+    JobSetup,
+    Method,
+    PairStore,
+    find_method,
+    make_pair_job,
+    pair_name,
+)
 from shape_matching.evaluate.protocols import Pair
 from shape_matching.evaluate.report import write_report
 
@@ -51,13 +58,13 @@ def evaluate(
 
     Raises:
         ConfigError: ``evaluate.unknown_method``.
-        InputError: ``evaluate.other_run``.
+        InputError: ``work.other_folder``.
         Cancelled: whatever ``progress`` raises passes through; finished pairs are kept.
     """
     if method is None:
         find_method(config.method)
-    store = PairStore(folder, _identity(dataset, config, protocol), pairs)
-    todo = store.open_indices()
+    claim(folder, {**_identity(dataset, config, protocol), "pairs": list(pairs)})
+    store = PairStore(folder, pairs)
     setup = JobSetup(
         dataset,
         method or config.method,
@@ -67,55 +74,19 @@ def evaluate(
         cache_dir() / "geodesics" if config.cache_geodesics else None,
         config.pair_seed if config.random_rotations else None,
     )
-    if todo:
-        _run_pairs(store, pairs, todo, setup, config, progress)
-    return write_report(folder, dataset, store, config, protocol, pictures or folder)
-
-
-def _run_pairs(
-    store: PairStore,
-    pairs: Sequence[Pair],
-    todo: Sequence[int],
-    setup: JobSetup,
-    config: EvaluationConfig,
-    progress: ProgressCallback,
-) -> None:
     # A source's distances are costly, so its pairs go to one worker.
-    tasks = [Task(index, pairs[index][0], pairs[index]) for index in todo]
-    state = _Progress(progress, len(pairs) - len(todo), len(pairs))
-    state.tell()
-    handler = functools.partial(make_pair_job, setup)
-    for outcome in run_pool(tasks, handler, config.workers, config.pair_timeout, state.tell):
-        if outcome.error is None:
-            store.put_result(outcome.task.index, outcome.value)
-        else:
-            store.put_error(outcome.task.index, outcome.error)
-        state.count(outcome)
-        state.tell()
+    tasks = [Task(pair_name(i), pair, pair[0]) for i, pair in enumerate(pairs)]
+    make_handler = functools.partial(make_pair_job, setup)
+    errors: list[float] = []
 
+    def record(outcome: Outcome) -> Mapping[str, float]:
+        store.put(int(outcome.task.name), outcome.value)
+        errors.append(outcome.value.score["error"])
+        return {"error": round(sum(errors) / len(errors), 3)}
 
-@dataclass
-class _Progress:
-    """Counts finished pairs and tells the listener."""
-
-    listener: ProgressCallback
-    done: int
-    total: int
-    failed: int = 0
-    errors: list[float] = field(default_factory=list)
-
-    def count(self, outcome: Outcome) -> None:
-        self.done += 1
-        if outcome.error is None:
-            self.errors.append(outcome.value.score["error"])
-        else:
-            self.failed += 1
-
-    def tell(self) -> None:
-        numbers: dict[str, float | int] = {"failed": self.failed} if self.failed else {}
-        if self.errors:
-            numbers["error"] = round(sum(self.errors) / len(self.errors), 3)
-        report(self.listener, "pairs", self.done, self.total, **numbers)
+    work = Work(folder, tasks, make_handler, store.is_scored, "pairs")
+    run_items(work, Limits(config.workers, config.pair_timeout), progress, record)
+    return write_report(folder, dataset, store, config, protocol, pictures or folder)
 
 
 def _identity(dataset: Dataset, config: EvaluationConfig, protocol: str) -> dict[str, Any]:

@@ -3,11 +3,9 @@
 A method is a callable ``method(source, target, config, progress=...)`` whose answer has ``p2p_21``
 and, where it knows them, ``p2p_12`` and ``ambiguous`` (see `shape_matching.correspondence`).
 
-Finished pairs on disk: one small file each, whole or not there, so that a killed run goes on.
-
-``pairs/00012.json`` holds the numbers (or the error) of pair 12 and is written last;
-``pairs/00012.npz`` holds its map and its errors.  ``evaluation.json`` says what is being evaluated:
-a folder is only continued with the same pairs, method and settings.
+Finished pairs on disk: one small file each, whole or not there, so that a killed run continues.
+``pairs/00012.json`` holds the numbers of pair 12 and is written last; ``pairs/00012.npz`` holds its
+map and its errors.  Pairs that failed lie in ``failures`` (`geo3d.work.runner`).
 """
 
 from __future__ import annotations
@@ -24,10 +22,11 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32
 from scipy.spatial.transform import Rotation
 
-from geo3d.errors import ConfigError, InputError
+from geo3d.errors import ConfigError
 from geo3d.files import atomic_path, atomic_write_json
 from geo3d.mesh.mesh import Mesh
 from geo3d.progress import ignore_progress
+from geo3d.work.runner import read_failure
 from shape_matching.evaluate.datasets import Dataset, ShapeRecord
 from shape_matching.evaluate.protocols import Pair
 from shape_matching.evaluate.scoring import GeodesicKind, SourceScorer, pair_truth
@@ -135,10 +134,6 @@ def _whole_numbers(p2p: Any) -> Int[np.ndarray, " n"]:
     return np.asarray(p2p).astype(np.int64)
 
 
-RETRIED = frozenset({"evaluate.worker_died", "evaluate.pair_timeout"})
-"""Failures that are the machine's rather than the pair's: tried again on resume."""
-
-
 @dataclass(frozen=True)
 class PairRecord:
     """One finished pair as it is on disk."""
@@ -151,80 +146,46 @@ class PairRecord:
 
 
 class PairStore:
-    """The finished pairs of one evaluation folder.
+    """The finished pairs of one evaluation folder."""
 
-    Raises:
-        InputError: ``evaluate.other_run`` when the folder belongs to another evaluation.
-    """
-
-    def __init__(self, folder: Path, identity: Mapping[str, Any], pairs: Sequence[Pair]) -> None:
-        self._folder = folder / "pairs"
+    def __init__(self, folder: Path, pairs: Sequence[Pair]) -> None:
+        self._folder = folder
         self._pairs = list(pairs)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        wanted = json.loads(json.dumps({**identity, "pairs": self._pairs}, default=str))
-        path = folder / "evaluation.json"
-        if path.is_file():
-            _compare(folder, json.loads(path.read_text(encoding="utf-8")), wanted)
-        else:
-            atomic_write_json(path, wanted)
 
     def records(self) -> list[PairRecord]:
         """Return the finished pairs in the order of the pair list."""
         found = [self._read(index) for index in range(len(self._pairs))]
         return [record for record in found if record is not None]
 
-    def open_indices(self) -> list[int]:
-        """Return the pairs still to do, those with a failure of the machine among them."""
-        closed = {
-            record.index
-            for record in self.records()
-            if record.error is None or record.error["code"] not in RETRIED
-        }
-        return [index for index in range(len(self._pairs)) if index not in closed]
+    def is_scored(self, name: str) -> bool:
+        """Tell whether the result of a pair, by `pair_name`, is there."""
+        return self._path(int(name), ".json").is_file()
 
-    def put_result(self, index: int, result: PairResult) -> None:
+    def put(self, index: int, result: PairResult) -> None:
         """Store a scored pair."""
         with atomic_path(self._path(index, ".npz")) as beside, beside.open("wb") as stream:
             np.savez_compressed(stream, p2p_21=result.p2p_21, errors=result.errors)
-        self._put(index, result.score, None, result.seconds)
-
-    def put_error(self, index: int, error: Mapping[str, str]) -> None:
-        """Store a pair that failed."""
-        self._put(index, None, error, {})
+        source, target = self._pairs[index]
+        record = {"source": source, "target": target, "score": result.score}
+        atomic_write_json(self._path(index, ".json"), {**record, "seconds": result.seconds})
 
     def arrays(self, index: int) -> tuple[Int32[np.ndarray, " n2"], Float32[np.ndarray, " i"]]:
         """Return map and errors of a scored pair."""
         with np.load(self._path(index, ".npz"), allow_pickle=False) as archive:
             return archive["p2p_21"], archive["errors"]
 
-    def _put(
-        self,
-        index: int,
-        score: Mapping[str, Any] | None,
-        error: Mapping[str, str] | None,
-        seconds: Mapping[str, float],
-    ) -> None:
-        source, target = self._pairs[index]
-        record = {"source": source, "target": target, "score": score, "error": error}
-        atomic_write_json(self._path(index, ".json"), {**record, "seconds": dict(seconds)})
-
     def _read(self, index: int) -> PairRecord | None:
-        path = self._path(index, ".json")
-        if not path.is_file():
-            return None
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        pair = (stored["source"], stored["target"])
-        return PairRecord(index, pair, stored["score"], stored["error"], stored["seconds"])
+        pair, path = self._pairs[index], self._path(index, ".json")
+        if path.is_file():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return PairRecord(index, pair, stored["score"], None, stored["seconds"])
+        failure = read_failure(self._folder, pair_name(index))
+        return None if failure is None else PairRecord(index, pair, None, failure, {})
 
     def _path(self, index: int, suffix: str) -> Path:
-        return self._folder / f"{index:05d}{suffix}"
+        return self._folder / "pairs" / f"{pair_name(index)}{suffix}"
 
 
-def _compare(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    different = [key for key in wanted if stored.get(key) != wanted[key]]
-    if different:
-        raise InputError(
-            "evaluate.other_run",
-            f"{folder} holds another evaluation: {', '.join(different)} differ.",
-            "Choose another --out, or resume with the settings the run was started with.",
-        )
+def pair_name(index: int) -> str:
+    """Return the name of a pair's files."""
+    return f"{index:05d}"

@@ -9,30 +9,26 @@ or on what happened before; a broken-off run is continued by the same call.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from geo3d.errors import Geo3dError
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.synth.creatures import KINDS
+from geo3d.work.pool import Limits
+from geo3d.work.shards import Failed, Plan, collect, fill_folder
 from shape_matching.prior.families import COLUMNS, PriorDataConfig, empty_batch, family_maps
 from shape_matching.prior.map_shards import (
+    MapBatch,
     joined,
     load_maps,
     load_provenance,
+    map_shards,
     read_index,
-    shard_key,
-    write_shard,
 )
-from shape_matching.prior.shard_run import ShardRun, run_shards
 
 __all__ = ["PriorDataConfig", "load_maps", "load_provenance", "make_prior_data", "read_index"]
-
-logger = logging.getLogger(__name__)
 
 FAMILIES_PER_SHARD = 10
 FAMILY_SECONDS = 60.0
@@ -52,44 +48,22 @@ def make_prior_data(
     creatures.  A creature that fails is recorded in the index and left out.
 
     Raises:
-        InputError: ``prior_data.other_folder`` when ``out`` is for other settings.
+        InputError: ``work.other_folder`` when ``out`` is for other settings.
         Cancelled: from ``progress``.
     """
-    settings = {name: _plain(value) for name, value in asdict(config).items()}
-    settings = {"source": "creatures", "kinds": list(KINDS), **settings}
+    settings = {"source": "creatures", "kinds": list(KINDS), **asdict(config)}
     starts = range(0, config.creatures, FAMILIES_PER_SHARD)
     jobs = [list(range(config.creatures)[i : i + FAMILIES_PER_SHARD]) for i in starts]
-    # a shard does not depend on how many creatures come after its own
-    keys = [shard_key({**settings, "creatures": job}, number) for number, job in enumerate(jobs)]
-    return run_shards(
-        ShardRun(settings, list(COLUMNS), jobs, keys, may_grow="creatures"),
+    return fill_folder(
+        map_shards(COLUMNS),
         Path(out),
-        partial(_handler, config),
-        workers=workers,
-        timeout=FAMILY_SECONDS * FAMILIES_PER_SHARD,
-        progress=progress,
+        Plan(settings, jobs, grows="creatures", about={"columns": list(COLUMNS)}),
+        partial(partial, _shard, config),
+        Limits(workers, timeout=FAMILY_SECONDS * FAMILIES_PER_SHARD, threads=1),
+        progress,
     )
 
 
-def _handler(config: PriorDataConfig) -> Callable[[tuple[str, int, str, list[int]]], int]:
-    return partial(_make_shard, config)
-
-
-def _make_shard(config: PriorDataConfig, payload: tuple[str, int, str, list[int]]) -> int:
-    folder, number, key, creatures = payload
-    batches, failures = [], {}
-    for creature in creatures:
-        try:
-            batches.append(family_maps(config, creature))
-        except Geo3dError as error:
-            failures[creature] = f"{error.code}: {error.message}"
-        except Exception as error:
-            # one creature's defect must not stop the others; it is recorded with its type
-            logger.exception("unexpected error with creature %d", creature)
-            failures[creature] = f"{type(error).__name__}: {error}"
-    write_shard(Path(folder), number, joined(batches, failures, empty_batch(config.k)), key)
-    return len(batches)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _shard(config: PriorDataConfig, number: int, creatures: list[int]) -> tuple[MapBatch, Failed]:
+    batches, failures = collect(creatures, partial(family_maps, config))
+    return joined([empty_batch(config.k), *batches]), failures

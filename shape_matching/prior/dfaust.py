@@ -26,8 +26,9 @@ from geo3d.mesh.ops import normalized
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.spectral.basis import Basis, eigenbasis
 from geo3d.spectral.fmap import p2p_to_fmap
-from shape_matching.prior.map_shards import MapBatch, joined, shard_key, write_shard
-from shape_matching.prior.shard_run import ShardRun, run_shards
+from geo3d.work.pool import Limits
+from geo3d.work.shards import Failed, Plan, fill_folder
+from shape_matching.prior.map_shards import MapBatch, joined, map_shards
 
 COLUMNS = {
     "creature": np.int32,
@@ -122,7 +123,7 @@ def make_dfaust_data(
     The format, resuming and errors are those of `shape_matching.prior.data.make_prior_data`.
 
     Raises:
-        InputError: ``dfaust.bad_template``, ``prior_data.other_folder``; as `sequences`.
+        InputError: ``dfaust.bad_template``, ``work.other_folder``; as `sequences`.
         Cancelled: from ``progress``.
     """
     found = [sequence for path in config.files for sequence in sequences(path)]
@@ -142,14 +143,13 @@ def make_dfaust_data(
         for i, sequence in enumerate(found)
         for start in range(0, sequence.frames, step)
     ]
-    keys = [shard_key(settings, number) for number in range(len(jobs))]
-    return run_shards(
-        ShardRun(settings, list(COLUMNS), jobs, keys),
+    return fill_folder(
+        map_shards(COLUMNS),
         Path(out),
-        partial(_handler, config, template),
-        workers=workers,
-        timeout=FRAME_SECONDS * FRAMES_PER_SHARD,
-        progress=progress,
+        Plan(settings, jobs, about={"columns": list(COLUMNS)}),
+        partial(_maker, config, template),
+        Limits(workers, timeout=FRAME_SECONDS * FRAMES_PER_SHARD, threads=1),
+        progress,
     )
 
 
@@ -167,14 +167,14 @@ def _template(config: DfaustConfig, found: list[Motion]) -> Mesh:
     return mesh
 
 
-def _handler(config: DfaustConfig, template: Mesh) -> Callable[[Any], int]:
+def _maker(config: DfaustConfig, template: Mesh) -> Callable[[int, Any], tuple[MapBatch, Failed]]:
     basis = eigenbasis(normalized(template), config.k, cache=False)
-    return partial(_make_shard, config, basis)
+    return partial(_shard, config, basis)
 
 
-def _make_shard(config: DfaustConfig, basis: Basis, payload: Any) -> int:
-    folder, number, key, (index, before, sequence, start, stop) = payload
-    batches, failures = [], {}
+def _shard(config: DfaustConfig, basis: Basis, number: int, job: Any) -> tuple[MapBatch, Failed]:
+    index, before, sequence, start, stop = job
+    batches, failures = [_batch([], [], config.k)], {}
     for i, mesh in enumerate(frames(sequence, start, stop, config.stride)):
         frame = start + i * config.stride
         try:
@@ -182,8 +182,7 @@ def _make_shard(config: DfaustConfig, basis: Basis, payload: Any) -> int:
             batches.append(_both_ways(basis, other, (sequence.subject, index, frame)))
         except Geo3dError as error:
             failures[before + frame] = f"{mesh.name}: {error.code}: {error.message}"
-    write_shard(Path(folder), number, joined(batches, failures, _batch([], [], config.k)), key)
-    return len(batches)
+    return joined(batches), failures
 
 
 def _both_ways(template: Basis, frame: Basis, who: tuple[int, int, int]) -> MapBatch:

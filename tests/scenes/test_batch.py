@@ -23,8 +23,9 @@ from apps.cli import main
 from geo3d.errors import BackendUnavailable, Cancelled, ConfigError
 from geo3d.runs import read_metrics, run_state
 from geo3d.synth.streets.generate import generate_street
-from geo3d.work.pool import Outcome, Task
-from scenes import batch, batch_engines
+from geo3d.work import slurm
+from geo3d.work.pool import Handler, Limits, Outcome, Task, answer
+from scenes import batch
 from scenes.batch import run_batch
 from scenes.batch_item import ItemSetup, run_item
 from scenes.batch_plan import BatchConfig, LayoutEntry, expand, open_layout, read_batch
@@ -51,13 +52,16 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make scenes in this process: starting others takes seconds."""
 
     def run_inline(
-        tasks: Sequence[Task], setup: ItemSetup, tell: Callable[[], None]
+        tasks: Sequence[Task],
+        make_handler: Callable[[], Handler],
+        limits: Limits,
+        idle: Callable[[], None],
     ) -> Iterator[Outcome]:
         for task in tasks:
-            tell()
-            yield Outcome(task, run_item(setup, task.payload))
+            idle()
+            yield Outcome(task, *answer(make_handler(), task.payload))
 
-    monkeypatch.setattr(batch, "run_local", run_inline)
+    monkeypatch.setattr(batch, "run_pool", run_inline)
 
 
 def test_a_batch_is_layouts_times_words_times_seeds(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_a_scene_may_kill_its_process(tmp_path: Path) -> None:
     config = replace(SMALL, prompts=("crash", "fine"), workers=1)
     summary = run_batch(config, tmp_path, build=batch_builds.build)
     assert summary["done"] == 1 and summary["failed"] == 1
-    assert summary["failures"][0]["code"] == "batch.worker_died"
+    assert summary["failures"][0]["code"] == "work.worker_died"
     assert "exit code 9" in summary["failures"][0]["message"]
 
 
@@ -136,7 +140,7 @@ def test_a_failed_scene_never_stops_the_others(tmp_path: Path, inline: None) -> 
         "fine": ("done", "", 1),
         "poison": ("failed", "layout.no_ground", 1),
         "once": ("done", "", 2),
-        "defect": ("failed", "batch.unexpected_error", 2),
+        "defect": ("failed", "work.unexpected", 2),
     }
     codes = {row["code"] for row in rows.values() if row["layout"] == "broken"}
     assert codes == {"layout_file.not_json"}
@@ -162,13 +166,6 @@ def test_a_repaired_layout_is_made_on_request(tmp_path: Path, inline: None) -> N
     assert run_batch(config, tmp_path, build=batch_builds.build)["failed"] == 1
     summary = run_batch(config, tmp_path, build=batch_builds.build, retry_failed=True)
     assert summary["done"] == 1 and made(tmp_path)[item.name]["attempts"] == 2
-
-
-def test_failures_of_the_pool_have_codes_of_a_batch() -> None:
-    task = Task(0, 0, None)
-    late = Outcome(task, error={"code": "evaluate.pair_timeout", "message": "Late.", "hint": ""})
-    assert (batch_engines._renamed(late).error or {})["code"] == "batch.timeout"
-    assert batch_engines._renamed(Outcome(task, 3)).value == 3
 
 
 def test_a_finished_scene_is_only_read(tmp_path: Path) -> None:
@@ -207,6 +204,10 @@ if __name__ == "__main__":
 """
 
 
+def ended(run: Path) -> list[Path]:
+    return [*run.glob("items/*.json"), *run.glob("failures/*.json")]
+
+
 def kill_and_resume(folder: Path, seeds: int, kill_at: int) -> None:
     script = folder / "child.py"
     script.write_text(CHILD, encoding="utf-8")
@@ -214,17 +215,17 @@ def kill_and_resume(folder: Path, seeds: int, kill_at: int) -> None:
     command = [sys.executable, str(script), str(folder / "run"), str(seeds)]
     child = subprocess.Popen(command, env=environment)
     try:
-        while len(list((folder / "run/items").glob("*.json"))) < kill_at:
+        while len(ended(folder / "run")) < kill_at:
             assert child.poll() is None
             time.sleep(0.02)
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
-    before = {p.name: p.read_bytes() for p in (folder / "run/items").glob("*.json")}
+    before = {p: p.read_bytes() for p in ended(folder / "run")}
     assert kill_at <= len(before) < 2 * seeds
     assert subprocess.run(command, env=environment, check=True).returncode == 0
-    for name, content in before.items():
-        assert (folder / "run/items" / name).read_bytes() == content
+    for path, content in before.items():
+        assert path.read_bytes() == content
     rows = made(folder / "run")
     assert len(rows) == 2 * seeds and all(row["attempts"] == 1 for row in rows.values())
     for row in rows.values():
@@ -285,9 +286,9 @@ class FakeExecutor:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> type[FakeExecutor]:
     FakeExecutor.made = []
     fake = types.SimpleNamespace(AutoExecutor=FakeExecutor)
-    monkeypatch.setattr(batch_engines, "require", lambda name: fake)
-    monkeypatch.setattr(batch_engines, "POLL_S", 0.001)
-    monkeypatch.setattr(batch_engines.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(slurm, "require", lambda name: fake)
+    monkeypatch.setattr(slurm, "POLL_S", 0.001)
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: f"/usr/bin/{name}")
     return FakeExecutor
 
 
@@ -301,7 +302,7 @@ def test_on_a_cluster(tmp_path: Path, cluster: type[FakeExecutor]) -> None:
     )
     assert summary["done"] == 1
     (failure,) = summary["failures"]
-    assert failure["code"] == "batch.worker_died" and "out of memory" in failure["message"]
+    assert failure["code"] == "work.worker_died" and "out of memory" in failure["message"]
 
 
 def test_a_cancelled_batch_cancels_its_jobs(tmp_path: Path, cluster: type[FakeExecutor]) -> None:
@@ -320,11 +321,11 @@ def test_a_cancelled_batch_cancels_its_jobs(tmp_path: Path, cluster: type[FakeEx
 
 def test_without_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(SMALL, engine="slurm")
-    monkeypatch.setattr(batch_engines, "require", lambda name: types.SimpleNamespace())
-    monkeypatch.setattr(batch_engines.shutil, "which", lambda name: None)
+    monkeypatch.setattr(slurm, "require", lambda name: types.SimpleNamespace())
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: None)
     with pytest.raises(BackendUnavailable) as caught:
         run_batch(config, tmp_path, build=batch_builds.build)
-    assert caught.value.code == "batch.no_slurm"
+    assert caught.value.code == "work.no_slurm"
 
 
 def test_the_command(

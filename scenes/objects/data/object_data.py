@@ -9,9 +9,6 @@ on what happened before; a broken-off run is continued by the same call.
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,32 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from geo3d.errors import ConfigError, Geo3dError, InputError
-from geo3d.files import atomic_write_json
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.errors import ConfigError
+from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.render.cameras import sphere_views
 from geo3d.synth.objects.generate import KINDS, ProceduralObject, generate_object
-from geo3d.work.pool import Task, run_pool
-from scenes.objects.data.shards import (
-    INDEX,
-    ObjectBatch,
-    join_batches,
-    kept_shard,
-    shard_key,
-    write_index,
-    write_shard,
-)
+from geo3d.work.pool import Limits
+from geo3d.work.shards import Failed, Plan, collect, fill_folder
+from scenes.objects.data.shards import OBJECT_SHARDS, ObjectBatch, join_batches
 from scenes.objects.data.views import OBJECT_STYLE, cropped, draw_views
 from scenes.objects.data.voxels import visible_shell, voxelize
 
-logger = logging.getLogger(__name__)
-
-SETTINGS = "settings.json"
 OBJECTS_PER_SHARD = 50
 OBJECT_SECONDS = 60.0
 """A shard whose objects take longer than this each is given up."""
 _SEED_BLOCK = 10_000_000
-Payload = tuple[str, int, str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -83,71 +68,22 @@ def make_object_data(
 
     Raises:
         ConfigError: ``objects_data.bad_setting``.
-        InputError: ``objects_data.other_folder`` when ``out`` is for other settings.
+        InputError: ``work.other_folder`` when ``out`` is for other settings.
         Cancelled: from ``progress``.
     """
     _check(config)
-    settings = json.loads(json.dumps(asdict(config)))
     starts = range(0, config.objects, OBJECTS_PER_SHARD)
     jobs = [list(range(config.objects)[i : i + OBJECTS_PER_SHARD]) for i in starts]
-    # a shard does not depend on how many objects come after its own
-    keys = [shard_key({**settings, "objects": job}, number) for number, job in enumerate(jobs)]
-    folder = Path(out)
-    _claim(folder, settings)
-    todo = [n for n, key in enumerate(keys) if not kept_shard(folder, n, key)]
-    if todo:
-        # an index beside shards that are being replaced would promise too much
-        (folder / INDEX).unlink(missing_ok=True)
-    tasks = [Task(n, n, (str(folder), n, keys[n], jobs[n])) for n in todo]
-    lost = _run(tasks, config, workers, (len(keys) - len(todo), len(keys)), progress)
-    return write_index(folder, settings, len(keys), lost)
+    limits = Limits(workers, timeout=OBJECT_SECONDS * OBJECTS_PER_SHARD, threads=1)
+    plan = Plan(asdict(config), jobs, grows="objects")
+    return fill_folder(
+        OBJECT_SHARDS, Path(out), plan, partial(partial, _shard, config), limits, progress
+    )
 
 
-def _run(
-    tasks: list[Task],
-    config: ObjectDataConfig,
-    workers: int,
-    counts: tuple[int, int],
-    progress: ProgressCallback,
-) -> dict[int, str]:
-    """Make the missing shards; return those that could not be made."""
-    made, total = counts
-    lost: dict[int, str] = {}
-
-    def tell() -> None:
-        report(progress, "shards of objects", made, total, lost=len(lost))
-
-    tell()
-    seconds = OBJECT_SECONDS * OBJECTS_PER_SHARD
-    handler = partial(make_handler, config)
-    # told all the time, so that the listener may cancel between shards
-    for outcome in run_pool(tasks, handler, workers, seconds, tell, 1) if tasks else ():
-        made += 1
-        if outcome.error is not None:
-            lost[outcome.task.index] = f"{outcome.error['code']}: {outcome.error['message']}"
-        tell()
-    return lost
-
-
-def make_handler(config: ObjectDataConfig) -> Callable[[Payload], int]:
-    """Return what a worker does with a (folder, number, key, object numbers) of a shard."""
-    return partial(_make_shard, config)
-
-
-def _make_shard(config: ObjectDataConfig, payload: Payload) -> int:
-    folder, number, key, numbers = payload
-    batches, failures = [_nothing(config)], {}
-    for item in numbers:
-        try:
-            batches.append(object_batch(config, item))
-        except Geo3dError as error:
-            failures[item] = f"{error.code}: {error.message}"
-        except Exception as error:
-            # one object's defect must not stop the others; it is recorded with its type
-            logger.exception("unexpected error with object %d", item)
-            failures[item] = f"{type(error).__name__}: {error}"
-    write_shard(Path(folder), number, join_batches(batches), failures, key)
-    return len(batches) - 1
+def _shard(config: ObjectDataConfig, number: int, items: list[int]) -> tuple[ObjectBatch, Failed]:
+    batches, failures = collect(items, partial(object_batch, config))
+    return join_batches([_nothing(config), *batches]), failures
 
 
 def numbered_object(config: ObjectDataConfig, number: int) -> ProceduralObject:
@@ -214,23 +150,3 @@ def _check(config: ObjectDataConfig) -> None:
                 f"{name} = {getattr(config, name)!r} cannot be used.",
                 f"Known kinds: {', '.join(KINDS)}." if name == "kinds" else "Choose another.",
             )
-
-
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a folder of other settings; more of the same is welcome."""
-    path = folder / SETTINGS
-    if path.is_file():
-        try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (TypeError, ValueError):
-            found = {"kinds": "a damaged settings.json"}
-        names = {*found, *settings} - {"objects"}
-        different = sorted(name for name in names if found.get(name) != settings.get(name))
-        if different:
-            raise InputError(
-                "objects_data.other_folder",
-                f"{folder} is for objects of other settings ({', '.join(different)} differ).",
-                "Choose another --out.",
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(path, dict(settings))

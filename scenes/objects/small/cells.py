@@ -19,7 +19,8 @@ from geo3d.errors import FileFormatError, InputError
 from geo3d.files import atomic_path
 from geo3d.npz import read_npz
 from geo3d.synth.objects.generate import generate_object
-from scenes.objects.data.shards import ObjectBatch, read_shard
+from geo3d.work.shards import read_sound
+from scenes.objects.data.shards import OBJECT_SHARDS, ObjectBatch
 from scenes.objects.data.voxels import RESOLUTION, SurfaceVoxels
 from scenes.objects.small.distances import signed_distances
 
@@ -113,21 +114,14 @@ def prepare_cells(objects: str | Path, cells: str | Path) -> Iterator[Path]:
         cells: where to.
 
     Raises:
-        FileFormatError: ``objects_data.bad_shard``.
+        FileFormatError: ``shards.bad_shard``.
     """
     Path(cells).mkdir(parents=True, exist_ok=True)
     for path in sorted(Path(objects).glob("objects-*.npz")):
         target = Path(cells) / path.name.replace("objects", "cells")
         if target.is_file():
             continue
-        try:
-            batch = read_shard(path)[0]
-        except (OSError, ValueError) as error:
-            raise FileFormatError(
-                "objects_data.bad_shard",
-                f"{path} cannot be used: {error}.",
-                "Run the command that made the folder again; it replaces damaged shards.",
-            ) from error
+        batch = read_sound(OBJECT_SHARDS, path)
         write_cells(target, [_from_batch(batch, i) for i in range(len(batch))])
         yield target
 

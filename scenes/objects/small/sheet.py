@@ -15,7 +15,8 @@ from geo3d.render.cameras import Camera
 from geo3d.render.previews import contact_sheet, save_png
 from geo3d.render.shading import render_mesh
 from geo3d.synth.objects.generate import generate_object
-from scenes.objects.data.shards import join_batches, read_batches
+from geo3d.work.shards import read_batches
+from scenes.objects.data.shards import OBJECT_SHARDS, join_batches
 from scenes.objects.data.views import OBJECT_STYLE
 from scenes.objects.image import prepare_image
 from scenes.objects.pipeline import GenerateConfig, Pipeline, load_pipeline
@@ -40,7 +41,7 @@ def draw_generated(
         CheckpointError: as `load_pipeline`.
         InputError, FileFormatError: as `read_batches`.
     """
-    batch = join_batches(list(read_batches(objects)))
+    batch = join_batches(list(read_batches(OBJECT_SHARDS, objects)))
     makers = [("teacher, 25 + 25 steps", load_pipeline(model), None)]
     if (Path(model) / "student.json").is_file():
         student = load_pipeline(model, variant="student")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from geo3d.errors import ConfigError, FileFormatError, InputError
-from scenes.urban import street_data
+from geo3d.work import runner
 from scenes.urban.conditions import MAX_DEPTH, semantic_colors
 from scenes.urban.street_data import (
     ARRAYS,
@@ -57,13 +57,13 @@ def test_a_finished_folder_is_kept_and_a_damaged_one_mended(
     shard = folder / "streets-0000.npz"
     before = shard.read_bytes()
     # a second call must not draw anything: there are no workers to be had
-    monkeypatch.setattr(street_data, "run_pool", None)
+    monkeypatch.setattr(runner.Work, "engine", None)
     make_street_data(CONFIG, folder)
     monkeypatch.undo()
     shard.write_bytes(before[:-100])
     with pytest.raises(FileFormatError) as caught:
         load_street_data(folder)
-    assert caught.value.code == "street_data.bad_shard"
+    assert caught.value.code == "shards.bad_shard"
     make_street_data(CONFIG, folder)
     assert shard.read_bytes() == before
 
@@ -71,10 +71,10 @@ def test_a_finished_folder_is_kept_and_a_damaged_one_mended(
 def test_folders_of_other_settings_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         make_street_data(replace(CONFIG, size=24), folder)
-    assert caught.value.code == "street_data.other_folder"
+    assert caught.value.code == "work.other_folder"
     with pytest.raises(InputError) as caught:
         load_street_data(tmp_path)
-    assert caught.value.code == "street_data.no_index"
+    assert caught.value.code == "shards.no_index"
 
 
 @pytest.mark.parametrize(

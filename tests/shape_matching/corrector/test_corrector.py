@@ -204,4 +204,4 @@ def test_examples_are_made_once_and_are_those_of_the_settings(tmp_path: Path) ->
     other = load_config(CorrectorDataConfig, overrides=["pairs=1", "shapes.seed=5"])
     with pytest.raises(InputError) as error:
         make_examples(other, tmp_path)
-    assert error.value.code == "corrector_data.other_folder"
+    assert error.value.code == "work.other_folder"

@@ -20,7 +20,7 @@ import pytest
 from evaluation_helpers import make_spheres, nearest, noisy, troubled
 
 from geo3d.errors import Cancelled, ConfigError, InputError
-from geo3d.work.pool import Task, run_pool
+from geo3d.work.pool import Limits, Task, run_pool
 from shape_matching.evaluate.config import EvaluationConfig
 from shape_matching.evaluate.datasets import open_dataset
 from shape_matching.evaluate.evaluate import evaluate
@@ -79,14 +79,14 @@ def test_pairs_that_fail_hang_or_kill_are_recorded(spheres: Path, tmp_path: Path
     summary = evaluated(spheres, tmp_path, troubled, workers=2, pair_timeout=1.0)
     codes = {(row["target"], row["code"]) for row in rows(tmp_path)}
     assert codes == {
-        ("ball_1", "evaluate.unexpected_error"),
-        ("ball_2", "evaluate.worker_died"),
-        ("ball_3", "evaluate.pair_timeout"),
+        ("ball_1", "work.unexpected"),
+        ("ball_2", "work.worker_died"),
+        ("ball_3", "work.timeout"),
         ("ball_4", "map.wrong_length"),
         ("ball_5", ""),
     }
     assert summary["scored"] == 5 and summary["failed"] == 10
-    assert summary["failures"]["evaluate.worker_died"] == 2 and summary["error"] == 0
+    assert summary["failures"]["work.worker_died"] == 2 and summary["error"] == 0
     assert "KeyError" in rows(tmp_path)[0]["message"]
 
 
@@ -104,7 +104,7 @@ def test_failures_of_the_machine_are_tried_again(spheres: Path, tmp_path: Path) 
     config = EvaluationConfig(data=str(spheres), worst=0)
     pairs = [("ball_0", "ball_2"), ("ball_0", "ball_4")]
     first = evaluate(dataset, pairs, config, tmp_path, method=troubled)
-    assert set(first["failures"]) == {"evaluate.worker_died", "map.wrong_length"}
+    assert set(first["failures"]) == {"work.worker_died", "map.wrong_length"}
     second = evaluate(dataset, pairs, config, tmp_path, method=nearest)
     assert second["failures"] == {"map.wrong_length": 1} and second["scored"] == 1
 
@@ -113,7 +113,7 @@ def test_another_evaluation_is_not_continued(spheres: Path, tmp_path: Path) -> N
     evaluated(spheres, tmp_path, worst=0)
     with pytest.raises(InputError, match="geodesics") as caught:
         evaluated(spheres, tmp_path, geodesics="exact")
-    assert caught.value.code == "evaluate.other_run"
+    assert caught.value.code == "work.other_folder"
 
 
 def test_progress_counts_up_and_may_cancel(spheres: Path, tmp_path: Path) -> None:
@@ -159,10 +159,10 @@ def test_unknown_method_lists_the_known() -> None:
 def test_pool_keeps_groups_together_and_answers_everything(spheres: Path) -> None:
     setup = JobSetup(open_dataset(spheres), nearest, None)
     pairs = protocol_pairs(setup.dataset, "all")[1]
-    tasks = [Task(i, pair[0], pair) for i, pair in enumerate(pairs)]
-    outcomes = list(run_pool(tasks, functools.partial(make_pair_job, setup), 1))
+    tasks = [Task(str(i), pair, pair[0]) for i, pair in enumerate(pairs)]
+    outcomes = list(run_pool(tasks, functools.partial(make_pair_job, setup), Limits(1)))
     # with one worker, pairs of one source follow each other
-    assert [o.task.index for o in outcomes] == list(range(15))
+    assert [int(o.task.name) for o in outcomes] == list(range(15))
     assert all(o.error is None for o in outcomes)
 
 
@@ -249,5 +249,5 @@ def test_random_rotations_turn_both_shapes_and_are_repeatable(
     straight = evaluated(spheres, tmp_path / "a")
     turned = evaluated(spheres, tmp_path / "b", random_rotations=True)
     assert straight["error"] == 0 < turned["error"]
-    with pytest.raises(InputError, match=r"evaluate\.other_run"):
+    with pytest.raises(InputError, match=r"work\.other_folder"):
         evaluated(spheres, tmp_path / "a", random_rotations=True)

@@ -48,7 +48,7 @@ def scored(index: int, pair: tuple[str, str], error: float, hits: int, **more: A
 
 
 def failed(index: int, pair: tuple[str, str]) -> PairRecord:
-    error = {"code": "evaluate.pair_timeout", "message": 'took "long", really', "hint": ""}
+    error = {"code": "work.timeout", "message": 'took "long", really', "hint": ""}
     return PairRecord(index, pair, None, error, {})
 
 
@@ -74,7 +74,7 @@ def test_summary_by_hand() -> None:
     found = summary()
     assert (found["pairs"], found["scored"], found["failed"]) == (4, 3, 1)
     assert found["error"] == pytest.approx(3.0) and found["median_error"] == 4.0
-    assert found["failures"] == {"evaluate.pair_timeout": 1} and found["ambiguous"] == 1
+    assert found["failures"] == {"work.timeout": 1} and found["ambiguous"] == 1
     # entries count, not pairs: 15 hits of 40
     assert found["pck"]["fractions"] == pytest.approx([15 / 40] * len(THRESHOLDS))
     assert found["auc_0.25"] == pytest.approx(15 / 40) == found["auc_0.10"]
@@ -110,7 +110,7 @@ def test_text_names_the_numbers_and_marks_published_ones() -> None:
     rows = [{"method": "ZoomOut", "error": 6.1, "kind": "axiomatic", "source": "a table"}]
     head = {"method": "mine", "dataset": "pets", "protocol": "all", "geodesics": "heat"}
     text = format_summary({**summary(), **head, "published": rows}, timing_summary(RECORDS))
-    assert "3.000" in text and "1 x evaluate.pair_timeout" in text and "cat-dog" in text
+    assert "3.000" in text and "1 x work.timeout" in text and "cat-dog" in text
     assert "not measured here" in text.split("ZoomOut")[0] and "1.00 matching" in text
     nothing = {**summarize(RECORDS[3:], ["cat"]), **head, "published": []}
     assert "failed 1" in format_summary(nothing)

@@ -16,11 +16,13 @@ from apps.bench.prior_maps import compare, real_maps, statistics
 from geo3d.errors import Cancelled, ConfigError, FileFormatError, InputError, NumericalError
 from geo3d.spectral.basis import eigenbasis
 from geo3d.synth.creatures import KINDS
+from geo3d.work import shards
 from shape_matching.prior import data as prior_data
 from shape_matching.prior.data import make_prior_data
 from shape_matching.prior.families import PriorDataConfig, family, family_maps
-from shape_matching.prior.map_shards import load_maps, load_provenance, shard_path
+from shape_matching.prior.map_shards import load_maps, load_provenance, map_shards
 
+KIND = map_shards(())
 SMALL = PriorDataConfig(creatures=3, seed=5, members=2, vertices=1500, k=20)
 
 
@@ -34,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def digest(folder: Path, number: int) -> str:
-    return hashlib.sha256(shard_path(folder, number).read_bytes()).hexdigest()
+    return hashlib.sha256(shards.shard_path(KIND, folder, number).read_bytes()).hexdigest()
 
 
 def copied(made: Path, to: Path) -> Path:
@@ -86,7 +88,7 @@ def test_the_first_function_is_carried_to_itself(made: Path) -> None:
 def test_loading_crops_and_takes_absolute_values(made: Path) -> None:
     maps = load_maps(made, 8)
     assert maps.shape == (6, 8, 8) and maps.dtype == np.float32 and maps.min() >= 0
-    with np.load(shard_path(made, 0)) as stored:
+    with np.load(shards.shard_path(KIND, made, 0)) as stored:
         assert stored["fmaps"].dtype == np.float16 and stored["fmaps"].min() < 0
         assert np.array_equal(maps[:4], np.abs(stored["fmaps"][:, :8, :8]))
         assert not any(stored[name].dtype.hasobject for name in stored.files)
@@ -119,16 +121,18 @@ def test_sound_shards_are_kept_and_damaged_ones_made_again(
 ) -> None:
     monkeypatch.setattr(prior_data, "FAMILIES_PER_SHARD", 2)
     folder = copied(made, tmp_path / "maps")
-    shard_path(folder, 1).write_bytes(shard_path(folder, 1).read_bytes()[:-500])
-    with pytest.raises(FileFormatError, match=r"prior_data\.bad_shard"):
+    shards.shard_path(KIND, folder, 1).write_bytes(
+        shards.shard_path(KIND, folder, 1).read_bytes()[:-500]
+    )
+    with pytest.raises(FileFormatError, match=r"shards\.bad_shard"):
         load_maps(folder, 8)
-    before = shard_path(folder, 0).stat().st_mtime_ns
+    before = shards.shard_path(KIND, folder, 0).stat().st_mtime_ns
     make_prior_data(SMALL, folder)
-    assert shard_path(folder, 0).stat().st_mtime_ns == before
+    assert shards.shard_path(KIND, folder, 0).stat().st_mtime_ns == before
     assert digest(folder, 1) == digest(made, 1)
 
 
-def test_a_failing_creature_is_recorded(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_failing_creature_is_recorded(monkeypatch: Any) -> None:
     maps_of = family_maps
 
     def flawed(config: PriorDataConfig, number: int) -> Any:
@@ -139,17 +143,14 @@ def test_a_failing_creature_is_recorded(tmp_path: Path, monkeypatch: Any) -> Non
         return maps_of(config, number)
 
     monkeypatch.setattr(prior_data, "family_maps", flawed)
-    handler = prior_data._handler(SMALL)
-    assert handler((str(tmp_path), 0, "key", [0, 1, 2])) == 1
-    with np.load(shard_path(tmp_path, 0)) as stored:
-        assert len(stored["fmaps"]) == 2
-        failed = dict(zip(stored["failed_ids"], stored["failed_codes"], strict=True))
+    batch, failed = prior_data._shard(SMALL, 0, [0, 1, 2])
+    assert len(batch) == 2
     assert failed[1].startswith("creature.no_surface") and "unforeseen" in failed[2]
 
 
 def test_other_settings_are_refused(made: Path, tmp_path: Path) -> None:
     folder = copied(made, tmp_path / "maps")
-    with pytest.raises(InputError, match=r"prior_data\.other_folder.*seed"):
+    with pytest.raises(InputError, match=r"work\.other_folder.*seed"):
         make_prior_data(replace(SMALL, seed=9), folder)
 
 
@@ -159,14 +160,14 @@ def test_a_listener_may_cancel_and_no_index_is_left(tmp_path: Path) -> None:
 
     with pytest.raises(Cancelled):
         make_prior_data(SMALL, tmp_path, progress=cancel)
-    with pytest.raises(InputError, match=r"prior_data\.no_index"):
+    with pytest.raises(InputError, match=r"shards\.no_index"):
         load_maps(tmp_path, 8)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 99, "shards": [], "columns": []}'])
 def test_a_damaged_index_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(text, encoding="utf-8")
-    with pytest.raises(FileFormatError, match=r"prior_data\.bad_index"):
+    with pytest.raises(FileFormatError, match=r"shards\.bad_index"):
         load_provenance(tmp_path)
 
 
@@ -175,7 +176,7 @@ def test_an_index_cannot_point_outside(made: Path, tmp_path: Path) -> None:
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     index["shards"][0]["file"] = "../maps-0000.npz"
     (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
-    with pytest.raises(FileFormatError, match=r"prior_data\.bad_index"):
+    with pytest.raises(FileFormatError, match=r"shards\.bad_index"):
         load_maps(folder, 8)
 
 
@@ -185,7 +186,7 @@ def test_sizes_and_empty_folders_are_refused(made: Path, tmp_path: Path) -> None
             load_maps(made, size)
     index = {"format": 1, "shards": [], "columns": [], "settings": {}}
     (tmp_path / "index.json").write_text(json.dumps(index), encoding="utf-8")
-    with pytest.raises(InputError, match=r"prior_data\.no_maps"):
+    with pytest.raises(InputError, match=r"shards\.empty"):
         load_maps(tmp_path, 8)
 
 

@@ -10,34 +10,27 @@ import pytest
 
 from apps.cli import main
 from geo3d.errors import ConfigError, FileFormatError, InputError
+from geo3d.work import shards
+from scenes.objects.data import object_data
 from scenes.objects.data.object_data import (
     ObjectDataConfig,
-    make_handler,
     make_object_data,
     numbered_object,
     object_batch,
 )
-from scenes.objects.data.shards import (
-    join_batches,
-    kept_shard,
-    read_batches,
-    read_index,
-    read_shard,
-    shard_path,
-    write_index,
-)
+from scenes.objects.data.shards import OBJECT_SHARDS, join_batches
 from scenes.objects.data.voxels import visible_shell, voxelize
 
 SMALL = ObjectDataConfig(objects=3, kinds=("key", "lamp"), views=2, view_size=24, seed=4)
 
 
 def made(folder: Path, numbers: list[int], shard: int = 0) -> Path:
-    make_handler(SMALL)((str(folder), shard, f"key{shard}", numbers))
-    return shard_path(folder, shard)
+    batch, failed = object_data._shard(SMALL, shard, numbers)
+    return shards.write_shard(OBJECT_SHARDS, folder, shard, batch, failed, f"key{shard}")
 
 
 def test_a_shard_gives_back_what_was_put_in(tmp_path: Path) -> None:
-    batch, failures, key = read_shard(made(tmp_path, [0, 1]))
+    batch, failures, key = shards.read_shard(OBJECT_SHARDS, made(tmp_path, [0, 1]))
     assert (len(batch), failures, key) == (2, {}, "key0")
     assert batch.kinds.tolist() == ["key", "lamp"] and batch.views.shape == (2, 2, 24, 24, 4)
     for i in range(2):
@@ -74,36 +67,38 @@ def test_an_object_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Mo
         return object_batch(config, number)
 
     monkeypatch.setattr("scenes.objects.data.object_data.object_batch", broken)
-    batch, failures, _ = read_shard(made(tmp_path, [0, 1]))
+    batch, failures, _ = shards.read_shard(OBJECT_SHARDS, made(tmp_path, [0, 1]))
     assert len(batch) == 1 and failures == {1: "RuntimeError: melted"}
 
 
 def test_damage_is_seen(tmp_path: Path) -> None:
     path = made(tmp_path, [0])
-    write_index(tmp_path, {}, 1, {})
-    assert kept_shard(tmp_path, 0, "key0") and not kept_shard(tmp_path, 0, "other")
-    assert len(join_batches(list(read_batches(tmp_path)))) == 1
+    shards.write_index(OBJECT_SHARDS, tmp_path, {}, 1)
+    assert shards.is_kept(OBJECT_SHARDS, tmp_path, 0, "key0") and not shards.is_kept(
+        OBJECT_SHARDS, tmp_path, 0, "other"
+    )
+    assert len(join_batches(list(shards.read_batches(OBJECT_SHARDS, tmp_path)))) == 1
     path.write_bytes(path.read_bytes()[:-40])
-    assert not kept_shard(tmp_path, 0, "key0")
+    assert not shards.is_kept(OBJECT_SHARDS, tmp_path, 0, "key0")
     with pytest.raises(FileFormatError) as caught:
-        list(read_batches(tmp_path))
-    assert caught.value.code == "objects_data.bad_shard"
+        list(shards.read_batches(OBJECT_SHARDS, tmp_path))
+    assert caught.value.code == "shards.bad_shard"
 
 
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        (None, "objects_data.no_index"),
-        ("{", "objects_data.bad_index"),
-        ('{"format": 0, "shards": []}', "objects_data.bad_index"),
-        ('{"format": 1, "shards": [{"file": "../x", "sha256": ""}]}', "objects_data.bad_index"),
+        (None, "shards.no_index"),
+        ("{", "shards.bad_index"),
+        ('{"format": 0, "shards": []}', "shards.bad_index"),
+        ('{"format": 1, "shards": [{"file": "../x", "sha256": ""}]}', "shards.bad_index"),
     ],
 )
 def test_a_bad_index_is_refused(tmp_path: Path, text: str | None, code: str) -> None:
     if text is not None:
         (tmp_path / "index.json").write_text(text)
     with pytest.raises(InputError) as caught:
-        read_index(tmp_path)
+        shards.read_index(OBJECT_SHARDS, tmp_path)
     assert caught.value.code == code
 
 
@@ -135,18 +130,18 @@ def test_the_command_makes_continues_and_enlarges(
     command += ["--set", "views=1", "--set", "view_size=16", "--set", "kinds=[key, lamp]"]
     assert main([*command, "--objects", "3"]) == 0
     assert json.loads(capsys.readouterr().out)["objects"] == 3
-    first = [shard_path(Path(out), n).read_bytes() for n in (0, 1)]
-    times = shard_path(Path(out), 0).stat().st_mtime_ns
-    shard_path(Path(out), 1).unlink()
+    first = [shards.shard_path(OBJECT_SHARDS, Path(out), n).read_bytes() for n in (0, 1)]
+    times = shards.shard_path(OBJECT_SHARDS, Path(out), 0).stat().st_mtime_ns
+    shards.shard_path(OBJECT_SHARDS, Path(out), 1).unlink()
     (Path(out) / "index.json").unlink()
     assert main([*command, "--objects", "3"]) == 0
-    assert [shard_path(Path(out), n).read_bytes() for n in (0, 1)] == first
-    assert shard_path(Path(out), 0).stat().st_mtime_ns == times
+    assert [shards.shard_path(OBJECT_SHARDS, Path(out), n).read_bytes() for n in (0, 1)] == first
+    assert shards.shard_path(OBJECT_SHARDS, Path(out), 0).stat().st_mtime_ns == times
     assert main([*command, "--objects", "4"]) == 0
     capsys.readouterr()
-    assert len(join_batches(list(read_batches(out)))) == 4
+    assert len(join_batches(list(shards.read_batches(OBJECT_SHARDS, out)))) == 4
     assert main([*command, "--objects", "4", "--set", "views=2"]) == 3
-    assert "objects_data.other_folder" in capsys.readouterr().out
+    assert "work.other_folder" in capsys.readouterr().out
 
 
 def test_a_folder_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
