@@ -29,8 +29,8 @@ from geo3d.work.processes import spread_like, whole
 log = logging.getLogger(__name__)
 
 DIVERGED_HINT = (
-    "Lower the learning rate or lengthen the warm-up; the checkpoint still holds a good state, and "
-    "a training with the same settings but a lower learning_rate resumes from it."
+    "Lower the learning rate or lengthen the warm-up.  A checkpoint in the folder is a good state: "
+    "the same settings but for a lower learning_rate resume from it."
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from geo3d.errors import ConfigError
+from geo3d.config import require, require_at_least
 from scenes.objects.condition import SmallEncoderConfig
 from scenes.objects.decoders import SLatDecoderConfig, SLatEncoderConfig
 from scenes.objects.slat_flow import SLatFlowConfig
@@ -92,13 +92,9 @@ class StageConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "log_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError("config.bad_value", f"{name} must be at least 1.", "")
-        if not 0 <= self.average_rate < 1 or self.learning_rate <= 0:
-            raise ConfigError(
-                "config.bad_value", "average_rate is in [0, 1), learning_rate above 0.", ""
-            )
+        require_at_least(self, 1, "steps batch log_every")
+        require(0 <= self.average_rate < 1, "average_rate", "in [0, 1)")
+        require(self.learning_rate > 0, "learning_rate", "above 0")
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from distill_helpers import settings
+from prior_helpers import NETWORK, write_maps
 
 from geo3d import checkpoints
 from geo3d.config import config_from_dict, dump_config
 from geo3d.work.training import CHECKPOINT
 from scenes.objects.train_config import DistillConfig
 from scenes.objects.training import train
+from shape_matching.prior.training import PriorTrainingConfig, train_prior
 
 SCRIPT = """
 import sys
@@ -25,6 +27,7 @@ from geo3d.errors import Cancelled
 from geo3d.config import load_config
 from scenes.objects.train_config import DistillConfig
 from scenes.objects.training import train
+from shape_matching.prior.training import PriorTrainingConfig, train_prior
 def stop(event):
     if event["step"] == int(sys.argv[3]):
         raise Cancelled()
@@ -41,10 +44,12 @@ pytestmark = [
 ]
 
 
-def in_two_processes(folder: Path, config: DistillConfig, out: Path, stop: int = -1) -> None:
+def in_two_processes(
+    folder: Path, config: Any, out: Path, stop: int = -1, script: str = SCRIPT
+) -> None:
     """Train in two processes, up to step ``stop``."""
     (folder / "config.yaml").write_text(dump_config(config), "utf-8")
-    (folder / "script.py").write_text(SCRIPT, "utf-8")
+    (folder / "script.py").write_text(script, "utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-port", "0", "--standalone", str(folder / "script.py")]
     command += [str(folder / "config.yaml"), str(out), str(stop)]
@@ -120,3 +125,26 @@ def test_shards_stopped_after_a_checkpoint_go_on_bit_by_bit(tmp_path: Path) -> N
         )
         assert parts.keys() == whole.keys()
         assert all(torch.equal(tensor, parts[n]) for n, tensor in whole.items())
+
+
+PRIOR_SCRIPT = """
+import sys
+from pathlib import Path
+from geo3d.config import load_config
+from shape_matching.prior.training import PriorTrainingConfig, train_prior
+train_prior(load_config(PriorTrainingConfig, sys.argv[1]), Path(sys.argv[2]), device="cpu")
+"""
+
+
+def test_two_processes_train_the_prior_of_one(tmp_path: Path) -> None:
+    config = PriorTrainingConfig(
+        data=str(write_maps(tmp_path / "maps")), network=NETWORK, preconditioning="edm",
+        loss="edm", samples=48, batch=16, warmup_samples=0, learning_rate=1e-5,
+        validation_share=0.2,
+    )  # fmt: skip
+    in_two_processes(tmp_path, config, tmp_path / "two", script=PRIOR_SCRIPT)
+    train_prior(config, tmp_path / "one", device="cpu")
+    one, two = (checkpoints.load(tmp_path / n / CHECKPOINT).tensors for n in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=7e-5)
