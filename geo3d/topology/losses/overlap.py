@@ -10,7 +10,8 @@ None of them knows about topology: they are the base that topology terms are add
 Sources: Milletari et al., V-Net (2016); Valverde & Tohka, Region-wise loss for biomedical image
 segmentation (2023).
 
-Same-class neighbour penalisation (`scnp_loss`): train each pixel on the worst score among its neighbours.
+Same-class neighbour penalisation (`scnp_loss`): train each pixel on the worst score among its
+neighbours.
 
 Notation: z scores of one class, t its target, W the k^d window around a pixel.
 
