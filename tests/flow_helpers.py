@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geo3d.distill.flow import SIGMA_MIN
+from geo3d.distill.flow import SIGMA_MIN, Velocity, path_velocity
+from geo3d.distill.flow_maps import MeanVelocity
+from geo3d.distill.flow_objectives import Pair, Place
 
 
 def noise_share(t: Tensor) -> Tensor:
@@ -23,6 +25,18 @@ def noise_share(t: Tensor) -> Tensor:
 def spread_of(t: Tensor, width: float) -> Tensor:
     """Return S(t)."""
     return ((1 - t).square() * width**2 + noise_share(t).square()).sqrt()
+
+
+def mean_to(student: MeanVelocity, s: Tensor) -> Velocity:
+    """Return u(x, t, s) for a fixed end: a student with one time."""
+    return lambda x, t, condition: student(x, t, s, condition)
+
+
+def flow_matching(
+    student: Velocity, clean: Tensor, noise: Tensor, place: Place, sigma_min: float
+) -> Pair:
+    """Return the student's velocity and that of the straight path."""
+    return Pair(place.see(student), path_velocity(clean, noise, sigma_min))
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from scenes.objects.decoders import (
     SLatMeshDecoder,
 )
 from scenes.objects.models import save_model
+from scenes.objects.objectives import ObjectiveConfig
 from scenes.objects.small.cells import CHANNELS, CellObject, cell_object, write_cells
 from scenes.objects.small.train import PARTS
-from scenes.objects.train_config import DataConfig, DistillConfig, ObjectiveConfig
+from scenes.objects.train_config import DataConfig, DistillConfig
 
 NAMES = (("key", 1), ("spoon", 2))
 
@@ -80,7 +81,7 @@ def write_stages(root: Path) -> tuple[Path, Path]:
             mean=(0.0,) * 4 if stage == "latent" else (),
             std=(1.0,) * 4 if stage == "latent" else (),
         )
-        objective = ObjectiveConfig(guidance=2.0, guidance_interval=(0.5, 1.0))
+        objective = ObjectiveConfig(guidance_scale=3.0, guidance_interval=(0.5, 1.0))
         recipe = DistillConfig(teacher=str(work / PARTS[key]), objective=objective, data=data)
         path = work / "latents" / f"{stage}-student.yaml"
         path.write_text(dump_config(recipe), encoding="utf-8")

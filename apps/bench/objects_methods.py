@@ -16,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 from geo3d.config import load_config
 from geo3d.distill.derivatives import Derivative
 from geo3d.errors import ConfigError
+from scenes.objects.objectives import ObjectiveConfig
 from scenes.objects.samplers import Student
-from scenes.objects.train_config import DistillConfig, ObjectiveConfig, OptimiserConfig
+from scenes.objects.train_config import DistillConfig, OptimiserConfig
 
 FlowStage = Literal["structure", "latent"]
 STAGES: tuple[FlowStage, ...] = ("structure", "latent")
@@ -121,7 +122,7 @@ def passes(objective: ObjectiveConfig) -> Passes:
 
     A batch is taken to hold an item whose teacher is guided, which makes both branches run.
     """
-    field = 2 if objective.guidance > 0 else 1
+    field = 2 if objective.guidance_scale > 1 else 1
     tangents = int(objective.derivative.estimator == "jvp" and objective.kind != "regression")
     # the teacher, the student with gradients, and the student elsewhere or with a tangent
     residual = field + 1 + (objective.kind != "regression")
@@ -133,7 +134,7 @@ def passes(objective: ObjectiveConfig) -> Passes:
 def student_config(config: ComparisonConfig, name: str, stage: FlowStage) -> DistillConfig:
     """Return the training of a method's student of one stage.
 
-    Teacher, latents, guidance and distribution of times are those of the shipped student's recipe.
+    Teacher, latents, guidance and timestep distribution are those of the shipped student's recipe.
 
     Raises:
         ConfigError: ``config.no_file`` and others of reading the recipe.
@@ -141,7 +142,7 @@ def student_config(config: ComparisonConfig, name: str, stage: FlowStage) -> Dis
     recipe = load_config(DistillConfig, Path(config.work) / "latents" / f"{stage}-student.yaml")
     base = recipe.objective
     objective = ObjectiveConfig(
-        guidance=base.guidance,
+        guidance_scale=base.guidance_scale,
         guidance_interval=base.guidance_interval,
         time=base.time,
         sigma_min=base.sigma_min,
@@ -178,5 +179,5 @@ def student_folder(config: ComparisonConfig, name: str, stage: FlowStage) -> Pat
 def student_file(config: ComparisonConfig, name: str, stage: FlowStage, steps: int) -> Path:
     """Return the model file, without suffix, of the student that takes so many steps."""
     objective = ObjectiveConfig(**METHODS[name].objective)
-    ending = f"_{steps}step" if objective.has_two_times else ""
+    ending = f"_{steps}step" if objective.facts.has_two_times else ""
     return student_folder(config, name, stage) / f"student{ending}"

@@ -33,7 +33,6 @@ from geo3d.errors import ConfigError
 from geo3d.mesh.sampling import cell_overlap, compare_points
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.objects.models import load_model
-from scenes.objects.samplers import strength_to_scale
 from scenes.objects.small.autoencoders import cell_features, surface_points
 from scenes.objects.small.cells import COARSE, CellObject, read_cells
 from scenes.objects.small.train import PARTS, TEACHER_SAMPLER
@@ -56,18 +55,18 @@ class ReconstructionConfig:
     """Folder of cells of objects that nothing was trained on."""
     objects: int = 40
     """The first ones of the cells."""
-    strengths: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
-    """Of the teacher's guidance; 0 is none."""
+    guidance_scales: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
+    """Of the teacher; 1 is none."""
     threshold: float = 0.02
     """Of the F-score of what the teacher makes; the longest side of an object is 1."""
     points: int = 10_000
     """On each of its surfaces."""
 
     def __post_init__(self) -> None:
-        if min(self.objects, self.points) < 1 or min(self.strengths, default=0.0) < 0:
+        if min(self.objects, self.points) < 1 or min(self.guidance_scales, default=1.0) < 1:
             raise ConfigError(
                 "config.bad_value",
-                "objects and points must be at least 1, strengths not negative.",
+                "objects and points must be at least 1, guidance scales too.",
                 "",
             )
 
@@ -114,7 +113,7 @@ def bench_reconstruction(
 def bench_guidance(
     config: ReconstructionConfig, progress: ProgressCallback = ignore_progress
 ) -> list[Row]:
-    """Return a row per strength of the teacher's guidance, after that of the autoencoder.
+    """Return a row per guidance scale of the teacher, after that of the autoencoder.
 
     Raises:
         InputError: ``cells.none``.
@@ -132,11 +131,10 @@ def bench_guidance(
 
     through = stages.decoded(objects)
     rows = [row("autoencoder", measured(through, stages.encoder, config.points))]
-    for strength in config.strengths:
-        scale = strength_to_scale(strength) if strength else None
+    for scale in config.guidance_scales:
         sampler = replace(TEACHER_SAMPLER, guidance_scale=scale)
         # a name of its own: the pipelines are kept by name and steps
-        maker = Maker(f"guided {strength:g}", sampler.steps, {}, (sampler, sampler))
+        maker = Maker(f"guided {scale:g}", sampler.steps, {}, (sampler, sampler))
         meshes = []
         for start in range(0, len(objects), _CHUNK):
             report(progress, maker.name, start, len(objects))
@@ -145,7 +143,7 @@ def bench_guidance(
             meshes += make_meshes(stages, maker, some, seeds)[0]
         report(progress, maker.name, len(objects), len(objects))
         rows.append(
-            row(f"teacher, w = {strength:g}", measured(meshes, stages.encoder, config.points))
+            row(f"teacher, guidance {scale:g}", measured(meshes, stages.encoder, config.points))
         )
     return rows
 

@@ -14,6 +14,7 @@ from PIL import Image
 from apps.job_files import Job, read_json
 from apps.jobs import Jobs
 from apps.viewer import fragments
+from geo3d.distill.conventions import strength_to_scale
 from geo3d.errors import InputError
 from geo3d.files import asset_roots, new_id, slug
 
@@ -91,7 +92,7 @@ def defaults(folder: Path) -> tuple[int, float]:
     content = read_json(folder / "pipeline.json") or {}
     try:
         params = content["args"]["sparse_structure_sampler"]["params"]
-        return int(params["steps"]), 1.0 + float(params.get("cfg_strength", 0.0))
+        return int(params["steps"]), strength_to_scale(float(params.get("cfg_strength", 0.0)))
     except (KeyError, TypeError, ValueError):
         return 25, 4.0
 

@@ -1,11 +1,11 @@
-"""Total derivatives of a learnt velocity along a path, estimated without gradients.
+"""Derivatives of a learnt velocity along a path, estimated without gradients.
 
     d phi / dt  =  (d phi / dx) dx/dt + d phi / dt|_x       along (dx/dt, dt/dt) = (v, 1)
 
 Notation: phi the student, v the velocity of the path at (x, t).
 
-The finite difference costs one evaluation one interval earlier on the path; networks that embed
-1000 t want a small one, for an interval of 0.01 turns their fastest wave by ten radians.  The exact
+The finite difference costs one evaluation one interval away on the path; networks that embed 1000 t
+want a small one, for an interval of 0.01 turns their fastest wave by ten radians.  The exact
 derivative (forward mode) costs about two evaluations, and needs operations that have one.
 
 Source: Xie et al. 2025 (MDT-dist, arXiv 2509.04406), whose released code divides the derivative by
@@ -17,13 +17,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo3d.distill.flow import Items, Velocity
+from geo3d.distill.flow import Items
 
 NORM_OFFSET = 0.1
 """Added to a derivative's norm before it divides, as released."""
@@ -38,9 +38,9 @@ class Derivative:
     interval: float = 0.01
     """Step of the finite difference."""
     norm: Norm = "none"
-    """``unit_l2`` is the released form: each item's derivative is divided by its L2 norm + 0.1,
-    which leaves a root mean square of 1/sqrt(entries), next to nothing.  ``unit_rms`` is sqrt(
-    entries) times that.  ``none`` is the formula of the paper."""
+    """Of objectives with one time.  ``unit_l2`` is the released form: each item's derivative is
+    divided by its L2 norm + 0.1, which leaves a root mean square of 1/sqrt(entries), next to
+    nothing.  ``unit_rms`` is sqrt(entries) times that.  ``none`` is the formula of the paper."""
 
     @property
     def reach(self) -> float:
@@ -49,44 +49,31 @@ class Derivative:
 
 
 @torch.no_grad()
-def total_derivative(
-    student: Velocity,
-    x: Float[Tensor, "n ..."],
-    t: Float[Tensor, " b"],
-    condition: Any,
-    v: Float[Tensor, "n ..."],
-    items: Items,
+def derivative_along(
+    function: Callable[..., Tensor],
+    at: tuple[Tensor, ...],
+    tangent: tuple[Tensor, ...],
     how: Derivative,
-    here: Float[Tensor, "n ..."] | None = None,
-) -> Float[Tensor, "n ..."]:
-    """Return d phi / dt along the path with velocity ``v``, a constant.
+    here: Tensor,
+    ahead: bool = False,
+) -> Tensor:
+    """Return the derivative of ``function`` at ``at`` along ``tangent``, a constant.
 
     Args:
-        student: phi.
-        x, t, condition: where.
-        v: velocity of the path there.
-        items: rows of the batch.
-        how: estimator and normalisation.
-        here: phi(x, t, condition) if it is known, which saves an evaluation.
+        function: of as many tensors as ``at``.
+        at, tangent: where and whither.
+        how: the estimator.
+        here: the function's value there, which a difference needs.
+        ahead: a difference looks along ``tangent`` instead of back.
     """
     if how.estimator == "jvp":
-        _, slope = jvp(lambda x, t: student(x, t, condition), (x, t), (v, torch.ones_like(t)))
-    else:
-        now = student(x, t, condition) if here is None else here
-        before = student(x - v * how.interval, t - how.interval, condition)
-        slope = (now - before) / how.interval
-    return normalised(slope, items, how.norm)
-
-
-def jvp(
-    function: Callable[..., Tensor], at: tuple[Tensor, ...], tangent: tuple[Tensor, ...]
-) -> tuple[Tensor, Tensor]:
-    """Return the function's value and its derivative along ``tangent`` (forward mode)."""
-    with warnings.catch_warnings():
-        # torch's own first use of forward mode trips over its deprecation of torch.jit.script
-        warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
-        pair = torch.func.jvp(function, at, tangent)
-    return pair[0], pair[1]
+        with warnings.catch_warnings():
+            # torch's own first use of forward mode trips over its deprecation of torch.jit.script
+            warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
+            return torch.func.jvp(function, at, tangent)[1]
+    step = how.interval if ahead else -how.interval
+    there = function(*(place + step * along for place, along in zip(at, tangent, strict=True)))
+    return (there - here) / step
 
 
 def normalised(slope: Float[Tensor, "n ..."], items: Items, norm: Norm) -> Float[Tensor, "n ..."]:

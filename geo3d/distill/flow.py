@@ -1,4 +1,4 @@
-"""Rectified flows: the straight path between data and noise, its times, and guidance.
+"""Rectified flows: the straight path between data and noise, over dense and sparse batches.
 
 Notation: b items; t in [0, 1] the time, 0 at data and 1 at noise; sigma = sigma_min;
     x_t = (1 - t) x_0 + (sigma + (1 - sigma) t) eps,      dx/dt = v = (1 - sigma) eps - x_0.
@@ -6,8 +6,7 @@ Notation: b items; t in [0, 1] the time, 0 at data and 1 at noise; sigma = sigma
 A batch is one tensor.  Its first axis counts items (dense: (b, ...)), or rows that belong to items
 (sparse: (n, c) and the item of each row); `Items` knows which.
 
-Source: Liu et al. 2022 (rectified flow); Xiang et al. 2024 (TRELLIS) for sigma and the law of t;
-Ho & Salimans 2022 (guidance).
+Source: Liu et al. 2022 (rectified flow); Xiang et al. 2024 (TRELLIS) for sigma.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -27,6 +26,15 @@ SIGMA_MIN = 1e-5
 """Noise left in the data at t = 0."""
 Velocity = Callable[[Tensor, Tensor, Any], Tensor]
 """v(x, t, condition) with t of shape (b,)."""
+
+
+@runtime_checkable
+class State(Protocol):
+    """What samplers and guidance ask of a state: a tensor, or values on voxels."""
+
+    def __add__(self, other: Any, /) -> Any: ...
+    def __sub__(self, other: Any, /) -> Any: ...
+    def __mul__(self, other: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +82,14 @@ class Items:
         return self.total(x) / self.entries(x)
 
 
-def noisy(
+def perturb(
     clean: Float[Tensor, "n ..."],
     noise: Float[Tensor, "n ..."],
     t: Float[Tensor, " b"],
     items: Items,
     sigma_min: float = SIGMA_MIN,
 ) -> Float[Tensor, "n ..."]:
-    """Return x_t."""
+    """Return the noisy state x_t."""
     t = items.spread(t, clean)
     return (1 - t) * clean + (sigma_min + (1 - sigma_min) * t) * noise
 
@@ -105,82 +113,8 @@ def velocity_to_clean(
     return (1 - sigma_min) * x - (sigma_min + (1 - sigma_min) * t) * v
 
 
-def velocity_to_noise(
-    x: Float[Tensor, "n ..."], v: Float[Tensor, "n ..."], t: Float[Tensor, " b"], items: Items
-) -> Float[Tensor, "n ..."]:
-    """Return the estimate of eps that the velocity ``v`` at ``x`` implies."""
-    return (1 - items.spread(t, x)) * v + x
-
-
-def clean_to_velocity(
-    x: Float[Tensor, "n ..."],
-    clean: Float[Tensor, "n ..."],
-    t: Float[Tensor, " b"],
-    items: Items,
-    sigma_min: float = SIGMA_MIN,
-) -> Float[Tensor, "n ..."]:
-    """Return the velocity at ``x`` whose estimate of x_0 is ``clean``."""
-    t = items.spread(t, x)
-    return ((1 - sigma_min) * x - clean) / (sigma_min + (1 - sigma_min) * t)
-
-
-@dataclass(frozen=True)
-class TimeLaw:
-    """How training times are drawn."""
-
-    kind: Literal["uniform", "logit_normal"] = "logit_normal"
-    mean: float = 1.0
-    """Of the normal law whose sigmoid is the time; "logit_normal" only."""
-    std: float = 1.0
-    """Its standard deviation."""
-
-    def raw(self, generator: torch.Generator, n: int = 1) -> Float[Tensor, " n"]:
-        """Return ``n`` draws of what `times` wants."""
-        if self.kind == "uniform":
-            return torch.rand(n, generator=generator)
-        return torch.randn(n, generator=generator)
-
-    def times(self, raw: Float[Tensor, " n"], lowest: float) -> Float[Tensor, " n"]:
-        """Return times in [lowest, 1] made of uniform or normal draws."""
-        share = raw if self.kind == "uniform" else torch.sigmoid(raw * self.std + self.mean)
-        return lowest + (1 - lowest) * share
-
-
 def phase_end(t: Float[Tensor, " b"], interval: float, phases: int) -> Float[Tensor, " b"]:
     """Return where the phase of ``t`` ends: the largest k / phases that is <= t - interval."""
     ends = torch.arange(phases, device=t.device, dtype=t.dtype) / phases
     below = ends <= (t - interval)[:, None]
     return ends[(below.sum(dim=1) - 1).clamp(min=0)]
-
-
-def guided(
-    velocity: Velocity,
-    negative: Any,
-    weight: float,
-    items: Items,
-    interval: tuple[float, float] = (0.0, 1.0),
-) -> Velocity:
-    """Return v(cond) + weight (v(cond) - v(negative)), at times within ``interval``.
-
-    Both ends belong to the interval; outside it the velocity is v(cond) alone.
-
-    Args:
-        velocity: dense or sparse velocity.
-        negative: condition of the other branch; None means no guidance.
-        weight: how far beyond the conditional velocity; 0 is none (guidance scale 1 + weight).
-        items: of the batches it will see.
-        interval: times at which guidance acts.
-    """
-    if weight <= 0 or negative is None:
-        return velocity
-
-    def field(x: Tensor, t: Tensor, condition: Any) -> Tensor:
-        inside = (t >= interval[0]) & (t <= interval[1])
-        conditional = velocity(x, t, condition)
-        # The second evaluation is dear, and often no item of the batch needs it.
-        if not bool(inside.any()):
-            return conditional
-        away = conditional - velocity(x, t, negative)
-        return conditional + items.spread(weight * inside.to(x.dtype), x) * away
-
-    return field

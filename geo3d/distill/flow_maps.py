@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo3d.distill.derivatives import jvp
+from geo3d.distill.derivatives import Derivative, derivative_along
 from geo3d.distill.flow import Items, Velocity
 from geo3d.distill.flow_objectives import Pair, Place
 
@@ -37,23 +37,8 @@ def diagonal(student: MeanVelocity) -> Velocity:
     return lambda x, t, condition: student(x, t, t, condition)
 
 
-def mean_to(student: MeanVelocity, s: Float[Tensor, " b"]) -> Velocity:
-    """Return u(x, t, s) for a fixed end: a student with one time, fit for `flow_objectives`."""
-    return lambda x, t, condition: student(x, t, s, condition)
-
-
-def flow_to(student: MeanVelocity, place: Place, s: Float[Tensor, " b"]) -> Float[Tensor, "n ..."]:
-    """Return X_{t->s}."""
-    u = student(place.x, place.t, s, place.condition)
-    return place.x - place.items.spread(place.t - s, u) * u
-
-
 def eulerian(
-    student: MeanVelocity,
-    field: Velocity,
-    place: Place,
-    s: Float[Tensor, " b"],
-    interval: float | None = None,
+    student: MeanVelocity, field: Velocity, place: Place, s: Float[Tensor, " b"], how: Derivative
 ) -> Pair:
     """Return u and what the Eulerian identity says it is.
 
@@ -63,87 +48,64 @@ def eulerian(
             constant function (MeanFlow without a teacher).
         place: x at times t.
         s: ends, at most t.
-        interval: step of a finite difference; None means the exact derivative.
+        how: estimator of du/dt; a difference looks back to t - interval.
     """
-    items = place.items
     with torch.no_grad():
         v = place.see(field)
     u = student(place.x, place.t, s, place.condition)
-    with torch.no_grad():
-        if interval is None:
-            _, slope = jvp(
-                lambda x, t: student(x, t, s, place.condition),
-                (place.x, place.t),
-                (v, torch.ones_like(place.t)),
-            )
-        else:
-            before = student(place.x - interval * v, place.t - interval, s, place.condition)
-            slope = (u - before) / interval
-        target = v - items.spread(place.t - s, v) * slope
-    return Pair(u, target)
+    slope = derivative_along(
+        lambda x, t: student(x, t, s, place.condition),
+        (place.x, place.t),
+        (v, torch.ones_like(place.t)),
+        how,
+        u.detach(),
+    )
+    return Pair(u, v - place.items.spread(place.t - s, v) * slope)
 
 
 def lagrangian(
-    student: MeanVelocity,
-    field: Velocity,
-    place: Place,
-    s: Float[Tensor, " b"],
-    interval: float | None = None,
+    student: MeanVelocity, field: Velocity, place: Place, s: Float[Tensor, " b"], how: Derivative
 ) -> Pair:
     """Return u and what the Lagrangian identity says it is; arguments as in `eulerian`.
 
     A finite difference looks at s + interval, nearer to t.
     """
-    items = place.items
     u = student(place.x, place.t, s, place.condition)
     with torch.no_grad():
-        slope = _end_slope(student, place, s, u.detach(), interval)
-        arrived = place.x - items.spread(place.t - s, u) * u
-        v = field(arrived, s, place.condition)
-        target = v + items.spread(place.t - s, v) * slope
+        slope = derivative_along(
+            lambda end: student(place.x, place.t, end, place.condition),
+            (s,),
+            (torch.ones_like(s),),
+            how,
+            u.detach(),
+            ahead=True,
+        )
+        span = place.items.spread(place.t - s, u)
+        target = field(place.x - span * u, s, place.condition) + span * slope
     return Pair(u, target)
 
 
 def bootstrap(
-    student: MeanVelocity,
-    field: Velocity,
-    start: Place,
-    s: Float[Tensor, " b"],
-    step: float,
+    student: MeanVelocity, field: Velocity, start: Place, s: Float[Tensor, " b"], how: Derivative
 ) -> Pair:
-    """Return u to s - step, and the map to s followed by one step of the field (BOOT).
+    """Return u to s - interval, and the map to s followed by one such step of the field (BOOT).
 
     Args:
         student: u.
         field: the teacher.
         start: where maps start; pure noise at t = 1 needs no data.
-        s: ends so far, between ``step`` and t; at s = t the target is the field itself.
-        step: length of the step.
+        s: ends so far, between the interval and t; at s = t the target is the field itself.
+        how: its interval is the length of the step.
     """
+    step = how.interval
     lower = s - step
     u = student(start.x, start.t, lower, start.condition)
     with torch.no_grad():
-        arrived = flow_to(student, start, s)
+        arrived = start.jump(lambda x, t, condition: student(x, t, s, condition), s)
         v = field(arrived, s, start.condition)
         whole = start.items.spread(start.t - lower, v)
         target = (start.x - arrived + step * v) / whole
     return Pair(u, target)
-
-
-def _end_slope(
-    student: MeanVelocity,
-    place: Place,
-    s: Tensor,
-    here: Tensor,
-    interval: float | None,
-) -> Tensor:
-    if interval is None:
-        _, slope = jvp(
-            lambda s: student(place.x, place.t, s, place.condition), (s,), (torch.ones_like(s),)
-        )
-        return slope
-    ahead = student(place.x, place.t, s + interval, place.condition)
-    return (ahead - here) / interval
 
 
 def ordered_times(

@@ -3,7 +3,7 @@
 Each returns a `Pair`; its squared error is the loss, in which the target is a constant.
 
 Notation: v the teacher's velocity (guided as one likes), phi the student, sg stop-gradient,
-x_t a noisy item, f(x, t) = x - t phi(x, t) the data the student jumps to.
+x_t a noisy state, f(x, t) = x - t phi(x, t) the data the student jumps to.
 
     flow matching      phi  ->  (1 - sigma) eps - x_0
     field regression   phi  ->  v                             (few-step teacher, guidance distilled)
@@ -11,33 +11,45 @@ x_t a noisy item, f(x, t) = x - t phi(x, t) the data the student jumps to.
     velocity distill.  the same residual at the student's own samples, pushed through phi(z, 1)
     consistency        x - (t - e) phi -> the same one teacher step earlier, e the phase's end
     sCM                phi  ->  sg(phi) + g / (rms(g) + c),   g = v - phi - r t d phi/dt
+    distribution       a sample x -> x - (x0_tracker(x_t) - x0_teacher(x_t)) / scale, the tracker
+                       being the velocity of the student's own samples, learnt by flow matching
 
 Sources: Lipman et al. 2023; Meng et al. 2023 (guidance distillation); Xie et al. 2025 (MDT-dist,
 arXiv 2509.04406); Song et al. 2023 (CM); Wang et al. 2024 (PCM, without its discriminator); Lu &
-Song 2025 (sCM, here for the straight path, without its learnt weighting).
+Song 2025 (sCM, here for the straight path, without its learnt weighting); Yin et al. 2024 (DMD2,
+without its discriminator: no real data is needed).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo3d.distill.derivatives import Derivative, total_derivative
-from geo3d.distill.flow import Items, Velocity, noisy, path_velocity, phase_end
+from geo3d.distill.derivatives import Derivative, derivative_along, normalised
+from geo3d.distill.flow import (
+    Items,
+    Velocity,
+    perturb,
+    phase_end,
+    velocity_to_clean,
+)
 
 SCM_OFFSET = 0.1
-"""c of sCM's tangent normalisation."""
+"""c of sCM's tangent normalisation, as published."""
+LEAST_SCALE = 1e-6
+"""Of distribution matching: a sample that is where the teacher sees it already divides by this."""
 VdWeight = Literal["one", "one_minus_t"]
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Noisy items, their times and conditions."""
+    """Noisy states, their times and conditions."""
 
     x: Float[Tensor, "n ..."]
     t: Float[Tensor, " b"]
@@ -52,9 +64,13 @@ class Place:
         """Return the velocity here."""
         return velocity(self.x, self.t, self.condition)
 
+    def jump(self, velocity: Velocity, end: Float[Tensor, " b"]) -> Float[Tensor, "n ..."]:
+        """Return x - (t - end) v, where the velocity here leads by the time ``end``."""
+        return self.x - self.items.spread(self.t - end, self.x) * self.see(velocity)
+
 
 class Pair(NamedTuple):
-    """What is predicted, and what it should have been; only the first has gradients."""
+    """A prediction and its target; only the first has gradients."""
 
     prediction: Float[Tensor, "n ..."]
     target: Float[Tensor, "n ..."]
@@ -64,36 +80,53 @@ class Pair(NamedTuple):
         return (self.prediction - self.target).square()
 
 
-Objective = Callable[[Velocity, Velocity, Place], Pair]
-"""An objective of (student, field, place)."""
+@dataclass(frozen=True)
+class How:
+    """What some objectives need to be told, and others not."""
+
+    derivative: Derivative = field(default_factory=Derivative)
+    """Estimator of d phi/dt; consistency takes its interval for the teacher's step."""
+    phases: int = 1
+    """1 jumps to t = 0 (CM); more, to the end of the phase t is in (PCM)."""
+    warmth: float = 1.0
+    """r of sCM, which rises from 0 (plain regression on the field) to 1 early in training."""
 
 
-def flow_matching(
-    student: Velocity,
-    clean: Float[Tensor, "n ..."],
-    noise: Float[Tensor, "n ..."],
-    place: Place,
-    sigma_min: float,
-) -> Pair:
-    """Return the student's velocity and that of the straight path: how teachers are trained."""
-    return Pair(place.see(student), path_velocity(clean, noise, sigma_min))
+Residual = Callable[[Velocity, Velocity, Place, How], Pair]
+"""An objective of student phi, field v, place and settings."""
 
 
-def field_regression(student: Velocity, field: Velocity, place: Place) -> Pair:
+def field_regression(student: Velocity, field: Velocity, place: Place, how: How) -> Pair:
     """Return the student's velocity and the field's, guided as it may be."""
     with torch.no_grad():
         target = place.see(field)
     return Pair(place.see(student), target)
 
 
-def velocity_matching(student: Velocity, field: Velocity, place: Place, how: Derivative) -> Pair:
+def velocity_matching(student: Velocity, field: Velocity, place: Place, how: How) -> Pair:
     """Return phi and v - t d phi/dt; the derivative is a constant."""
-    with torch.no_grad():
-        v = place.see(field)
-    phi = place.see(student)
-    here = phi.detach()
-    slope = total_derivative(student, place.x, place.t, place.condition, v, place.items, how, here)
+    phi, v, slope = _along_path(student, field, place, how.derivative)
     return Pair(phi, v - place.items.spread(place.t, v) * slope)
+
+
+def consistency(student: Velocity, field: Velocity, place: Place, how: How) -> Pair:
+    """Return where the student jumps to from here, and from one interval of the field earlier."""
+    interval = how.derivative.interval
+    end = phase_end(place.t, interval, how.phases)
+    prediction = place.jump(student, end)
+    with torch.no_grad():
+        before = place.moved(place.x - interval * place.see(field), place.t - interval)
+        target = before.jump(student, end)
+    return Pair(prediction, target)
+
+
+def continuous_consistency(student: Velocity, field: Velocity, place: Place, how: How) -> Pair:
+    """Return sCM's pair: phi, moved by its tangent, which is divided by its own norm."""
+    phi, v, slope = _along_path(student, field, place, how.derivative)
+    items, here = place.items, phi.detach()
+    tangent = v - here - how.warmth * items.spread(place.t, v) * slope
+    rms = items.mean(tangent.square()).sqrt()
+    return Pair(phi, here + tangent * items.spread(1 / (rms + SCM_OFFSET), tangent))
 
 
 def velocity_distillation(
@@ -107,20 +140,20 @@ def velocity_distillation(
 ) -> Pair:
     """Push the residual at the student's own samples through its first step.
 
-    The sample z - phi(z, 1) is noised again to time ``t``; the value of the loss is the squared
+    The sample z - phi(z, 1) is perturbed again to time ``t``; the value of the loss is the squared
     residual there, its gradient that of phi(z, 1) against the residual.
 
     Args:
         student: phi.
         residual: velocity matching (or consistency) at a place; its gradients are not used.
         start: pure noise z at t = 1.
-        noise, t: how the samples are noised again.
+        noise, t: how the samples are perturbed again.
         sigma_min: noise left in data.
         weight: ``one`` as released; ``one_minus_t`` is the factor of the paper's gradient.
     """
     phi = start.see(student)
     with torch.no_grad():
-        x = noisy(start.x - phi.detach(), noise, t, start.items, sigma_min)
+        x = perturb(start.x - phi.detach(), noise, t, start.items, sigma_min)
         there = residual(start.moved(x, t))
         error = there.prediction - there.target
         if weight == "one_minus_t":
@@ -129,54 +162,60 @@ def velocity_distillation(
     return Pair(phi, target)
 
 
-def consistency(
-    student: Velocity,
-    field: Velocity,
-    place: Place,
-    *,
-    interval: float = 0.01,
-    phases: int = 1,
-    reference: Velocity | None = None,
-) -> Pair:
-    """Return where the student jumps to from here, and from one step of the field earlier.
+def sample_at(student: Velocity, start: Place, times: tuple[float, ...], step: int) -> Tensor:
+    """Return the data that step ``step`` of the student's own sampling jumps to.
 
-    Args:
-        student: phi.
-        field: takes the step.
-        place: here; every t is at least ``interval``.
-        interval: length of the step.
-        phases: 1 jumps to t = 0 (CM); more, to the end of the phase t is in (PCM).
-        reference: who jumps from the earlier point; default the student itself, as released.
+    Only the jump x - t phi has gradients.  ``times`` are the sampler's, falling, without the 0.
     """
-    end = phase_end(place.t, interval, phases)
-    prediction = _jump(student, place, end)
+    place = start
     with torch.no_grad():
-        before = place.moved(place.x - interval * place.see(field), place.t - interval)
-        target = _jump(student if reference is None else reference, before, end)
-    return Pair(prediction, target)
+        for t, lower in pairwise(times[: step + 1]):
+            x = place.x - (t - lower) * place.see(student)
+            place = place.moved(x, torch.full_like(start.t, lower))
+    return place.jump(student, torch.zeros_like(place.t))
 
 
-def continuous_consistency(
-    student: Velocity, field: Velocity, place: Place, how: Derivative, warmth: float = 1.0
+def distribution_matching(
+    sample: Float[Tensor, "n ..."],
+    tracker: Velocity,
+    field: Velocity,
+    noise: Float[Tensor, "n ..."],
+    place: Place,
+    sigma_min: float,
 ) -> Pair:
-    """Return sCM's pair: phi, moved by its normalised tangent.
+    """Return the student's sample and where teacher and tracker together would move it.
 
     Args:
-        student: phi.
-        field: velocity of the path.
-        place: here.
-        how: estimator of d phi/dt; its own normalisation is not used by the published method.
-        warmth: r, which rises from 0 (plain regression on the field) to 1 early in training.
+        sample: with gradients (`sample_at`).
+        tracker: velocity of the student's samples.
+        field: velocity of the teacher.
+        noise: what the sample is perturbed with.
+        place: condition, items and the time t it is perturbed to; its x is not used.
+        sigma_min: noise left in data.
     """
+    items, t = place.items, place.t
+    with torch.no_grad():
+        still = sample.detach()
+        there = place.moved(perturb(still, noise, t, items, sigma_min), t)
+        real = velocity_to_clean(there.x, there.see(field), t, items, sigma_min)
+        fake = velocity_to_clean(there.x, there.see(tracker), t, items, sigma_min)
+        scale = items.mean((still - real).abs()).clamp(min=LEAST_SCALE)
+        target = still - (fake - real) * items.spread(1 / scale, still)
+    return Pair(sample, target)
+
+
+def _along_path(
+    student: Velocity, field: Velocity, place: Place, how: Derivative
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return phi, the velocity of the path, and the derivative of phi along it, normalised."""
     with torch.no_grad():
         v = place.see(field)
     phi = place.see(student)
-    items, here = place.items, phi.detach()
-    slope = total_derivative(student, place.x, place.t, place.condition, v, items, how, here)
-    tangent = v - here - warmth * items.spread(place.t, v) * slope
-    rms = items.mean(tangent.square()).sqrt()
-    return Pair(phi, here + tangent * items.spread(1 / (rms + SCM_OFFSET), tangent))
-
-
-def _jump(velocity: Velocity, place: Place, end: Float[Tensor, " b"]) -> Tensor:
-    return place.x - place.items.spread(place.t - end, place.x) * place.see(velocity)
+    slope = derivative_along(
+        lambda x, t: student(x, t, place.condition),
+        (place.x, place.t),
+        (v, torch.ones_like(place.t)),
+        how,
+        phi.detach(),
+    )
+    return phi, v, normalised(slope, place.items, how.norm)

@@ -1,6 +1,7 @@
-"""Preconditionings: how a network F becomes a denoiser D whose input and output have unit scale.
+"""Denoisers: how a network F becomes one whose input and output have unit scale, and its loss.
 
     D(x; sigma) = c_skip(sigma) x + c_out(sigma) F(c_in(sigma) x, c_noise(sigma))
+    loss        = weight(sigma) (D(x + sigma n; sigma) - x)^2,    n ~ N(0, 1)
 
 Notation: b batch; sigma noise level, the standard deviation of the noise in x.
 
@@ -14,12 +15,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from geo3d.distill.levels import LevelDistribution
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""D(x, sigma) for noisy items x (b, ...) and their noise levels sigma (b,)."""
 Network = Callable[[Tensor, Tensor], Tensor]
 """F(x, c_noise) for x (b, ...) and c_noise (b,)."""
 
@@ -33,22 +38,12 @@ class Coefficients(NamedTuple):
     c_noise: Float[Tensor, " b"]
 
 
-@runtime_checkable
-@runtime_checkable
-class Preconditioning(Protocol):
-    """What `denoise` asks of a preconditioning."""
-
-    def coefficients(self, sigma: Float[Tensor, " b"]) -> Coefficients:
-        """Return the scalars for the noise levels ``sigma``."""
-        ...
-
-
 @dataclass(frozen=True)
 class EDM:
     """The preconditioning of Karras et al.: F sees and predicts unit variance at every level."""
 
     sigma_data: float = 0.18
-    """Root mean square of the clean items; 0.18 is that of |C| for functional maps of size 30."""
+    """Root mean square of the clean items; 0.18 is that of the shipped prior's."""
 
     def coefficients(self, sigma: Float[Tensor, " b"]) -> Coefficients:
         """Return the scalars for the noise levels ``sigma``, which are positive."""
@@ -102,6 +97,9 @@ class VE:
         return Coefficients(c_skip=one, c_out=sigma, c_in=one, c_noise=(sigma / 2).log())
 
 
+Preconditioning = EDM | IDDPM | VE
+
+
 def denoise(
     network: Network,
     preconditioning: Preconditioning,
@@ -112,6 +110,21 @@ def denoise(
     c = preconditioning.coefficients(sigma)
     raw = network(_per_item(c.c_in, x) * x, c.c_noise)
     return _per_item(c.c_skip, x) * x + _per_item(c.c_out, x) * raw
+
+
+def denoising_loss(
+    denoise: Denoise,
+    x: Float[Tensor, "b ..."],
+    sigma: Float[Tensor, " b"],
+    noise: Float[Tensor, "b ..."],
+    levels: LevelDistribution,
+) -> Float[Tensor, "b ..."]:
+    """Return the weighted squared error of the denoised ``x + sigma noise``, entry by entry.
+
+    Training sums it over an item and averages over the batch.
+    """
+    error = denoise(x + _per_item(sigma, x) * noise, sigma) - x
+    return _per_item(levels.weight(sigma), x) * error.square()
 
 
 def _per_item(scalars: Float[Tensor, " b"], x: Float[Tensor, "b ..."]) -> Tensor:

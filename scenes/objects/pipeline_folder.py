@@ -22,7 +22,7 @@ from geo3d.errors import CheckpointError, Geo3dError
 from geo3d.files import atomic_write_json
 from scenes.objects.condition import missing_encoder_files
 from scenes.objects.models import MODELS, read_description, read_json, save_model
-from scenes.objects.samplers import SamplerConfig, from_upstream, to_upstream
+from scenes.objects.samplers import SamplerConfig, sampler_to_upstream, upstream_to_sampler
 
 PIPELINE_NAME = "TrellisImageTo3DPipeline"
 Variant = Literal["pipeline", "student"]
@@ -138,8 +138,8 @@ def write_pipeline(
         encoder = f"{_FILES}/image_encoder"
     args = {
         "models": models,
-        "sparse_structure_sampler": to_upstream(samplers[0]),
-        "slat_sampler": to_upstream(samplers[1]),
+        "sparse_structure_sampler": sampler_to_upstream(samplers[0]),
+        "slat_sampler": sampler_to_upstream(samplers[1]),
         "slat_normalization": {"mean": list(normalization[0]), "std": list(normalization[1])},
         "image_cond_model": encoder,
     }
@@ -171,8 +171,8 @@ def write_student(
         save_model(network, root / models[key])
     args |= {
         "models": models,
-        "sparse_structure_sampler": to_upstream(samplers[0]),
-        "slat_sampler": to_upstream(samplers[1]),
+        "sparse_structure_sampler": sampler_to_upstream(samplers[0]),
+        "slat_sampler": sampler_to_upstream(samplers[1]),
     }
     return atomic_write_json(root / "student.json", {**content, "args": args})
 
@@ -241,7 +241,7 @@ def _missing_encoder(path: Path, description: PipelineDescription) -> list[Missi
 
 def _sampler(entry: Mapping[str, Any]) -> SamplerConfig:
     sigma_min = float(entry.get("args", {}).get("sigma_min", 1e-5))
-    return from_upstream(str(entry["name"]), entry.get("params", {}), sigma_min)
+    return upstream_to_sampler(str(entry["name"]), entry.get("params", {}), sigma_min)
 
 
 def _inside(root: Path, name: str) -> Path:

@@ -1,37 +1,36 @@
 """From noise to data by teachers and by few-step students, with guidance in an interval of times.
 
-Three moves serve them all (`SamplerConfig.student`): Euler steps along a velocity; the jump to the
-data and new noise, for consistency functions; the step of a flow map that is told both its ends.
+Three moves serve them all (`SamplerConfig.student`), see `geo3d.distill.samplers.flow_steps`; one
+sampler serves dense latents and sparse ones.
 
-One sampler serves dense latents and sparse ones: a state needs only ``x * number``, ``x - x`` and,
-to evaluate both branches of the guidance together, joining and splitting of batches.
-
-Notation: t in [0, 1], 0 data, 1 noise; x_t = (1 - t) x_0 + (s + (1 - s) t) eps with s = sigma_min;
-v velocity, towards noise; g guidance scale: v = u + g (c - u), 1 means none.  TRELLIS's strength w
-is g = 1 + w (`from_upstream`).
+Notation: t in [0, 1], 0 data, 1 noise; v velocity, towards noise, from the branches u (negative)
+and c of the condition: v = u + s (c - u), s the guidance scale.
 
 Source: Xiang et al., "Structured 3D Latents" (TRELLIS, 2024); Kynkäänniemi et al., "Applying
-Guidance in a Limited Interval" (2024); Bar-Tal et al., "MultiDiffusion" (2023); Song et al.,
-"Consistency Models" (2023); Boffi et al., "Flow Map Matching" (2025).
+Guidance in a Limited Interval" (2024); Bar-Tal et al., "MultiDiffusion" (2023).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor
 
+from geo3d.distill.conventions import scale_to_strength, strength_to_scale
+from geo3d.distill.flow import SIGMA_MIN
+from geo3d.distill.guidance import guided, in_interval
+from geo3d.distill.levels import flow_times
+from geo3d.distill.samplers import FlowStep, flow_steps
 from geo3d.errors import ConfigError, ShapeError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.objects.embeddings import time_to_steps
 from scenes.objects.sparse import SparseTensor, join_items
 
 X = TypeVar("X", Tensor, SparseTensor)
-Velocity = Callable[..., X]
+FlowNetwork = Callable[..., X]
 """A network: state, 1000 t per item, tokens of the condition per item -> velocity.  That of a flow
 map is told the end of its step too: state, 1000 t, 1000 of the end, tokens -> mean velocity."""
 Student = Literal["velocity", "jump", "flow_map"]
@@ -49,10 +48,10 @@ class SamplerConfig:
     rescale_t: float = 3.0
     """Above 1, steps are shorter near the noise."""
     guidance_scale: float | None = 6.0
-    """g; 1 or None: the conditional branch alone."""
+    """1 or None: the conditional branch alone."""
     interval: tuple[float, float] = (0.5, 1.0)
     """Times, both ends included, at which guidance is on."""
-    sigma_min: float = 1e-5
+    sigma_min: float = SIGMA_MIN
     """Noise left in the data."""
     student: Student = "velocity"
     """velocity: Euler steps; teachers, guidance-distilled and phased students (as many even steps
@@ -72,18 +71,28 @@ class SamplerConfig:
 
     def times(self) -> list[float]:
         """Return the times from 1 down to 0, one more than there are steps."""
-        r = self.rescale_t
-        even = [1 - i / self.steps for i in range(self.steps + 1)]
-        return [r * u / (1 + (r - 1) * u) for u in even]
+        return flow_times(self.steps, self.rescale_t)
 
-    def guided(self, t: float) -> bool:
+    def guides(self, t: float) -> bool:
         """Return whether a step that starts at ``t`` needs the negative branch."""
-        lo, hi = self.interval
-        return self.guidance_scale not in (None, 1.0) and lo <= t <= hi
+        return self.guidance_scale not in (None, 1.0) and in_interval(t, self.interval)
 
     def evaluations(self) -> int:
         """Return how often an item passes the network."""
-        return sum(1 + self.guided(t) for t in self.times()[:-1])
+        return sum(1 + self.guides(t) for t in self.times()[:-1])
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is wanted, as tokens per item, or one row for all items."""
+
+    images: Sequence[Tensor]
+    """One per image of the same object."""
+    negative: Tensor | None = None
+    """Of the negative branch; None for zeros."""
+    views: Literal["multidiffusion", "stochastic"] = "multidiffusion"
+    """How several images are used: the mean of their velocities, or one per step in turn (which
+    needs at least as many steps as images)."""
 
 
 @dataclass
@@ -94,72 +103,70 @@ class Sampled(Generic[X]):
     """The data."""
     calls: int = 0
     """Calls of the network."""
-    trajectory: list[X] = field(default_factory=list)
-    """States after each step, if recorded."""
-    estimates: list[X] = field(default_factory=list)
-    """Estimates of the data at each step, if recorded."""
+    steps: list[FlowStep[X]] = field(default_factory=list)
+    """With states and estimates of the data, if recorded."""
 
 
 @torch.no_grad()
 def sample(
-    velocity: Velocity[X],
+    network: FlowNetwork[X],
     noise: X,
-    cond: Tensor | Sequence[Tensor],
+    cond: Tensor | Conditions,
     config: SamplerConfig,
     *,
-    negative: Tensor | None = None,
-    images: Literal["multidiffusion", "stochastic"] = "multidiffusion",
     together: bool = False,
+    renew: Callable[[], X] | None = None,
     record: bool = False,
-    **listening: Any,
+    progress: ProgressCallback = ignore_progress,
 ) -> Sampled[X]:
-    """Integrate ``velocity`` from noise (t = 1) to data (t = 0).
+    """Carry noise (t = 1) to data (t = 0).
 
     Args:
-        velocity: the network.
+        network: the teacher or student.
         noise: one item per sample.
-        cond: tokens per item, or one row for all; a list of such for several pictures of one
-            object.
+        cond: tokens per item, or one row for all.
         config: steps and guidance.
-        negative: tokens of the negative branch; zeros by default.
-        images: how several pictures are used: the mean of their velocities, or one per step in
-            turn (which needs at least as many steps as pictures).
-        together: evaluate both branches of the guidance in one call of twice the batch.
-        record: keep states and estimates.
-        **listening: ``progress`` hears of every step and may raise to cancel; ``stage`` names what
-            is being done; ``renew`` returns new noise like ``noise`` (jumps of several steps).
+        together: evaluate all branches in one call of a larger batch.
+        renew: returns new noise like ``noise`` (jumps of several steps).
+        record: keep the steps.
+        progress: told after every step; may raise to cancel.
 
     Raises:
         ShapeError: ``sampler.wrong_condition`` (rows do not match the items).
         ConfigError: ``sampler.bad_config`` (jumps of several steps without ``renew``).
     """
-    progress, stage, renew = _listener(**listening)
-    if renew is None and config.student == "jump" and config.steps > 1:
+    if config.student != "jump":
+        renew = None
+    elif renew is None and config.steps > 1:
         _refuse("jumps of several steps need new noise")
-    batch = noise.shape[0]
-    conds = [cond] if isinstance(cond, Tensor) else list(cond)
-    conds = [_rows(tokens, batch) for tokens in conds]
-    none = _rows(torch.zeros_like(conds[0]) if negative is None else negative, batch)
-    out, times = Sampled(noise), config.times()
-    report(progress, stage, 0, config.steps)
-    for i, (t, t_next) in enumerate(pairwise(times)):
-        used = [conds[i % len(conds)]] if images == "stochastic" else conds
-        end = t_next if config.student == "flow_map" else None
-        v = _Step(velocity, out.x, t, end, together).guided(used, none, config, out)
-        s = config.sigma_min
+    given = Conditions([cond]) if isinstance(cond, Tensor) else cond
+    conds = [_rows(tokens, noise.shape[0]) for tokens in given.images]
+    none = torch.zeros_like(conds[0]) if given.negative is None else given.negative
+    none, out, done = _rows(none, noise.shape[0]), Sampled(noise), 0
+
+    def velocity(x: X, t: float, end: float) -> X:
+        used = [conds[done % len(conds)]] if given.views == "stochastic" else conds
+        has_negative = config.guides(t)
+        asked = [*used, none] if has_negative else used
+        told = (t, end) if config.student == "flow_map" else (t,)
+        joined = together and len(asked) > 1
+        out.calls += 1 if joined else len(asked)
+        found = (_ask_together if joined else _ask)(network, x, told, asked)
+        c = _mean(found[: len(used)])
+        return guided(found[-1], c, config.guidance_scale or 1.0) if has_negative else c
+
+    report(progress, "sampling", 0, config.steps)
+    for step in flow_steps(velocity, noise, config.times(), renew, config.sigma_min):
+        out.x, done = step.x, done + 1
         if record:
-            out.estimates.append(out.x * (1 - s) - v * (s + (1 - s) * t))
-        if config.student == "jump" and renew is not None and t_next > 0:
-            out.x = (out.x - v * t) * (1 - t_next) + renew() * (s + (1 - s) * t_next)
-        else:
-            out.x = out.x - v * (t - t_next)
-        if record:
-            out.trajectory.append(out.x)
-        report(progress, stage, i + 1, config.steps, t=t_next)
+            out.steps.append(step)
+        report(progress, "sampling", done, config.steps, t=step.end)
     return out
 
 
-def from_upstream(name: str, params: Mapping[str, Any], sigma_min: float = 1e-5) -> SamplerConfig:
+def upstream_to_sampler(
+    name: str, params: Mapping[str, Any], sigma_min: float = SIGMA_MIN
+) -> SamplerConfig:
     """Return the settings of a sampler in a published pipeline file.
 
     Raises:
@@ -184,7 +191,7 @@ def from_upstream(name: str, params: Mapping[str, Any], sigma_min: float = 1e-5)
     )
 
 
-def to_upstream(config: SamplerConfig) -> dict[str, Any]:
+def sampler_to_upstream(config: SamplerConfig) -> dict[str, Any]:
     """Return a sampler's entry of a published pipeline file."""
     params: dict[str, Any] = {"steps": config.steps, "rescale_t": config.rescale_t}
     if config.student != "velocity":
@@ -197,59 +204,25 @@ def to_upstream(config: SamplerConfig) -> dict[str, Any]:
     return {"name": name, "args": {"sigma_min": config.sigma_min}, "params": params}
 
 
-def strength_to_scale(w: float) -> float:
-    """Convert TRELLIS's guidance strength to a guidance scale."""
-    return 1.0 + w
+def _ask(network: FlowNetwork[X], x: X, told: tuple[float, ...], conds: list[Tensor]) -> list[X]:
+    """Return the velocity under each condition."""
+    rows = [torch.full((x.shape[0],), t, dtype=torch.float64) for t in told]
+    steps = [time_to_steps(t).to(device=x.device, dtype=torch.float32) for t in rows]
+    return [network(x, *steps, tokens) for tokens in conds]
 
 
-def scale_to_strength(g: float) -> float:
-    """Convert a guidance scale to TRELLIS's guidance strength."""
-    # Rounded: the strength 0.1 makes the scale 1.1, which is 0.1 and some dust above 1.
-    return round(g - 1.0, 12)
-
-
-@dataclass
-class _Step(Generic[X]):
-    velocity: Velocity[X]
-    x: X
-    t: float
-    end: float | None
-    """Of a flow map's step."""
-    together: bool
-
-    def guided(
-        self, conds: list[Tensor], none: Tensor, config: SamplerConfig, out: Sampled[X]
-    ) -> X:
-        """Return the velocity, guided where the time is in the interval."""
-        if not config.guided(self.t):
-            return _mean(self.each(conds, out))
-        *found, u = self.each([*conds, none], out)
-        w = (config.guidance_scale or 1.0) - 1
-        return _mean(found) * (1 + w) - u * w
-
-    def each(self, conds: list[Tensor], out: Sampled[X]) -> list[X]:
-        """Return the velocity under each condition."""
-        if self.together and len(conds) > 1:
-            out.calls += 1
-            joined = _repeat(self.x, len(conds))
-            v = self.velocity(joined, *self._times(joined), torch.cat(conds))
-            return _split(v, len(conds), self.x)
-        out.calls += len(conds)
-        times = self._times(self.x)
-        return [self.velocity(self.x, *times, tokens) for tokens in conds]
-
-    def _times(self, x: X) -> list[Tensor]:
-        told = [self.t] if self.end is None else [self.t, self.end]
-        rows = [torch.full((x.shape[0],), t, dtype=torch.float64) for t in told]
-        return [time_to_steps(t).to(device=x.device, dtype=torch.float32) for t in rows]
-
-
-def _listener(
-    progress: ProgressCallback = ignore_progress,
-    stage: str = "sampling",
-    renew: Callable[[], Any] | None = None,
-) -> tuple[ProgressCallback, str, Callable[[], Any] | None]:
-    return progress, stage, renew
+def _ask_together(
+    network: FlowNetwork[X], x: X, told: tuple[float, ...], conds: list[Tensor]
+) -> list[X]:
+    """Do as `_ask` in one call, for a batch of as many copies of every item, copy after copy."""
+    parts, tokens = len(conds), [torch.cat(conds)]
+    if not isinstance(x, SparseTensor):
+        return list(_ask(network, torch.cat([x] * parts), told, tokens)[0].chunk(parts))
+    # The joined grid is kept, and with it the neighbours of its voxels.
+    grid = x.grid.once(("repeated", parts), lambda: join_items([x] * parts).grid)
+    joined = SparseTensor(torch.cat([x.feats] * parts), grid)
+    v = cast(SparseTensor, _ask(network, joined, told, tokens)[0])
+    return [SparseTensor(feats, x.grid) for feats in v.feats.split(len(x.grid))]
 
 
 def _mean(found: list[X]) -> X:
@@ -257,22 +230,6 @@ def _mean(found: list[X]) -> X:
     for v in found[1:]:
         total = total + v
     return total if len(found) == 1 else total * (1 / len(found))
-
-
-def _repeat(x: X, times: int) -> X:
-    """Return a batch of ``times`` copies of every item, copy after copy."""
-    if isinstance(x, SparseTensor):
-        # The joined grid is kept, and with it the neighbours of its voxels.
-        grid = x.grid.once(("repeated", times), lambda: join_items([x] * times).grid)
-        return SparseTensor(torch.cat([x.feats] * times), grid)
-    return torch.cat([x] * times)
-
-
-def _split(v: X, parts: int, like: X) -> list[X]:
-    if isinstance(v, SparseTensor):
-        grid = cast(SparseTensor, like).grid
-        return [SparseTensor(feats, grid) for feats in v.feats.split(len(grid))]
-    return list(v.chunk(parts))
 
 
 def _rows(tokens: Tensor, batch: int) -> Tensor:

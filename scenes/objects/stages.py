@@ -25,7 +25,7 @@ from geo3d.progress import ProgressCallback, report
 from scenes.objects.gaussians import Gaussians
 from scenes.objects.pipeline_folder import DECODERS, Output
 from scenes.objects.radiance import RadianceField
-from scenes.objects.samplers import SamplerConfig, sample
+from scenes.objects.samplers import Conditions, SamplerConfig, sample
 from scenes.objects.slat_mesh import ExtractedMesh
 from scenes.objects.sparse import SparseTensor, join_items
 from scenes.objects.ss_vae import active_voxels
@@ -200,13 +200,11 @@ class Job:
         sampled = sample(
             network,
             x,
-            conds,
+            Conditions(conds, views=self.config.views),
             sampler,
-            images=self.config.views,
             together=self.device.type != "cpu" if together is None else together,
-            progress=self.progress,
-            stage=stage,
             renew=renew,
+            progress=lambda event: self.progress({**event, "stage": stage}),
         )
         self.calls[stage] = self.calls.get(stage, 0) + sampled.calls
         return sampled.x

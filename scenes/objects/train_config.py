@@ -1,6 +1,6 @@
-"""Settings of training: which objective, at what times, with what optimiser, from which folders.
+"""Settings of training: objective, data, optimiser, and the presets.
 
-Notation: t in [0, 1], 0 at data; w the guidance weight of the teacher (v + w (v - v_negative)).
+Guidance scales are 1 + w for the w of TRELLIS and MDT-dist: the released 40 and 100 are 41 and 101.
 
 The preset "released" is the form of MDT-dist's public code, whose normalisation of the derivative
 makes it all but a regression on the guided teacher; "mdt" is the paper's formula.  The released
@@ -14,98 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from geo3d.distill.derivatives import Derivative
-from geo3d.distill.flow import SIGMA_MIN, TimeLaw
-from geo3d.errors import ConfigError
-
-Kind = Literal[
-    "flow_matching",
-    "regression",
-    "velocity",
-    "consistency",
-    "scm",
-    "meanflow",
-    "eulerian",
-    "lagrangian",
-    "data_free",
-    "boot",
-    "distribution",
-]
-TWO_TIMES = ("meanflow", "eulerian", "lagrangian", "data_free", "boot")
-"""Objectives whose student is told where its jump ends."""
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """What the student learns; the defaults are the paper's velocity matching + distillation."""
-
-    kind: Kind = "velocity"
-    """flow_matching: the path itself (trains teachers).  regression: the teacher's guided velocity
-    (guidance distillation).  velocity: MDT-dist.  consistency: CM, with ``phases`` above 1 PCM.
-    scm: continuous-time consistency.  meanflow: the Eulerian identity, teacher or not.  eulerian,
-    lagrangian: self-distillation where there is no teacher, else flow-map distillation.  data_free,
-    boot: maps from noise alone.  distribution: DMD2's, without a discriminator."""
-    guidance: float = 0.0
-    """w of the teacher's velocity."""
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Times at which the teacher is guided, both ends included."""
-    time: TimeLaw = field(default_factory=TimeLaw)
-    sigma_min: float = SIGMA_MIN
-    derivative: Derivative = field(default_factory=Derivative)
-    matching_weight: float = 1.0
-    """Of the loss at noised data."""
-    distillation_weight: float = 0.0
-    """Of velocity distillation: the same residual at the student's own samples."""
-    distillation_guidance: float | None = None
-    """w there; None means ``guidance``."""
-    distillation_factor: Literal["one", "one_minus_t"] = "one"
-    """Weight over time there: as released, or the paper's."""
-    distillation_noise: Literal["shared", "fresh"] = "shared"
-    """Whether it noises with the noise and time of the other loss, as released."""
-    phases: int = 1
-    """Phases of consistency; more than 1 needs as many steps or more."""
-    warmup_steps: int = 0
-    """Steps over which scm turns from regression to consistency."""
-    diagonal_share: float = 0.25
-    """Share of the items whose jump has no length (meanflow, eulerian, lagrangian)."""
-    adaptive_power: float = 0.0
-    """Power of MeanFlow's adaptive weight; 0 is none, published 1."""
-    student_steps: int = 1
-    """Steps of the student's own sampling (distribution)."""
-    tracker_updates: int = 5
-    """Updates of the tracker per update of the student (distribution)."""
-    tracker_learning_rate: float = 1e-4
-    drop_condition: float = 0.0
-    """Share of the items whose condition is replaced by zeros; teachers need some for guidance."""
-
-    def __post_init__(self) -> None:
-        positive = ("phases", "student_steps", "tracker_updates")
-        for name in positive:
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        for name in ("matching_weight", "distillation_weight", "guidance", "warmup_steps"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative")
-        low, high = self.guidance_interval
-        _require(0 <= low <= high <= 1, "guidance_interval must lie in [0, 1]")
-        _require(0 <= self.drop_condition <= 1, "drop_condition must lie in [0, 1]")
-        _require(0 < self.derivative.interval < 0.5, "derivative.interval must lie in (0, 0.5)")
-        one_time = ("velocity", "consistency", "scm")
-        _require(
-            self.distillation_weight == 0 or self.kind in one_time,
-            f"distillation_weight belongs to {', '.join(one_time)}",
-        )
-
-    @property
-    def has_two_times(self) -> bool:
-        """Whether the student is told the end of its jump."""
-        return self.kind in TWO_TIMES
-
-    @property
-    def lowest(self) -> float:
-        """Smallest time drawn."""
-        uses_step = self.kind in ("consistency", "boot")
-        reach = self.derivative.interval if uses_step else self.derivative.reach
-        plain = self.kind in ("flow_matching", "regression", "distribution")
-        return self.sigma_min + (0.0 if plain else reach)
+from geo3d.config import require, require_at_least
+from geo3d.distill.conventions import strength_to_scale
+from scenes.objects.objectives import ObjectiveConfig
 
 
 @dataclass(frozen=True)
@@ -189,26 +100,22 @@ class DistillConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch", "split", "steps", "log_every", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        _require(self.optimiser.learning_rate > 0, "learning_rate must be positive")
+        require_at_least(self, 1, "batch split steps log_every checkpoint_every")
+        require(self.optimiser.learning_rate > 0, "optimiser.learning_rate", "above 0")
         plain = self.objective.derivative.estimator == "difference"
-        plain = plain and self.objective.kind != "distribution"
+        plain = plain and not self.objective.facts.has_tracker
         plain = plain and self.optimiser.torso == self.teacher_torso == "float32"
-        _require(
-            plain or not self.shard,
-            "shard goes with float32 torsos, finite differences and no tracker",
-        )
-        needs = ("regression", "velocity", "consistency", "scm", "data_free", "boot")
-        missing = self.objective.kind in (*needs, "distribution") and not self.teacher
-        _require(not missing, f"the objective {self.objective.kind} needs a teacher")
+        wanted = "false but with float32 torsos, finite differences and no tracker"
+        require(plain or not self.shard, "shard", wanted)
+        is_complete = bool(self.teacher) or not self.objective.facts.needs_teacher
+        require(is_complete, "teacher", f"given for the objective {self.objective.kind}")
 
 
 _RELEASED = {
     "kind": "velocity",
-    "guidance": 40.0,
+    "guidance_scale": strength_to_scale(40.0),
     "distillation_weight": 1.0,
-    "distillation_guidance": 100.0,
+    "distillation_guidance_scale": strength_to_scale(100.0),
     "derivative": {"estimator": "difference", "interval": 0.01, "norm": "unit_l2"},
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -243,8 +150,3 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "dmd": {"objective": {"kind": "distribution"}},
 }
 """Named objectives: teachers, MDT-dist as released and as published, and its rivals."""
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError("config.bad_value", f"{message[0].upper()}{message[1:]}.", "")

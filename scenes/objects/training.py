@@ -36,12 +36,12 @@ from geo3d.work.training import Backward, Method, Numbers, Plan, run_training
 from scenes.objects.attention import plain_kernels
 from scenes.objects.latent_folder import LatentFolder, chosen
 from scenes.objects.models import load_model, save_model
+from scenes.objects.objectives import Loss, batch_loss, draw, tracker_loss
 from scenes.objects.precision import TORSO_TYPES, set_torso
 from scenes.objects.slat_flow import SLatFlowConfig, SLatFlowModel
 from scenes.objects.ss_flow import SparseStructureFlowModel, SSFlowConfig
 from scenes.objects.train_config import DistillConfig, OptimiserConfig
-from scenes.objects.training_batch import Latents, TwoTimes, join, parts_of_equal_load
-from scenes.objects.training_losses import Loss, Roles, batch_loss, draw, tracker_loss
+from scenes.objects.training_batch import Latents, Roles, TwoTimes, join, parts_of_equal_load
 
 LARGEST_TRACKER_GRADIENT = 1.0
 BINS = 10
@@ -126,7 +126,7 @@ class _FlowTraining(Method):
         student = set_torso(student, TORSO_TYPES[settings.torso]).to(device)
         if teacher is not None:
             teacher = set_torso(teacher, TORSO_TYPES[config.teacher_torso]).to(device)
-        if config.objective.has_two_times:
+        if config.objective.facts.has_two_times:
             student = TwoTimes(student)
         if tracker is not None:
             tracker = tracker.requires_grad_(True).to(device)
@@ -292,4 +292,4 @@ def _shard(processes: Processes, student: nn.Module, teacher: nn.Module | None) 
 
 
 def _tracks(config: DistillConfig) -> bool:
-    return config.objective.kind == "distribution"
+    return config.objective.facts.has_tracker

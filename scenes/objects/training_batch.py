@@ -9,15 +9,20 @@ Notation: b items, n voxels of all items, c channels, l tokens of a condition wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geo3d.distill.flow import Items, Velocity
+from geo3d.distill.flow import Items, Velocity, path_velocity, perturb
 from geo3d.distill.flow_maps import MeanVelocity
+from geo3d.distill.flow_objectives import Place, sample_at
+from geo3d.distill.guidance import guided_velocity
+from geo3d.distill.levels import flow_times
 from scenes.objects.embeddings import TimestepEmbedder, time_to_steps
 from scenes.objects.sparse import SparseTensor, VoxelGrid
 
@@ -117,7 +122,7 @@ class TwoTimes(nn.Module):
         # Begins as the network it is given: the last layer says nothing yet.
         for name, parameter in self.span_embedder.named_parameters():
             if name == "mlp.0.weight":
-                nn.init.normal_(parameter, std=0.02, generator=_fixed())
+                nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(0))
             else:
                 nn.init.zeros_(parameter)
         self.span_embedder.to(last.device)
@@ -139,9 +144,14 @@ class TwoTimes(nn.Module):
         with self.spanning((t - end) / 1000):
             return self.network(x, t, condition)
 
-    def spanning(self, span: Float[Tensor, " b"]) -> _Span:
-        """Return a context in which the network takes its jumps to have this length."""
-        return _Span(self, span)
+    @contextmanager
+    def spanning(self, span: Float[Tensor, " b"]) -> Iterator[None]:
+        """Let the network take its jumps to have this length inside a ``with`` block."""
+        self._span = span
+        try:
+            yield
+        finally:
+            self._span = None
 
     @torch.no_grad()
     def folded(self, span: float) -> dict[str, Tensor]:
@@ -157,18 +167,96 @@ class TwoTimes(nn.Module):
         return output + self.span_embedder(time_to_steps(self._span))
 
 
-class _Span:
-    """Sets the span of a `TwoTimes` for the time of a call."""
+@dataclass(frozen=True, eq=False)
+class Roles:
+    """The networks of a training."""
 
-    def __init__(self, student: TwoTimes, span: Tensor) -> None:
-        self.student, self.span = student, span
-
-    def __enter__(self) -> None:
-        self.student._span = self.span
-
-    def __exit__(self, *exception: object) -> None:
-        self.student._span = None
+    student: nn.Module
+    """A flow network, or `TwoTimes` around one."""
+    teacher: nn.Module | None = None
+    tracker: nn.Module | None = None
+    """Learns the velocity of the student's samples."""
 
 
-def _fixed() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """The random numbers of a batch."""
+
+    noise: Float[Tensor, "n ..."]
+    raw: Float[Tensor, " b"]
+    """What the timestep distribution makes t of."""
+    start: Float[Tensor, "n ..."]
+    """Noise that the student's own samples begin at."""
+    fresh: Float[Tensor, "n ..."]
+    """A second noise for what must not depend on the first."""
+    other: Float[Tensor, " b"]
+    """A second raw time."""
+    uniform: Float[Tensor, " b"]
+    keep: Float[Tensor, " b"]
+    """Uniform; decides whose condition is dropped."""
+
+    def to(self, device: torch.device) -> Draws:
+        """Return the draws on ``device``."""
+        return Draws(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+@dataclass(eq=False)
+class Batch:
+    """What an objective is made of: networks as velocities, clean latents, draws, times."""
+
+    roles: Roles
+    latents: Latents
+    """Clean; objectives without data use their shapes and conditions only."""
+    draws: Draws
+    t: Float[Tensor, " b"]
+    """Times, which an objective of two times orders."""
+    condition: Float[Tensor, "b l k"]
+    """The student's; some are dropped."""
+    sigma_min: float
+    """Noise left in data."""
+    warmth: float = 1.0
+    """Share of scm's warm-up that is over."""
+
+    def velocity(self, role: Literal["student", "teacher", "tracker"]) -> Velocity:
+        """Return a network's velocity."""
+        network = getattr(self.roles, role)
+        if network is None:
+            raise TypeError(f"this objective needs a {role}")
+        return as_velocity(network, self.latents.grid)
+
+    def mean_velocity(self) -> MeanVelocity:
+        """Return the velocity of a student with two times."""
+        if not isinstance(self.roles.student, TwoTimes):
+            raise TypeError("this objective needs a student with two times")
+        return as_mean_velocity(self.roles.student, self.latents.grid)
+
+    def field(self, guidance_scale: float, interval: tuple[float, float]) -> Velocity:
+        """Return the teacher's velocity, guided.
+
+        Its condition is the batch's own: drops are for the student.
+        """
+        whole, items = self.latents.condition, self.latents.items
+        teacher = guided_velocity(
+            self.velocity("teacher"), torch.zeros_like(whole), guidance_scale, items, interval
+        )
+        return lambda x, t, condition: teacher(x, t, whole)
+
+    def path(self) -> Float[Tensor, "n ..."]:
+        """Return the velocity of the straight path from the data to the noise."""
+        return path_velocity(self.latents.values, self.draws.noise, self.sigma_min)
+
+    def place(self, clean: Float[Tensor, "n ..."] | None = None) -> Place:
+        """Return the data, or other items, perturbed to t."""
+        clean = self.latents.values if clean is None else clean
+        x = perturb(clean, self.draws.noise, self.t, self.latents.items, self.sigma_min)
+        return Place(x, self.t, self.condition, self.latents.items)
+
+    def start(self) -> Place:
+        """Return pure noise at t = 1."""
+        return Place(self.draws.start, torch.ones_like(self.t), self.condition, self.latents.items)
+
+    def own_sample(self, count: int) -> Float[Tensor, "n ..."]:
+        """Return the student's sample after one of its ``count`` steps, chosen at random."""
+        step = min(int(float(self.draws.uniform[0]) * count), count - 1)
+        times = tuple(flow_times(count)[:-1])
+        return sample_at(self.velocity("student"), self.start(), times, step)

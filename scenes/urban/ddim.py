@@ -1,5 +1,8 @@
 """The DDIM scheduler of a teacher, from whatever scheduler its folder describes.
 
+diffusers' is kept: betas, spacings, thresholds and zero terminal signal of any
+scheduler_config.json (that of Stable Diffusion is a PNDM scheduler's) come with it.
+
 Source: Song et al. 2021 (DDIM); Lin et al. 2024 (zero terminal signal needs trailing steps).
 """
 

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geo3d.distill.diffusion import NoiseSchedule, guided
+from geo3d.distill.guidance import guided
+from geo3d.distill.levels import NoiseSchedule
 from geo3d.errors import ConfigError, ShapeError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.urban.ddim import ddim_scheduler

@@ -25,15 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geo3d.distill.diffusion import guided, stratified_steps
-from geo3d.distill.sds import (
-    loss_with_gradient,
-    require_finite,
-    sds_gradient,
-    step_weight,
-    step_window,
-)
-from geo3d.distill.vsd import tracker_loss, vsd_gradient
+from geo3d.distill.guidance import guided
+from geo3d.distill.levels import step_window, stratified_steps
+from geo3d.distill.score import loss_with_gradient, require_finite, score_gradient, tracker_loss
 from geo3d.errors import ConfigError
 from scenes.urban.guidance import Control, Guidance, chunks, draw_noise
 from scenes.urban.tracker import Tracker
@@ -233,7 +227,7 @@ def distil_latents(
     g = torch.cat(gradients)
     clip = config.grad_clip
     return Step(
-        loss=loss_with_gradient(z, g),
+        loss=loss_with_gradient(z, g).mean(),
         tracker_loss=lost,
         gradient_rms=float(g.square().mean().sqrt()),
         share_clipped=0.0 if clip is None else float((g.abs() >= clip).float().mean()),
@@ -254,7 +248,7 @@ def _gradient(part: _Part, config: LgvsdConfig) -> tuple[Tensor, Control | None]
     """Return g and what the ControlNet says of the prompts."""
     guidance, draws, n = part.guidance, part.draws, len(part.z)
     schedule = guidance.schedule
-    x_t = schedule.noisy(part.z, draws.noise, draws.t)
+    x_t = schedule.perturb(part.z, draws.noise, draws.t)
     has_guidance = config.guidance_scale != 1 or _needs_no_text(config)
     views, x, t = part.views, x_t, draws.t
     if has_guidance:
@@ -263,13 +257,13 @@ def _gradient(part: _Part, config: LgvsdConfig) -> tuple[Tensor, Control | None]
     output = schedule.noise_of(guidance.output(x, t, views.tokens, control), x, t)
     if has_guidance:
         output = guided(output[:n], output[n:], config.guidance_scale)
-    weight = step_weight(schedule, draws.t).to(output)
+    weight = schedule.weight(draws.t).to(output)
     own = control.last(n) if control is not None else None
     if part.tracker is None:
-        return sds_gradient(output, draws.noise, weight, config.grad_clip), own
+        return score_gradient(output, draws.noise, weight, config.grad_clip), own
     compared = _tracked(part, (x_t, draws.t), (control, own), config)
     compared = _mixed(compared, draws.noise, config)
-    return vsd_gradient(output, compared, weight, config.grad_clip), own
+    return score_gradient(output, compared, weight, config.grad_clip), own
 
 
 def _mixed(tracked: Tensor, noise: Tensor, config: LgvsdConfig) -> Tensor:
@@ -316,7 +310,7 @@ def _learn(part: _Part, control: Control | None, config: LgvsdConfig, share: flo
     if tracker is None:
         return 0.0
     schedule = tracker.schedule(guidance)
-    x_t = schedule.noisy(part.z, draws.noise_tracker, draws.t_tracker)
+    x_t = schedule.perturb(part.z, draws.noise_tracker, draws.t_tracker)
     target = schedule.target(part.z, draws.noise_tracker, draws.t_tracker)
     if not config.compat:
         control = _control(guidance, views, x_t, draws.t_tracker, config)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from geo3d import checkpoints
 from geo3d.device import item_generator
-from geo3d.distill.sds import require_finite
+from geo3d.distill.score import require_finite
 from geo3d.errors import NumericalError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.urban.config import SceneConfig

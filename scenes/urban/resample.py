@@ -69,7 +69,7 @@ def resample_latents(
     steps = resample_steps(guidance, config)
     t = torch.full((len(z),), steps[0], device=z.device)
     for noise in noises:
-        noisy = guidance.schedule.noisy(z, noise.to(z).expand_as(z), t)
+        noisy = guidance.schedule.perturb(z, noise.to(z).expand_as(z), t)
         z = guidance.denoise(noisy, steps, views, config.sampling, progress)
     return z
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo3d.device import item_generator
-from geo3d.distill.sds import require_finite
+from geo3d.distill.score import require_finite
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.render.rays import Rays
 from geo3d.render.volume import distortion

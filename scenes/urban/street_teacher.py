@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from geo3d.device import item_generator
+from geo3d.distill.guidance import guided
 from geo3d.synth.streets.styles import SLOTS, STYLES
 from scenes.urban.styles import NULL, Styles, save_styles
 
@@ -135,7 +136,7 @@ def sample(
         v = teacher(x, times, said, conditions)
         if guidance_scale != 1:
             empty = teacher(x, times, unsaid, conditions)
-            v = empty + guidance_scale * (v - empty)
+            v = guided(empty, v, guidance_scale)
         x = noise_levels.step(v, int(t), x, return_dict=False)[0]
     return x.clamp(-1, 1)
 

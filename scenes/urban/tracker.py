@@ -7,6 +7,8 @@ for networks that attend everywhere.  A small UNet that attends at its coarsest 
 follow colours that way (measured: docs/urban.md); its tracker is a `CopiedTracker`, whose weights
 all learn.
 
+peft would do the additions by replacing the layers of the UNet; hooks leave it and its names alone.
+
 Notation: x_t, t, tokens as in `scenes.urban.guidance`; camera (b, 16) a flattened
 camera-to-world matrix; rank r 4, scale 1; up starts at 0, so the tracker starts as the teacher.
 
@@ -24,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geo3d.distill.diffusion import NoiseSchedule, Prediction
+from geo3d.distill.levels import NoiseSchedule, Prediction
 from geo3d.errors import CheckpointError
 from scenes.urban.guidance import Control, Guidance
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from geo3d.config import config_to_dict, require, require_at_least
 from geo3d.device import item_generator, pick_device
-from geo3d.distill.diffusion import NoiseSchedule, stratified_steps
+from geo3d.distill.levels import NoiseSchedule, stratified_steps
 from geo3d.errors import ConfigError
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.work import schedules
@@ -170,7 +170,7 @@ class TeacherTraining(Method):
             for x in (clean, condition, noise)
         )
         t, network = t.to(self.device), self.network
-        noisy = self.schedule.noisy(clean, noise, t)
+        noisy = self.schedule.perturb(clean, noise, t)
         prompts = network.prompts(ids.to(self.device))
         wanted = self.schedule.target(clean, noise, t)
         loss = (network(noisy, t, prompts, condition) - wanted).square().mean()

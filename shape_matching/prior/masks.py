@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo3d.distill.objectives import Denoise
+from geo3d.distill.preconditioning import Denoise
 from geo3d.errors import ShapeError
 
 FLOOR = 1e-4

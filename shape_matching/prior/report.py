@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo3d.device import item_generator
-from geo3d.distill.losses import Denoise
-from geo3d.distill.samplers import heun, karras_levels
+from geo3d.distill.levels import karras_levels
+from geo3d.distill.preconditioning import Denoise
+from geo3d.distill.samplers import heun
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from shape_matching.prior.prior import Prior
 from shape_matching.prior.splits import MapSplit, maps_digest

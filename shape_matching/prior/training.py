@@ -24,8 +24,8 @@ from torch import Tensor
 
 from geo3d.config import config_to_dict, require, require_at_least
 from geo3d.device import item_generator, pick_device
-from geo3d.distill.losses import LevelLaw, denoising_loss
-from geo3d.distill.preconditioning import EDM, IDDPM, Preconditioning, denoise
+from geo3d.distill.levels import LevelDistribution
+from geo3d.distill.preconditioning import EDM, IDDPM, Preconditioning, denoise, denoising_loss
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.work import schedules
 from geo3d.work.processes import Processes, connect
@@ -51,11 +51,11 @@ class PriorTrainingConfig:
     network: DenoiserConfig = field(default_factory=DenoiserConfig)
     preconditioning: Literal["iddpm", "edm"] = "iddpm"
     loss: Literal["vp", "edm"] = "vp"
-    """Which law draws and weights the noise levels."""
+    """Which distribution draws and weights the noise levels."""
     level_log_mean: float = -1.2
-    """Mean of ln sigma under the law "edm"."""
+    """Mean of ln sigma of the distribution "edm"."""
     level_log_std: float = 1.2
-    """Standard deviation of ln sigma under the law "edm"."""
+    """Standard deviation of ln sigma of the distribution "edm"."""
     samples: int = 41_216_000
     """Maps shown in all, with repetition."""
     batch: int = 256
@@ -190,7 +190,7 @@ class _PriorTraining(Method):
         rms = float(split.train.square().mean().sqrt())
         self.sigma_data = round(rms, 4)
         self.second_moment = second_moment(split.train)
-        self.law = LevelLaw(
+        self.levels = LevelDistribution(
             config.loss, self.sigma_data, config.level_log_mean, config.level_log_std
         )
         self.preconditioning = make_preconditioning(config, self.sigma_data)
@@ -198,7 +198,7 @@ class _PriorTraining(Method):
     def gradients(self, backward: Backward) -> Mapping[str, Tensor | float]:
         clean, sigma, noise = self.draw()
         clean_estimate = partial(denoise, self.state.network, self.preconditioning)
-        loss = denoising_loss(clean_estimate, clean, sigma, noise, self.law)
+        loss = denoising_loss(clean_estimate, clean, sigma, noise, self.levels)
         backward(loss.flatten(1).sum(dim=1).mean())
         return {"loss": loss.detach().mean()}
 
@@ -207,7 +207,7 @@ class _PriorTraining(Method):
         config, device = self.config, self.processes.device
         generator = item_generator(config.seed, f"prior step {self.state.step}")
         chosen = torch.randint(len(self.train), (config.batch,), generator=generator)
-        sigma = self.law.draw(config.batch, generator)
+        sigma = self.levels.draw(config.batch, generator)
         noise = torch.randn((config.batch, *self.train.shape[1:]), generator=generator)
         mine = slice(self.processes.rank, None, self.processes.count)
         clean = self.train[chosen[mine].to(device)]

@@ -21,7 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo3d.distill.objectives import Denoise, sds_guidance, sds_loss
+from geo3d.distill.preconditioning import Denoise
+from geo3d.distill.score import denoiser_gradient
 from geo3d.errors import InputError, MeshError, NumericalError, ShapeError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.spectral.fmap import laplacian_mask, resolvent_mask, solve_fmap
@@ -36,6 +37,7 @@ from shape_matching.prior.feature_network import (
 )
 from shape_matching.prior.masks import posterior_mask, shrinkage_mask, static_mask
 from shape_matching.prior.prior import Prior
+from shape_matching.prior.score_loss import sds_loss
 from shape_matching.prior.zero_shot_config import ZeroShotConfig
 from shape_matching.search.prepare import Prepared
 
@@ -179,8 +181,8 @@ class _Run:
         distance = ((maps - proper) ** 2).mean(dim=(1, 2)).sum()
         losses = {"proper": (config.w_proper, distance)}
         if config.w_sds:
-            guidance = self._guidance(maps.detach())
-            value = sds_loss(maps, guidance, config.sds_form, config.rate).sum()
+            gradient = self._prior_gradient(maps.detach())
+            value = sds_loss(maps, gradient, config.sds_form, config.rate).sum()
             losses["sds"] = (config.w_sds, value)
         identity = torch.eye(config.map_size, device=maps.device)
         if config.w_orthogonal:
@@ -238,13 +240,13 @@ class _Run:
             refined.append(grown[: config.map_size, : config.map_size])
         return torch.stack(refined)
 
-    def _guidance(self, maps: Tensor) -> Tensor:
+    def _prior_gradient(self, maps: Tensor) -> Tensor:
         config = self.config
         low, high = config.sds_sigma
         drawn = torch.rand(len(maps), config.sds_probes, generator=self.generator)
         sigma = (low + (high - low) * drawn).to(self.place)
         noise = self._noise(len(maps), 1 if config.sds_shared_noise else config.sds_probes)
-        return sds_guidance(self.denoise, maps.abs(), sigma, noise)
+        return denoiser_gradient(self.denoise, maps.abs(), sigma, noise)
 
     def _noise(self, items: int, probes: int) -> Tensor:
         size = self.config.map_size

@@ -14,8 +14,6 @@ from geo3d.config import require, require_at_least
 
 Input = Literal["xyz", "wks", "hks", "xyz+wks", "coordinates", "coordinates+wks"]
 SdsForm = Literal["released", "corrected"]
-"""That of `geo3d.distill.objectives`, repeated because that module imports torch: settings are read
-without it."""
 Mask = Literal["none", "laplacian", "resolvent", "diffusion", "posterior", "static"]
 
 
@@ -67,7 +65,7 @@ class ZeroShotConfig:
     """Weight of score distillation."""
     sds_form: SdsForm = "corrected"
     """The formula of the paper, or of its released code (see
-    `geo3d.distill.objectives.sds_loss`)."""
+    `shape_matching.prior.score_loss`)."""
     sds_probes: int = 8
     """Noise levels per step."""
     sds_sigma: tuple[float, float] = (0.02, 0.3)

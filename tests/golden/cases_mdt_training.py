@@ -12,18 +12,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geo3d.distill.conventions import strength_to_scale
 from geo3d.distill.derivatives import Derivative
-from geo3d.distill.flow import TimeLaw, phase_end
-from geo3d.distill.flow_objectives import velocity_matching
+from geo3d.distill.flow import phase_end
+from geo3d.distill.flow_objectives import How, velocity_matching
+from geo3d.distill.levels import TimestepDistribution
 from geo3d.work.gradients import Clipper, Masters, gradient_norm
 from geo3d.work.state import TrainingState, running_average
 from scenes.objects.attention import plain_kernels
+from scenes.objects.objectives import Loss, ObjectiveConfig, batch_loss, make_batch
 from scenes.objects.slat_flow import SLatFlowConfig, SLatFlowModel
 from scenes.objects.sparse import VoxelGrid
 from scenes.objects.ss_flow import SparseStructureFlowModel, SSFlowConfig
-from scenes.objects.train_config import ObjectiveConfig
-from scenes.objects.training_batch import Latents
-from scenes.objects.training_losses import Draws, Loss, Roles, _Context, batch_loss
+from scenes.objects.training_batch import Batch, Draws, Latents, Roles
 
 KINDS = {"discrete": "velocity", "continuous": "velocity", "cm": "consistency"}
 NETWORKS = {
@@ -54,18 +55,18 @@ def latents(tensors: dict[str, Tensor]) -> Latents:
     return Latents(tensors["x_0.feats"], tensors["cond"], grid)
 
 
-def law(schedule: dict[str, Any]) -> TimeLaw:
+def times_of(schedule: dict[str, Any]) -> TimestepDistribution:
     if schedule["name"] == "uniform":
-        return TimeLaw("uniform")
-    return TimeLaw("logit_normal", **schedule["args"])
+        return TimestepDistribution("uniform")
+    return TimestepDistribution("logit_normal", **schedule["args"])
 
 
-def weight(value: Any, draws: list[Any], position: int) -> float:
-    """Return a guidance weight: a number, none, or the one that was chosen from a list."""
+def scale(value: Any, draws: list[Any], position: int) -> float:
+    """Return the scale of a strength: a number, none, or the one chosen from a list."""
     if isinstance(value, list):
         chosen = [draw[2] for draw in draws if draw[1] == "np.choice"]
-        return chosen[position]
-    return value or 0.0
+        value = chosen[position]
+    return strength_to_scale(value or 0.0)
 
 
 def objective(case: dict[str, Any]) -> ObjectiveConfig:
@@ -73,9 +74,9 @@ def objective(case: dict[str, Any]) -> ObjectiveConfig:
     continuous = case["distill_type"] == "continuous"
     return ObjectiveConfig(
         kind=KINDS[case["distill_type"]],
-        guidance=weight(case["cfg_teacher_vm"], draws, 0),
-        distillation_guidance=weight(case["cfg_teacher_vd"], draws, -1),
-        time=law(case["t_schedule"]),
+        guidance_scale=scale(case["cfg_teacher_vm"], draws, 0),
+        distillation_guidance_scale=scale(case["cfg_teacher_vd"], draws, -1),
+        time=times_of(case["t_schedule"]),
         sigma_min=case["sigma_min"],
         derivative=Derivative(
             "jvp" if continuous else "difference",
@@ -115,7 +116,7 @@ def check_losses(path: Path) -> None:
         if theirs in tensors:
             close(found.parts[ours], tensors[theirs], 1e-4)
     check_bins(found, case["bins"])
-    check_pair(_Context(roles, batch, draws, config, 1.0), tensors)
+    check_pair(make_batch(roles, batch, draws, config), config, tensors)
     check_gradients(roles.student, tensors, case["grad_norm"])
 
 
@@ -125,17 +126,16 @@ def check_bins(found: Loss, bins: dict[str, float]) -> None:
         close(found.per_item[inside].mean(), torch.tensor(value), 1e-4)
 
 
-def check_pair(context: _Context, tensors: dict[str, Tensor]) -> None:
+def check_pair(batch: Batch, config: ObjectiveConfig, tensors: dict[str, Tensor]) -> None:
     name = "vm_pred.feats" if "vm_pred.feats" in tensors else "vm_pred"
-    if name not in tensors or context.config.kind != "velocity":
+    if name not in tensors or config.kind != "velocity":
         return
-    place = context.place(context.batch.values, context.draws.noise)
     with plain_kernels(), torch.no_grad():
         pair = velocity_matching(
-            context.student(),
-            context.field(context.config.guidance),
-            place,
-            context.config.derivative,
+            batch.velocity("student"),
+            batch.field(config.guidance_scale, config.guidance_interval),
+            batch.place(),
+            How(config.derivative),
         )
     for found, expected in zip(pair, (name, name.replace("pred", "tgt")), strict=True):
         # one entry of a difference over 0.01 has 100 times the rounding of the rest
@@ -186,7 +186,11 @@ def check_times(path: Path) -> None:
             continue
         kind, schedule, interval = name.removesuffix(".raw").split(".", 2)
         derivative = Derivative("jvp" if kind == "continuous" else "difference", float(interval))
-        times = TimeLaw("uniform") if schedule == "uniform" else TimeLaw("logit_normal", 1.0, 1.0)
+        times = (
+            TimestepDistribution("uniform")
+            if schedule == "uniform"
+            else TimestepDistribution("logit_normal", 1.0, 1.0)
+        )
         config = ObjectiveConfig(kind=KINDS[kind], time=times, derivative=derivative)
         stem = name.removesuffix(".raw")
         t = config.time.times(raw, config.lowest)

@@ -10,8 +10,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from geo3d.distill.losses import LevelLaw, denoising_loss, vp_sigma
-from geo3d.distill.preconditioning import EDM, IDDPM, VE, Preconditioning, denoise
+from geo3d.distill.levels import LevelDistribution, vp_sigma
+from geo3d.distill.preconditioning import (
+    EDM,
+    IDDPM,
+    VE,
+    Preconditioning,
+    denoise,
+    denoising_loss,
+)
 from shape_matching.prior.denoiser import Denoiser, DenoiserConfig, sinusoids
 from shape_matching.prior.training import PriorTrainingConfig, ema_beta, learning_rate
 
@@ -77,11 +84,11 @@ def check_losses(path: Path) -> None:
     _close(vp_sigma(case["vp_t"]), case["vp_sigma_of_t"])
     for kind, preconditioning in (("vp", IDDPM()), ("edm", EDM(0.5))):
         network = tiny_denoiser(path)
-        law = LevelLaw("vp" if kind == "vp" else "edm", sigma_data=0.5)
+        levels = LevelDistribution("vp" if kind == "vp" else "edm", sigma_data=0.5)
         sigma = case[f"{kind}_sigma"].flatten()
-        _close(law.weight(sigma), case[f"{kind}_weight"].flatten())
+        _close(levels.weight(sigma), case[f"{kind}_weight"].flatten())
         clean = partial(denoise, network, preconditioning)
-        loss = denoising_loss(clean, case["x"], sigma, case[f"{kind}_unit_noise"], law)
+        loss = denoising_loss(clean, case["x"], sigma, case[f"{kind}_unit_noise"], levels)
         torch.testing.assert_close(loss, case[f"{kind}_loss"], rtol=1e-4, atol=1e-5)
         total = loss.sum() / len(loss)
         torch.testing.assert_close(total, case[f"{kind}_loss_sum_over_batch"], rtol=1e-5, atol=0)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from geo3d.checkpoints import load_into
-from geo3d.distill.objectives import Denoise, sds_guidance, sds_loss
-from geo3d.distill.preconditioning import IDDPM
+from geo3d.distill.preconditioning import IDDPM, Denoise
 from geo3d.distill.preconditioning import denoise as precondition
+from geo3d.distill.score import denoiser_gradient
 from geo3d.spectral.fmap import solve_fmap
 from shape_matching.prior.denoiser import Denoiser, DenoiserConfig
 from shape_matching.prior.feature_network import DiffusionNet, Surface, soft_map
 from shape_matching.prior.masks import shrinkage_mask
+from shape_matching.prior.score_loss import sds_loss
 
 
 def check_diffusionnet_weights(path: Path) -> None:
@@ -44,11 +45,11 @@ def check_diffusionnet(path: Path) -> None:
 
 
 def check_sds(path: Path) -> None:
-    """Compare guidance, the loss as released and its gradient, and the loss on |C|."""
+    """Compare the gradient, the loss as released and its gradient, and the loss on |C|."""
     case = _tensors(path)
     fmap = case["C"][None].clone().requires_grad_()
     noise = case["unit_noise_shared"][None, None]
-    found = sds_guidance(_tiny_prior(path), fmap.abs(), case["sigma"].flatten(), noise)
+    found = denoiser_gradient(_tiny_prior(path), fmap.abs(), case["sigma"].flatten(), noise)
     _same(found, case["grad"], 1e-5)
     if "lr" not in case:
         return

@@ -23,7 +23,7 @@ from geo3d.config import config_from_dict
 from scenes.objects.embeddings import patchify, position_sinusoids, time_sinusoids, unpatchify
 from scenes.objects.image import prepare_image
 from scenes.objects.precision import set_torso
-from scenes.objects.samplers import SamplerConfig, from_upstream, sample
+from scenes.objects.samplers import Conditions, SamplerConfig, sample, upstream_to_sampler
 from scenes.objects.sparse import SparseTensor
 from scenes.objects.ss_flow import SparseStructureFlowModel, SSFlowConfig
 from scenes.objects.ss_vae import (
@@ -126,7 +126,7 @@ class Field:
 
 def settings(row: dict) -> SamplerConfig:
     """Return the settings of a case."""
-    return from_upstream(
+    return upstream_to_sampler(
         row["sampler"],
         {key: value for key, value in row.items() if value is not None},
         row.get("sigma_min", 1e-5),
@@ -149,15 +149,21 @@ def check_dense_samplers(path: Path) -> None:
             found = sample(
                 field,
                 case["noise"],
-                case["cond"][:n],
+                Conditions([case["cond"][:n]], case["neg_cond"][:n]),
                 config,
-                negative=case["neg_cond"][:n],
                 together=together,
                 record=True,
             )
             close(found.x, case[f"{name}.samples"], 1e-5, 1e-5)
-            close(torch.stack(found.trajectory), case[f"{name}.pred_x_t"], 1e-5, 1e-5)
-            close(torch.stack(found.estimates), case[f"{name}.pred_x_0"], 1e-5, 1e-5)
+            close(
+                torch.stack([step.x for step in found.steps]), case[f"{name}.pred_x_t"], 1e-5, 1e-5
+            )
+            close(
+                torch.stack([step.estimate for step in found.steps]),
+                case[f"{name}.pred_x_0"],
+                1e-5,
+                1e-5,
+            )
             if not together:
                 # A guidance of 1 makes the second call vanish; the published code makes it.
                 unguided = config.guidance_scale in (None, 1.0)
@@ -175,15 +181,15 @@ def check_multi_image(path: Path) -> None:
             found = sample(
                 Field(),
                 case["noise"],
-                images,
+                Conditions(images, case["neg_cond"], mode),
                 config,
-                negative=case["neg_cond"],
-                images=mode,
                 together=together,
                 record=True,
             )
             close(found.x, case[f"{mode}.samples"], 1e-5, 1e-5)
-            close(torch.stack(found.trajectory), case[f"{mode}.pred_x_t"], 1e-5, 1e-5)
+            close(
+                torch.stack([step.x for step in found.steps]), case[f"{mode}.pred_x_t"], 1e-5, 1e-5
+            )
 
 
 def check_sparse_samplers(path: Path) -> None:
@@ -195,15 +201,14 @@ def check_sparse_samplers(path: Path) -> None:
             found = sample(
                 Field().sparse,
                 noise,
-                case["cond"],
+                Conditions([case["cond"]], case["neg_cond"]),
                 settings(row),
-                negative=case["neg_cond"],
                 together=together,
                 record=True,
             )
             close(found.x.feats, case[f"{name}.samples"], 1e-5, 1e-5)
-            close(found.trajectory[0].feats, case[f"{name}.pred_x_t_first"], 1e-5, 1e-5)
-            close(found.estimates[-1].feats, case[f"{name}.pred_x_0_last"], 1e-5, 1e-5)
+            close(found.steps[0].x.feats, case[f"{name}.pred_x_t_first"], 1e-5, 1e-5)
+            close(found.steps[-1].estimate.feats, case[f"{name}.pred_x_0_last"], 1e-5, 1e-5)
     raw = SparseTensor(case["denorm_in"], case["coords"])
     close((raw * case["denorm_std"] + case["denorm_mean"]).feats, case["denorm_out"], 1e-5, 1e-5)
 

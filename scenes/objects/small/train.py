@@ -27,11 +27,11 @@ from scenes.objects.decoders import SLatEncoder
 from scenes.objects.models import load_model, save_model
 from scenes.objects.pipeline_folder import write_pipeline, write_student
 from scenes.objects.precision import set_torso
-from scenes.objects.samplers import SamplerConfig, strength_to_scale
+from scenes.objects.samplers import SamplerConfig
 from scenes.objects.small.autoencoders import GaussianTask, LatentTask, MeshTask, StructureTask
 from scenes.objects.small.cells import read_cells
 from scenes.objects.small.fit import Task, fit
-from scenes.objects.small.latents import GUIDANCE, INTERVAL
+from scenes.objects.small.latents import GUIDANCE_SCALE, INTERVAL
 from scenes.objects.small.pictures import PictureTask
 from scenes.objects.small.settings import StageConfig
 from scenes.objects.ss_vae import SparseStructureEncoder
@@ -96,7 +96,7 @@ STUDENTS: Mapping[str, str] = {
     "sparse_structure_flow_model": "structure-student/outputs/student",
     "slat_flow_model": "latent-student/outputs/student",
 }
-TEACHER_SAMPLER = SamplerConfig(guidance_scale=strength_to_scale(GUIDANCE), interval=INTERVAL)
+TEACHER_SAMPLER = SamplerConfig(guidance_scale=GUIDANCE_SCALE, interval=INTERVAL)
 STUDENT_SAMPLER = SamplerConfig(steps=1, rescale_t=1.0, guidance_scale=None)
 """Guidance is in the student's weights."""
 

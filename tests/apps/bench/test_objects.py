@@ -69,7 +69,7 @@ def test_passes_are_what_a_step_does(stages: tuple[Path, Path], tmp_path: Path, 
     objective = replace(config.objective, guidance_interval=(0.0, 1.0))
     trainer = Trainer(replace(config, objective=objective), connect(pick_device("cpu")))
     student = trainer.roles.student
-    plain = student.network if objective.has_two_times else student
+    plain = student.network if objective.facts.has_two_times else student
     assert trainer.roles.teacher is not None and isinstance(plain, nn.Module)
     with counted(plain, trainer.roles.teacher) as found:
         trainer.take_step()
@@ -82,7 +82,7 @@ def test_every_student_costs_the_same(stages: tuple[Path, Path], tmp_path: Path)
         found = student_config(config, name, "structure")
         cost = found.steps * found.batch * passes(found.objective).evaluations
         assert 100_000 * 0.99 < cost <= 100_000
-        assert found.objective.guidance == 2.0 and found.optimiser.learning_rate == 2e-4
+        assert found.objective.guidance_scale == 3.0 and found.optimiser.learning_rate == 2e-4
     # by hand: guided teacher 2, student 1 and a backward pass of 2
     assert student_config(config, "regression", "structure").steps == 100_000 // 4 // 5
     # VM: teacher 2, student 2; VD: teacher 2, student 3; two backward passes

@@ -123,17 +123,19 @@ def test_guidance_of_the_teacher_by_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = {"work": stages[0], "cells": stages[1], "objects": 2, "points": 64}
-    given |= {"strengths": "[0, 2]"}
+    given |= {"guidance_scales": "[1, 3]"}
     monkeypatch.setattr(reconstruction, "TEACHER_SAMPLER", SamplerConfig(steps=2))
     monkeypatch.setattr(reconstruction, "_CHUNK", 1)
     chosen = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
     command = ["bench", "objects", "--part", "guidance", "--out", str(tmp_path), "--quiet"]
     assert main([*command, *chosen]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in ("autoencoder", "teacher, w = 0 ", "teacher, w = 2 "))
+    assert all(
+        name in said for name in ("autoencoder", "teacher, guidance 1 ", "teacher, guidance 3 ")
+    )
 
 
-@pytest.mark.parametrize("bad", [{"objects": 0}, {"points": 0}, {"strengths": (-1.0,)}])
+@pytest.mark.parametrize("bad", [{"objects": 0}, {"points": 0}, {"guidance_scales": (0.5,)}])
 def test_impossible_settings(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         ReconstructionConfig(**bad)

@@ -1,4 +1,4 @@
-"""Paths, times, phases and guidance of rectified flows, by hand and against closed forms."""
+"""Paths, items and phases of rectified flows, by hand and against closed forms."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from flow_helpers import Line, NormalLaw, spread_of
 
 from geo3d.distill.flow import (
     Items,
-    TimeLaw,
-    clean_to_velocity,
-    guided,
-    noisy,
     path_velocity,
+    perturb,
     phase_end,
     velocity_to_clean,
-    velocity_to_noise,
 )
 from geo3d.errors import ShapeError
 
@@ -42,28 +38,15 @@ def test_wrong_batches_are_named() -> None:
             items.spread(torch.ones(values), torch.ones(rows, 2))
 
 
-def test_conversions_undo_each_other() -> None:
+def test_the_velocity_of_a_path_points_at_its_data() -> None:
     generator = torch.Generator().manual_seed(0)
     clean, noise = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
     t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
-    x = noisy(clean, noise, t, SPARSE)
+    x = perturb(clean, noise, t, SPARSE)
     v = path_velocity(clean, noise)
     assert torch.allclose(velocity_to_clean(x, v, t, SPARSE), clean)
-    assert torch.allclose(velocity_to_noise(x, v, t, SPARSE), noise)
-    assert torch.allclose(clean_to_velocity(x, clean, t, SPARSE), v, atol=1e-9)
-    later = noisy(clean, noise, t + 1e-3, SPARSE)
+    later = perturb(clean, noise, t + 1e-3, SPARSE)
     assert torch.allclose((later - x) / 1e-3, v, atol=1e-9)
-
-
-def test_times_keep_above_the_lowest() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for law in (TimeLaw("uniform"), TimeLaw("logit_normal", 1.0, 1.0)):
-        times = law.times(law.raw(generator, 4000), 0.1)
-        assert 0.1 <= times.min() and times.max() <= 1
-    # sigmoid(1) is the median of the last
-    assert abs(times.median() - (0.1 + 0.9 * 0.7311)) < 0.01
-    raw = torch.tensor([0.0, 0.5, 1.0])
-    assert TimeLaw("uniform").times(raw, 0.2).tolist() == pytest.approx([0.2, 0.6, 1.0])
 
 
 def test_phases_by_hand() -> None:
@@ -71,24 +54,6 @@ def test_phases_by_hand() -> None:
     assert phase_end(t, 0.01, 1).tolist() == [0.0] * 5
     assert phase_end(t, 0.01, 2).tolist() == [0.0, 0.0, 0.0, 0.5, 0.5]
     assert phase_end(t, 0.01, 4).tolist() == [0.0, 0.25, 0.25, 0.5, 0.75]
-
-
-def test_guidance_acts_inside_its_interval_only() -> None:
-    calls = []
-
-    def velocity(x: torch.Tensor, t: torch.Tensor, condition: float) -> torch.Tensor:
-        calls.append(condition)
-        return torch.full_like(x, condition)
-
-    field = guided(velocity, 1.0, 4.0, SPARSE, (0.5, 0.9))
-    x = torch.zeros(5, 1)
-    values = field(x, torch.tensor([0.5, 0.7, 0.95]), 3.0)
-    assert values.flatten().tolist() == [11.0, 11.0, 3.0, 3.0, 3.0]
-    calls.clear()
-    assert torch.equal(field(x, torch.tensor([0.4, 0.3, 0.2]), 3.0), torch.full((5, 1), 3.0))
-    assert calls == [3.0]
-    assert guided(velocity, None, 4.0, SPARSE) is velocity
-    assert guided(velocity, 1.0, 0.0, SPARSE) is velocity
 
 
 def test_the_known_flow_is_one() -> None:
@@ -106,7 +71,7 @@ def test_the_known_flow_is_one() -> None:
     clean = law.line.draw(200_000, 1, generator)
     noise = torch.randn(clean.shape, generator=generator)
     half = torch.full((len(clean),), 0.5)
-    place = noisy(clean, noise, half, Items(len(clean)))
+    place = perturb(clean, noise, half, Items(len(clean)))
     near = ((place - 0.2).abs() < 0.02).squeeze(1)
     measured = path_velocity(clean, noise)[near].mean()
     expected = law.velocity(torch.full((1, 1), 0.2), torch.full((1,), 0.5))

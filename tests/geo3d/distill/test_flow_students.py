@@ -11,28 +11,31 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from flow_helpers import Line, TinyStudent
+from flow_helpers import Line, TinyStudent, flow_matching, mean_to
 from torch import Tensor
 
 from geo3d.distill.derivatives import Derivative
-from geo3d.distill.distribution_matching import distribution_matching, sample_at
-from geo3d.distill.flow import SIGMA_MIN, Items, TimeLaw, noisy
-from geo3d.distill.flow_maps import bootstrap, diagonal, eulerian, lagrangian, mean_to
+from geo3d.distill.flow import SIGMA_MIN, Items, perturb
+from geo3d.distill.flow_maps import bootstrap, diagonal, eulerian, lagrangian
 from geo3d.distill.flow_objectives import (
+    How,
     Pair,
     Place,
     consistency,
     continuous_consistency,
+    distribution_matching,
     field_regression,
-    flow_matching,
+    sample_at,
     velocity_distillation,
     velocity_matching,
 )
+from geo3d.distill.levels import TimestepDistribution
 
 LAW = Line((-1.0, 1.0), (0.35, 0.25), (0.4, 0.6))
 BATCH = 512
 ITEMS = Items(BATCH)
 EXACT = Derivative("jvp")
+STEP = Derivative("difference", 0.05)
 Loss = Callable[["Round"], Tensor]
 
 
@@ -40,14 +43,14 @@ class Round:
     """The draws of a training step, and the student."""
 
     def __init__(self, student: TinyStudent, generator: torch.Generator, lowest: float) -> None:
-        uniform = TimeLaw("uniform")
+        uniform = TimestepDistribution("uniform")
         self.student = student
         self.clean = LAW.draw(BATCH, 1, generator)
         self.noise = torch.randn(BATCH, 1, generator=generator)
         self.z = torch.randn(BATCH, 1, generator=generator)
         self.t = uniform.times(torch.rand(BATCH, generator=generator), lowest)
         self.share = torch.rand(BATCH, generator=generator)
-        self.place = Place(noisy(self.clean, self.noise, self.t, ITEMS), self.t, None, ITEMS)
+        self.place = Place(perturb(self.clean, self.noise, self.t, ITEMS), self.t, None, ITEMS)
         self.start = Place(self.z, torch.ones(BATCH), None, ITEMS)
         self.one_time = mean_to(student, torch.zeros(BATCH))
 
@@ -57,12 +60,12 @@ def squared(pair: Pair) -> Tensor:
 
 
 def vm(r: Round, how: Derivative = EXACT) -> Tensor:
-    return squared(velocity_matching(r.one_time, LAW.velocity, r.place, how))
+    return squared(velocity_matching(r.one_time, LAW.velocity, r.place, How(how)))
 
 
 def vm_vd(r: Round) -> Tensor:
     def residual(place: Place) -> Pair:
-        return velocity_matching(r.one_time, LAW.velocity, place, EXACT)
+        return velocity_matching(r.one_time, LAW.velocity, place, How(EXACT))
 
     pair = velocity_distillation(
         r.one_time, residual, r.start, r.noise, r.t, SIGMA_MIN, "one_minus_t"
@@ -71,42 +74,44 @@ def vm_vd(r: Round) -> Tensor:
 
 
 def regression(r: Round) -> Tensor:
-    return squared(field_regression(r.one_time, LAW.velocity, r.place))
+    return squared(field_regression(r.one_time, LAW.velocity, r.place, How()))
 
 
 def cm(r: Round) -> Tensor:
-    return squared(consistency(r.one_time, LAW.velocity, r.place, interval=0.05))
+    return squared(consistency(r.one_time, LAW.velocity, r.place, How(STEP)))
 
 
 def scm(r: Round) -> Tensor:
-    return squared(continuous_consistency(r.one_time, LAW.velocity, r.place, EXACT))
+    return squared(continuous_consistency(r.one_time, LAW.velocity, r.place, How(EXACT)))
 
 
 def meanflow(r: Round) -> Tensor:
     s = torch.where(r.share < 0.25, r.t, r.t * (r.share - 0.25) / 0.75)
     path = lambda x, t, c: (1 - SIGMA_MIN) * r.noise - r.clean  # noqa: E731
-    return squared(eulerian(r.student, path, r.place, s))
+    return squared(eulerian(r.student, path, r.place, s, EXACT))
 
 
 def eulerian_teacher(r: Round) -> Tensor:
-    return squared(eulerian(r.student, LAW.velocity, r.place, r.t * r.share))
+    return squared(eulerian(r.student, LAW.velocity, r.place, r.t * r.share, EXACT))
 
 
 def lagrangian_teacher(r: Round) -> Tensor:
-    return squared(lagrangian(r.student, LAW.velocity, r.place, r.t * r.share))
+    return squared(lagrangian(r.student, LAW.velocity, r.place, r.t * r.share, EXACT))
 
 
 def lagrangian_self(r: Round) -> Tensor:
     on_path = squared(flow_matching(diagonal(r.student), r.clean, r.noise, r.place, SIGMA_MIN))
-    return on_path + squared(lagrangian(r.student, diagonal(r.student), r.place, r.t * r.share))
+    return on_path + squared(
+        lagrangian(r.student, diagonal(r.student), r.place, r.t * r.share, EXACT)
+    )
 
 
 def data_free(r: Round) -> Tensor:
-    return squared(lagrangian(r.student, LAW.velocity, r.start, r.share))
+    return squared(lagrangian(r.student, LAW.velocity, r.start, r.share, EXACT))
 
 
 def boot(r: Round) -> Tensor:
-    return squared(bootstrap(r.student, LAW.velocity, r.start, 0.05 + 0.95 * r.share, 0.05))
+    return squared(bootstrap(r.student, LAW.velocity, r.start, 0.05 + 0.95 * r.share, STEP))
 
 
 @functools.cache
@@ -195,14 +200,14 @@ def test_distribution_matching_makes_the_right_distribution() -> None:
         for _ in range(3):
             r = Round(student, generator, 0.02)
             with torch.no_grad():
-                _, sample = sample_at(r.one_time, r.start, (1.0,), 0)
-            place = r.place.moved(noisy(sample, r.noise, r.t, ITEMS), r.t)
+                sample = sample_at(r.one_time, r.start, (1.0,), 0)
+            place = r.place.moved(perturb(sample, r.noise, r.t, ITEMS), r.t)
             fast.zero_grad()
             own = mean_to(tracker, torch.zeros(BATCH))
             squared(flow_matching(own, sample, r.noise, place, SIGMA_MIN)).backward()
             fast.step()
         r = Round(student, generator, 0.02)
-        _, sample = sample_at(r.one_time, r.start, (1.0,), 0)
+        sample = sample_at(r.one_time, r.start, (1.0,), 0)
         slow.zero_grad()
         squared(
             distribution_matching(sample, own, LAW.velocity, r.noise, r.place, SIGMA_MIN)

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from geo3d.distill.preconditioning import EDM, IDDPM, VE, Preconditioning, denoise
+from geo3d.distill.levels import LevelDistribution
+from geo3d.distill.preconditioning import (
+    EDM,
+    IDDPM,
+    VE,
+    Preconditioning,
+    denoise,
+    denoising_loss,
+)
 
 
 def perfect_network(preconditioning: Preconditioning, clean: Tensor, sigma: Tensor):
@@ -83,3 +91,22 @@ def test_items_do_not_mix() -> None:
     for i in range(3):
         alone = denoise(network, EDM(), x[i : i + 1], sigma[i : i + 1])
         torch.testing.assert_close(alone[0], together[i])
+
+
+def test_loss_of_a_denoiser_that_does_nothing_is_weighted_noise() -> None:
+    x, noise = torch.randn(3, 5), torch.randn(3, 5)
+    sigma = torch.tensor([0.1, 1.0, 4.0])
+    loss = denoising_loss(lambda x, level: x, x, sigma, noise, LevelDistribution("vp"))
+    torch.testing.assert_close(loss, noise.square(), rtol=1e-4, atol=1e-5)
+
+
+def test_loss_has_the_right_gradient() -> None:
+    x = torch.randn(2, 3, dtype=torch.float64)
+    noise = torch.randn(2, 3, dtype=torch.float64)
+    sigma = torch.tensor([0.3, 2.0], dtype=torch.float64)
+
+    def loss_of(scale: Tensor) -> Tensor:
+        return denoising_loss(lambda n, s: (scale * n).tanh(), x, sigma, noise, LevelDistribution())
+
+    scale = torch.tensor([0.7], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss_of, (scale,))

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from geo3d.distill.conventions import scale_to_strength, strength_to_scale
 from geo3d.errors import Cancelled, ConfigError, ShapeError
 from scenes.objects.samplers import (
+    Conditions,
     SamplerConfig,
-    from_upstream,
     sample,
-    scale_to_strength,
-    strength_to_scale,
-    to_upstream,
+    sampler_to_upstream,
+    upstream_to_sampler,
 )
 from scenes.objects.sparse import SparseTensor
 
@@ -32,7 +32,7 @@ def constant(x: torch.Tensor, steps: torch.Tensor, cond: torch.Tensor) -> torch.
 def test_a_constant_field_is_integrated_exactly() -> None:
     found = sample(constant, torch.zeros(3, 2), COND, PLAIN)
     torch.testing.assert_close(found.x, torch.full((3, 2), -2.0))
-    assert found.calls == 4 and found.trajectory == []
+    assert found.calls == 4 and found.steps == []
 
 
 def test_a_linear_field_converges_with_the_first_order() -> None:
@@ -55,8 +55,8 @@ def test_the_estimate_of_straight_paths_is_the_data() -> None:
         return (1 - s) * noise - data
 
     found = sample(field, noise, COND, PLAIN, record=True)
-    for estimate in found.estimates:
-        torch.testing.assert_close(estimate, data, rtol=1e-5, atol=2e-5)
+    for step in found.steps:
+        torch.testing.assert_close(step.estimate, data, rtol=1e-5, atol=2e-5)
 
 
 def test_guidance_acts_within_its_interval() -> None:
@@ -90,13 +90,14 @@ def test_networks_are_told_a_thousand_times_the_time() -> None:
     assert told[0].dtype == torch.float32
 
 
-def test_several_pictures() -> None:
-    pictures = [torch.full((1, 1, 1), v) for v in (1.0, 3.0)]
-    for mode in ("stochastic", "multidiffusion"):
-        found = sample(constant, torch.zeros(1, 1), pictures, PLAIN, images=mode)
+def test_several_images() -> None:
+    images = [torch.full((1, 1, 1), v) for v in (1.0, 3.0)]
+    for views in ("stochastic", "multidiffusion"):
+        found = sample(constant, torch.zeros(1, 1), Conditions(images, views=views), PLAIN)
         assert found.x.item() == pytest.approx(-2)
     one = SamplerConfig(steps=1, guidance_scale=None)
-    assert sample(constant, torch.zeros(1, 1), pictures, one, images="stochastic").x == -1
+    in_turn = Conditions(images, views="stochastic")
+    assert sample(constant, torch.zeros(1, 1), in_turn, one).x == -1
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -117,9 +118,8 @@ def test_sparse_states_with_an_empty_item(together: bool) -> None:
 
 def test_progress_is_told_every_step_and_may_cancel() -> None:
     events: list[Mapping[str, Any]] = []
-    sample(constant, torch.zeros(1, 1), COND, PLAIN, progress=events.append, stage="structure")
+    sample(constant, torch.zeros(1, 1), COND, PLAIN, progress=events.append)
     assert [event["step"] for event in events] == [0, 1, 2, 3, 4]
-    assert {event["stage"] for event in events} == {"structure"}
 
     calls = 0
 
@@ -140,12 +140,12 @@ def test_progress_is_told_every_step_and_may_cancel() -> None:
 def test_published_settings_go_back_and_forth() -> None:
     assert strength_to_scale(5.0) == 6.0 and scale_to_strength(1.1) == 0.1
     config = SamplerConfig(steps=3, rescale_t=2.0, guidance_scale=1.1, interval=(0.25, 1.0))
-    entry = to_upstream(config)
-    again = from_upstream(entry["name"], entry["params"], entry["args"]["sigma_min"])
+    entry = sampler_to_upstream(config)
+    again = upstream_to_sampler(entry["name"], entry["params"], entry["args"]["sigma_min"])
     assert again == config
-    plain = to_upstream(PLAIN)
-    assert from_upstream(plain["name"], plain["params"]).guidance_scale is None
-    assert from_upstream("FlowEulerCfgSampler", {"cfg_interval": (0.5, 1)}).interval == (0, 1)
+    plain = sampler_to_upstream(PLAIN)
+    assert upstream_to_sampler(plain["name"], plain["params"]).guidance_scale is None
+    assert upstream_to_sampler("FlowEulerCfgSampler", {"cfg_interval": (0.5, 1)}).interval == (0, 1)
 
 
 def test_mistakes_are_named() -> None:
@@ -155,7 +155,7 @@ def test_mistakes_are_named() -> None:
             SamplerConfig(**bad)
         assert error.value.code == "sampler.bad_config"
     with pytest.raises(ConfigError) as error:
-        from_upstream("Heun", {})
+        upstream_to_sampler("Heun", {})
     assert error.value.code == "sampler.unknown"
     with pytest.raises(ShapeError) as wrong:
         sample(constant, torch.zeros(3, 1), torch.zeros(2, 1, 1), PLAIN)

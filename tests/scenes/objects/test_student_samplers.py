@@ -17,7 +17,13 @@ from torch import Tensor
 from geo3d.distill.flow import phase_end
 from geo3d.errors import ConfigError
 from scenes.objects.pipeline import GenerateConfig
-from scenes.objects.samplers import SamplerConfig, Student, from_upstream, sample, to_upstream
+from scenes.objects.samplers import (
+    SamplerConfig,
+    Student,
+    sample,
+    sampler_to_upstream,
+    upstream_to_sampler,
+)
 from scenes.objects.slat_flow import SLatFlowModel
 from scenes.objects.sparse import SparseTensor
 from scenes.objects.ss_flow import SparseStructureFlowModel
@@ -75,7 +81,7 @@ def test_an_exact_student_lands_on_the_exact_map(name: str, rescale: float) -> N
 
 @pytest.mark.parametrize("steps", [2, 4])
 def test_jumps_keep_the_distribution(steps: int) -> None:
-    """A consistency function in several steps: other samples, the same law."""
+    """A consistency function in several steps: other samples, the same distribution."""
     generator = torch.Generator().manual_seed(0)
     config = SamplerConfig(steps=steps, rescale_t=1.0, guidance_scale=None, student="jump")
     found = sample(
@@ -176,9 +182,9 @@ def test_jumps_of_a_pipeline_draw_from_each_objects_own_seed() -> None:
 
 def test_files_and_mistakes() -> None:
     config = SamplerConfig(steps=2, guidance_scale=None, student="jump")
-    entry = to_upstream(config)
-    assert from_upstream(entry["name"], entry["params"]).student == "jump"
-    assert "student" not in to_upstream(SamplerConfig())["params"]
+    entry = sampler_to_upstream(config)
+    assert upstream_to_sampler(entry["name"], entry["params"]).student == "jump"
+    assert "student" not in sampler_to_upstream(SamplerConfig())["params"]
     with pytest.raises(ConfigError) as caught:
         SamplerConfig(student="leap")  # pyright: ignore[reportArgumentType]
     assert caught.value.code == "sampler.bad_config"

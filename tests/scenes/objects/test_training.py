@@ -36,8 +36,8 @@ from scenes.objects.training_batch import (
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "flow_matching": {"kind": "flow_matching", "drop_condition": 0.3},
-    "guidance": {"kind": "regression", "guidance": 3.0, "guidance_interval": [0.5, 1.0]},
-    "mdt": {"kind": "velocity", "distillation_weight": 1.0, "guidance": 2.0},
+    "guidance": {"kind": "regression", "guidance_scale": 4.0, "guidance_interval": [0.5, 1.0]},
+    "mdt": {"kind": "velocity", "distillation_weight": 1.0, "guidance_scale": 3.0},
     "mdt_jvp": {
         "kind": "velocity",
         "distillation_weight": 0.5,
@@ -108,7 +108,7 @@ def test_every_objective_trains_and_resumes_bit_by_bit(
         train(own, tmp_path / "parts", device="cpu", progress=stop_at(1))
     train(own, tmp_path / "parts", device="cpu")
     same_files(tmp_path / "whole", tmp_path / "parts")
-    stem = "student_1step" if own.objective.has_two_times else "student"
+    stem = "student_1step" if own.objective.facts.has_two_times else "student"
     student = load_model(tmp_path / "whole" / stem)
     before = load_model(own.teacher or own.student)
     moved = [
@@ -340,7 +340,10 @@ def test_schedules_and_presets() -> None:
         assert made.steps > 0
     released = config_from_dict(DistillConfig, {"teacher": "t", **PRESETS["released"]})
     assert released.objective.derivative.norm == "unit_l2"
-    assert (released.objective.guidance, released.objective.distillation_guidance) == (40, 100)
+    assert (released.objective.guidance_scale, released.objective.distillation_guidance_scale) == (
+        41,
+        101,
+    )
 
 
 def test_parts_of_equal_load_by_hand() -> None:

@@ -78,7 +78,7 @@ def assert_close(a: Path, b: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["velocity", "distribution"])
 def test_two_processes_train_what_one_trains(kind: str, tmp_path: Path) -> None:
-    objective = {"kind": kind, "guidance": 2.0, "tracker_updates": 1}
+    objective = {"kind": kind, "guidance_scale": 3.0, "tracker_updates": 1}
     config = few_steps(tmp_path, "dense", objective=objective)
     in_two_processes(tmp_path, config, tmp_path / "two")
     train(config, tmp_path / "one", device="cpu")
@@ -88,8 +88,8 @@ def test_two_processes_train_what_one_trains(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("latents", "objective"),
     [
-        ("dense", {"kind": "velocity", "guidance": 2.0, "distillation_weight": 1.0}),
-        ("sparse", {"kind": "velocity", "guidance": 2.0}),
+        ("dense", {"kind": "velocity", "guidance_scale": 3.0, "distillation_weight": 1.0}),
+        ("sparse", {"kind": "velocity", "guidance_scale": 3.0}),
         ("dense", {"kind": "eulerian"}),
     ],
     ids=["dense", "sparse", "two times"],
@@ -109,7 +109,7 @@ def test_shards_train_what_one_process_trains(
 
 
 def test_shards_stopped_after_a_checkpoint_go_on_bit_by_bit(tmp_path: Path) -> None:
-    objective = {"kind": "velocity", "guidance": 2.0}
+    objective = {"kind": "velocity", "guidance_scale": 3.0}
     config = few_steps(
         tmp_path, "sparse", objective=objective, shard=True, batch=2, checkpoint_every=2
     )

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geo3d.distill.diffusion import NoiseSchedule
+from geo3d.distill.levels import NoiseSchedule
 from geo3d.errors import ConfigError
 from scenes.urban.guidance import Control, Savings
 from scenes.urban.lgvsd import Draws, LgvsdConfig, Step, Views, at_share, distil_latents, draw
