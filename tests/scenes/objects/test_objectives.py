@@ -151,7 +151,7 @@ def test_the_documented_objective_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"kind": "magic"}, "velocity"),
         ({"guidance_scale": 0.5}, "at least 1"),
-        ({"distillation_guidance_scale": 0.9}, "at least 1"),
+        ({"distillation_guidance_scale": 0.0}, "at least 1"),
         ({"kind": "regression", "distillation_weight": 1.0}, "velocity, consistency, scm"),
         ({"guidance_interval": (0.5, 1.5)}, "guidance_interval"),
         ({"guidance_interval": (0.6, 0.5)}, "guidance_interval"),
@@ -162,6 +162,6 @@ def test_the_documented_objective_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_impossible_settings(change: dict[str, Any], word: str) -> None:
-    with pytest.raises(ConfigError, match=f"(?i){word}") as caught:
+    with pytest.raises(ConfigError, match=word) as caught:
         ObjectiveConfig(**change)
     assert caught.value.code == "config.bad_value"
