@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo3d.distill.preconditioning import Denoise
-from geo3d.distill.score import denoiser_gradient
-from geo3d.errors import InputError, MeshError, NumericalError, ShapeError
+from geo3d.distill.score import denoiser_gradient, loss_with_gradient
+from geo3d.errors import ConfigError, InputError, MeshError, NumericalError, ShapeError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.spectral.fmap import laplacian_mask, resolvent_mask, solve_fmap
 from geo3d.spectral.zoomout import sizes, zoomout, zoomout_hypotheses
@@ -37,8 +37,7 @@ from shape_matching.prior.feature_network import (
 )
 from shape_matching.prior.masks import posterior_mask, shrinkage_mask, static_mask
 from shape_matching.prior.prior import Prior
-from shape_matching.prior.score_loss import sds_loss
-from shape_matching.prior.zero_shot_config import ZeroShotConfig
+from shape_matching.prior.zero_shot_config import SdsForm, ZeroShotConfig
 from shape_matching.search.prepare import Prepared
 
 FIRST_MASK_WEIGHT = 1e-3
@@ -342,3 +341,31 @@ def _check_sizes(shapes: tuple[Prepared, Prepared], config: ZeroShotConfig) -> N
                 "as many samples.",
                 "Prepare the shape with more of both; very small meshes must be subdivided.",
             )
+
+
+def sds_loss(
+    fmaps: Float[Tensor, "b k2 k1"],
+    gradient: Float[Tensor, "b k2 k1"],
+    form: SdsForm = "corrected",
+    rate: float = 1e-3,
+) -> Float[Tensor, " b"]:
+    """Return the loss of each map C, whose absolute values the prior knows.
+
+    With g the prior's gradient at |C|, ``corrected`` has the gradient g with respect to |C|, as in
+    the paper.  ``released`` is the mean over entries of (|C| - (C - rate g))^2 with the bracket
+    constant: its target has the sign of C, so it is (2 C)^2 at negative entries and about
+    (rate g)^2 elsewhere, a penalty on negative entries.
+
+    Raises:
+        ConfigError: ``zero_shot.unknown_form``.
+    """
+    if form == "corrected":
+        return loss_with_gradient(fmaps.abs(), gradient)
+    if form == "released":
+        target = fmaps.detach() - rate * gradient
+        return ((fmaps.abs() - target) ** 2).mean(dim=(-2, -1))
+    raise ConfigError(
+        "zero_shot.unknown_form",
+        f"Unknown form '{form}' of score distillation.",
+        "Known are released and corrected.",
+    )

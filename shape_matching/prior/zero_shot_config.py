@@ -65,7 +65,7 @@ class ZeroShotConfig:
     """Weight of score distillation."""
     sds_form: SdsForm = "corrected"
     """The formula of the paper, or of its released code (see
-    `shape_matching.prior.score_loss`)."""
+    `shape_matching.prior.zero_shot.sds_loss`)."""
     sds_probes: int = 8
     """Noise levels per step."""
     sds_sigma: tuple[float, float] = (0.02, 0.3)

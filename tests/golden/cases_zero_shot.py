@@ -17,7 +17,7 @@ from geo3d.spectral.fmap import solve_fmap
 from shape_matching.prior.denoiser import Denoiser, DenoiserConfig
 from shape_matching.prior.feature_network import DiffusionNet, Surface, soft_map
 from shape_matching.prior.masks import shrinkage_mask
-from shape_matching.prior.score_loss import sds_loss
+from shape_matching.prior.zero_shot import sds_loss
 
 
 def check_diffusionnet_weights(path: Path) -> None:

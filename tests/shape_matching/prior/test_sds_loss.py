@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geo3d.distill.score import denoiser_gradient
 from geo3d.errors import ConfigError
-from shape_matching.prior.score_loss import sds_loss
+from shape_matching.prior.zero_shot import sds_loss
 
 
 def towards(clean: Tensor):
