@@ -5,6 +5,7 @@
   geo3d distill CONFIG --set steps=2000       override one setting
   geo3d distill --resume runs/distill/RUN     go on after an interruption, bit by bit
 
+Guidance scales: 1 is none; w of TRELLIS and MDT-dist is the scale less 1 (their 40 is 41 here).
 Presets: teacher, released, mdt, regression, cm, pcm, scm, meanflow, data_free, boot, dmd.
 Several GPUs: torchrun --nproc-per-node N -m apps.cli distill ... (needs geo3d[distributed]).
 """

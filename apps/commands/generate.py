@@ -65,7 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--student-steps", metavar="N", type=int, help="steps of the students, with --both"
     )
-    parser.add_argument("--guidance", metavar="S", type=float, help="guidance scale; 1: none")
+    parser.add_argument(
+        "--guidance",
+        metavar="S",
+        type=float,
+        help="guidance scale; 1: none (TRELLIS's strength + 1)",
+    )
     parser.add_argument(
         "--outputs",
         nargs="+",
