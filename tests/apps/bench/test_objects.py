@@ -30,10 +30,10 @@ from apps.cli import main
 from geo3d.errors import CheckpointError, ConfigError, InputError
 from geo3d.mesh.mesh import Mesh
 from geo3d.synth.objects.generate import generate_object
+from scenes.objects import training
 from scenes.objects.condition import SmallEncoderConfig, SmallImageEncoder
 from scenes.objects.pipeline_folder import write_pipeline, write_student
 from scenes.objects.samplers import SamplerConfig
-from scenes.objects.training import Trainer, connect, pick_device
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +63,17 @@ def counted(*networks: nn.Module) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_passes_are_what_a_step_does(stages: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+def test_passes_are_what_a_step_does(
+    stages: tuple[Path, Path], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = student_config(settings(stages, tmp_path), name, "structure")
     # all times inside the interval of guidance
     objective = replace(config.objective, guidance_interval=(0.0, 1.0))
-    trainer = Trainer(replace(config, objective=objective), connect(pick_device("cpu")))
-    student = trainer.roles.student
-    plain = student.network if objective.facts.has_two_times else student
-    assert trainer.roles.teacher is not None and isinstance(plain, nn.Module)
-    with counted(plain, trainer.roles.teacher) as found:
-        trainer.take_step()
+    student, teacher = training.load_flow(config)
+    assert teacher is not None
+    monkeypatch.setattr(training, "load_flow", lambda _: (student, teacher))
+    with counted(student, teacher) as found:
+        training.train(replace(config, objective=objective, steps=1), tmp_path / "out", "cpu")
     assert found[0] == passes(objective).forward * config.batch
 
 
