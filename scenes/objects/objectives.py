@@ -96,11 +96,8 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         require(self.kind in OBJECTIVES, "kind", f"one of {', '.join(OBJECTIVES)}")
         require_at_least(self, 1, "guidance_scale phases student_steps tracker_updates")
-        require(
-            (self.distillation_guidance_scale or 1) >= 1,
-            "distillation_guidance_scale",
-            "at least 1",
-        )
+        if self.distillation_guidance_scale is not None:
+            require_at_least(self, 1, "distillation_guidance_scale")
         require_at_least(self, 0, "matching_weight distillation_weight warmup_steps")
         low, high = self.guidance_interval
         require(0 <= low <= high <= 1, "guidance_interval", "in [0, 1]")

@@ -73,7 +73,9 @@ def test_passes_are_what_a_step_does(
     assert teacher is not None
     monkeypatch.setattr(training, "load_flow", lambda _: (student, teacher))
     with counted(student, teacher) as found:
-        training.train(replace(config, objective=objective, steps=1), tmp_path / "out", device="cpu")
+        training.train(
+            replace(config, objective=objective, steps=1), tmp_path / "out", device="cpu"
+        )
     assert found[0] == passes(objective).forward * config.batch
 
 
