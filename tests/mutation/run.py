@@ -176,16 +176,16 @@ def run_all(jobs: list[Job], workers: int, done: Callable[[Job, int | None, floa
         time.sleep(0.02)
 
 
-def baselines(tests: list[list[str]], workers: int, folder: Path) -> list[float]:
-    """Return how long each set of tests takes without a fault; it must pass."""
-    seconds = [0.0] * len(tests)
-    jobs = [Job(files, None, 900.0, folder / f"base{i}") for i, files in enumerate(tests)]
+def baselines(files: list[str], workers: int, folder: Path) -> dict[str, float]:
+    """Return how long each file of tests takes without a fault; all must pass."""
+    seconds: dict[str, float] = {}
+    jobs = [Job([file], None, 900.0, folder / f"base{i}") for i, file in enumerate(files)]
 
     def done(job: Job, code: int | None, took: float) -> None:
         if code != 0:
-            sys.exit(f"{job.tests} fail without a fault ({code}):\n"
-                     + (job.folder / "log.txt").read_text()[-3000:])  # fmt: skip
-        seconds[jobs.index(job)] = took
+            log = (job.folder / "log.txt").read_text()[-3000:]
+            sys.exit(f"{job.tests[0]} fails without a fault ({code}):\n{log}")
+        seconds[job.tests[0]] = took
 
     run_all(jobs, workers, done)
     return seconds
@@ -208,12 +208,10 @@ def main() -> int:
         print(f"{name}: {len(picked)} of {len(mutants)} mutants", flush=True)
         chosen += [(name, m, tuple(tests_of(m.path, ROOMS[name]))) for m in picked]
     folder = Path(tempfile.mkdtemp(prefix="mutants-"))
-    sets = sorted({tests for _, _, tests in chosen})
-    took = baselines([list(tests) for tests in sets], workers, folder)
-    took_of = dict(zip(sets, took, strict=True))
+    took = baselines(sorted({file for _, _, files in chosen for file in files}), workers, folder)
     jobs = [
-        Job(list(tests), m, SLACK + 3 * took_of[tests], folder / str(i))
-        for i, (_, m, tests) in enumerate(chosen)
+        Job(list(files), m, SLACK + 3 * sum(took[file] for file in files), folder / str(i))
+        for i, (_, m, files) in enumerate(chosen)
     ]
     killed, survivors = dict.fromkeys(names, 0), list[str]()
 
