@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from golden.reading import denoiser_beside, denoiser_config
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,17 +27,10 @@ from shape_matching.prior.denoiser import Denoiser, DenoiserConfig, sinusoids
 from shape_matching.prior.training import PriorTrainingConfig, ema_beta, learning_rate
 
 
-def tiny_denoiser(path: Path) -> Denoiser:
-    """Return the small network with its golden weights; ``path`` is any case beside them."""
-    network = Denoiser(DenoiserConfig(size=30, patch=5, width=48, depth=3, heads=4))
-    network.load_state_dict(load_file(path.with_name("dit_tiny.safetensors")))
-    return network
-
-
 def check_weights(path: Path) -> None:
     """Names and shapes of the small network are ours; so is its fixed position table."""
     expected = load_file(path)
-    network = Denoiser(DenoiserConfig(size=30, patch=5, width=48, depth=3, heads=4))
+    network = Denoiser(denoiser_config({n: t.shape for n, t in expected.items()}))
     assert {n: t.shape for n, t in network.state_dict().items()} == {
         n: t.shape for n, t in expected.items()
     }
@@ -44,23 +41,24 @@ def check_weights(path: Path) -> None:
 def check_forward(path: Path) -> None:
     """Compare the stages of the network, its output, and the denoisers made of it."""
     case = _tensors(path)
-    network = tiny_denoiser(path)
     x, t = case["x"], case["t"]
-    _close(sinusoids(t), case["t_freq"])
+    network = denoiser_beside(path, x.shape[-1])
+    _close(sinusoids(t, case["t_freq"].shape[1]), case["t_freq"])
     _close(network.t_embedder(t), case["t_embed"])
     _close(network.x_embedder(x), case["patch_tokens"])
     _close(network.pos_embed, case["pos_embed"])
     _close(network(x, t), case["out"])
-    iddpm = IDDPM()
+    iddpm = IDDPM(steps=len(case["iddpm_u"]) - 1)
     _close(iddpm.levels(), case["iddpm_u"])
     assert torch.equal(iddpm.nearest_level(case["sigma"]), case["iddpm_index"])
-    one_level = torch.full((len(x),), 0.7)
     expected: dict[str, tuple[Preconditioning, Tensor]] = {
         "D_iddpm": (iddpm, case["sigma"]),
-        "D_iddpm_sigma0p7_broadcast": (iddpm, one_level),
         "D_edm": (EDM(0.5), case["sigma_edm"]),
         "D_ve": (VE(), case["sigma_edm"]),
     }
+    for name in case:
+        if told := re.fullmatch(r"D_iddpm_sigma(\d+)p(\d+)_broadcast", name):
+            expected[name] = (iddpm, torch.full((len(x),), float(".".join(told.groups()))))
     for name, (preconditioning, sigma) in expected.items():
         found = denoise(network, preconditioning, x, sigma)
         torch.testing.assert_close(
@@ -69,9 +67,13 @@ def check_forward(path: Path) -> None:
 
 
 def check_layout(path: Path) -> None:
-    """Compare names, shapes and sizes of the published network with our default one."""
+    """Compare names, shapes and sizes of a published network; one of them is our default."""
     case = np.load(path)
-    network = Denoiser(DenoiserConfig())
+    told = (name.partition(" ") for name in case["names"].tolist())
+    config = denoiser_config({name: json.loads(_as_list(shape)) for name, _, shape in told})
+    network = Denoiser(config)
+    if config.depth == DenoiserConfig().depth:
+        assert replace(config, heads=DenoiserConfig().heads) == DenoiserConfig()
     found = [(f"{n} {tuple(p.shape)}", p) for n, p in network.named_parameters()]
     assert [name for name, _ in found] == list(case["names"])
     assert sum(p.numel() for _, p in found) == case["n_params"]
@@ -82,9 +84,12 @@ def check_losses(path: Path) -> None:
     """Compare both losses entry by entry, their noise levels and their gradients."""
     case = _tensors(path)
     _close(vp_sigma(case["vp_t"]), case["vp_sigma_of_t"])
-    for kind, preconditioning in (("vp", IDDPM()), ("edm", EDM(0.5))):
-        network = tiny_denoiser(path)
-        levels = LevelDistribution("vp" if kind == "vp" else "edm", sigma_data=0.5)
+    # The weight is 1 / deviation^2 + 1 / sigma^2 with the deviation of the data.
+    inverse = case["edm_weight"].double() - case["edm_sigma"].double() ** -2
+    deviation = round(float(inverse.median() ** -0.5), 3)
+    for kind, preconditioning in (("vp", IDDPM()), ("edm", EDM(deviation))):
+        network = denoiser_beside(path, case["x"].shape[-1])
+        levels = LevelDistribution("vp" if kind == "vp" else "edm", sigma_data=deviation)
         sigma = case[f"{kind}_sigma"].flatten()
         _close(levels.weight(sigma), case[f"{kind}_weight"].flatten())
         clean = partial(denoise, network, preconditioning)
@@ -109,6 +114,11 @@ def check_schedule(path: Path) -> None:
     for seen, rate, beta in zip(case["nimg"], case["lr"], case["ema_beta"], strict=True):
         np.testing.assert_allclose(learning_rate(config, int(seen)), rate, rtol=1e-9)
         np.testing.assert_allclose(ema_beta(config, int(seen)), beta, rtol=1e-9)
+
+
+def _as_list(shape: str) -> str:
+    """Turn "(3,)" into "[3]"."""
+    return "[" + shape.strip("() ").rstrip(",") + "]"
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

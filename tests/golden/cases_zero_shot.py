@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from golden.reading import denoiser_beside, feature_network, shapes_of, weights_for
 from torch import Tensor
 
 from geo3d.checkpoints import load_into
@@ -14,28 +16,31 @@ from geo3d.distill.preconditioning import IDDPM, Denoise
 from geo3d.distill.preconditioning import denoise as precondition
 from geo3d.distill.score import denoiser_gradient
 from geo3d.spectral.fmap import solve_fmap
-from shape_matching.prior.denoiser import Denoiser, DenoiserConfig
-from shape_matching.prior.feature_network import DiffusionNet, Surface, soft_map
+from shape_matching.prior.feature_network import Surface, soft_map
 from shape_matching.prior.masks import shrinkage_mask
 from shape_matching.prior.zero_shot import sds_loss
 
 
 def check_diffusionnet_weights(path: Path) -> None:
     """Load the published names, all of them and nothing else."""
-    load_into(_tiny_network(), path)
+    load_into(feature_network(shapes_of(path)), path)
 
 
 def check_diffusionnet(path: Path) -> None:
     """Compare the output on all vertices of one mesh; some stored times are negative."""
-    case, shape = np.load(path), np.load(path.with_name("operators_a.npz"))
-    network = _tiny_network()
-    load_into(network, path.with_name("diffusionnet_tiny.safetensors"))
-    evecs = shape["evecs"].astype(np.float64)
+    case, weights = np.load(path), weights_for(path, "diffusionnet_*.safetensors")
+    network = feature_network(shapes_of(weights))
+    load_into(network, weights)
+    # The settings are told in words: "... 64 eigenpairs of operators_a".
+    told = re.search(r"(\d+) eigenpairs of (operators_\w+)", str(case["cfg"]))
+    assert told, case["cfg"]
+    k, shape = int(told[1]), np.load(path.with_name(f"{told[2]}.npz"))
+    evecs = shape["evecs"][:, :k].astype(np.float64)
     gradients = [_csr(shape, name) for name in ("gradX", "gradY")]
     for gradient, name in zip(gradients, ("gradX_of_xyz", "gradY_of_xyz"), strict=True):
         np.testing.assert_allclose(gradient @ case["x_in"], case[name], atol=1e-5)
     surface = Surface(
-        _float(shape["evals"]),
+        _float(shape["evals"][:k]),
         _float(evecs),
         _float((evecs * shape["mass"][:, None]).T),
         (_float(gradients[0] @ evecs), _float(gradients[1] @ evecs)),
@@ -49,7 +54,8 @@ def check_sds(path: Path) -> None:
     case = _tensors(path)
     fmap = case["C"][None].clone().requires_grad_()
     noise = case["unit_noise_shared"][None, None]
-    found = denoiser_gradient(_tiny_prior(path), fmap.abs(), case["sigma"].flatten(), noise)
+    prior = _prior(path, fmap.shape[-1])
+    found = denoiser_gradient(prior, fmap.abs(), case["sigma"].flatten(), noise)
     _same(found, case["grad"], 1e-5)
     if "lr" not in case:
         return
@@ -66,7 +72,8 @@ def check_sds(path: Path) -> None:
 def check_diffusion_masks(path: Path) -> None:
     """Compare the four variants of the published mask, and the layer in both directions."""
     case = _tensors(path)
-    prior, noise = _tiny_prior(path), case["diff_mask_unit_noise"][:, 0][None]
+    noise = case["diff_mask_unit_noise"][:, 0][None]
+    prior = _prior(path, noise.shape[-1])
     for normalize in (False, True):
         for absolute in (False, True):
             found = shrinkage_mask(
@@ -78,8 +85,12 @@ def check_diffusion_masks(path: Path) -> None:
     masks = shrinkage_mask(prior, fmaps, both)
     _same(masks, torch.cat([case["diff_layer_D12"], case["diff_layer_D21"]]), 1e-5)
     coefficients = torch.stack([case["A"], case["B"]])
-    solved = solve_fmap(coefficients, coefficients.flip(0), masks, 0.1)
-    _same(solved, torch.cat([case["diff_layer_C12_0p1"], case["diff_layer_C21_0p1"]]), 1e-4)
+    solved_with = [name for name in case if name.startswith("diff_layer_C12_")]
+    assert solved_with
+    for name in solved_with:
+        weight = float(name.removeprefix("diff_layer_C12_").replace("p", "."))
+        solved = solve_fmap(coefficients, coefficients.flip(0), masks, weight)
+        _same(solved, torch.cat([case[name], case[name.replace("C12", "C21")]]), 1e-4)
 
 
 def check_soft_map(path: Path) -> None:
@@ -92,13 +103,8 @@ def check_soft_map(path: Path) -> None:
     torch.testing.assert_close(found, case["soft_dist"], rtol=1e-4, atol=1e-5)
 
 
-def _tiny_network() -> DiffusionNet:
-    return DiffusionNet(3, 16, width=24, blocks=2)
-
-
-def _tiny_prior(path: Path) -> Denoise:
-    network = Denoiser(DenoiserConfig(size=30, patch=5, width=48, depth=3, heads=4))
-    load_into(network, path.with_name("dit_tiny.safetensors"))
+def _prior(path: Path, size: int) -> Denoise:
+    network = denoiser_beside(path, size)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         return precondition(network, IDDPM(), x[:, None], sigma)[:, 0]
