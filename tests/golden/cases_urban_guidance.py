@@ -37,7 +37,8 @@ def load_parts(folder: Path, name: str) -> tuple[TeacherParts, dict[str, Tensor]
 
     unet = UNet2DConditionModel(**settings["unet"])
     unet.load_state_dict(own("unet."))
-    control = ControlNetModel.from_unet(unet, conditioning_channels=4)
+    channels = tensors["controlnet.controlnet_cond_embedding.conv_in.weight"].shape[1]
+    control = ControlNetModel.from_unet(unet, conditioning_channels=channels)
     control.load_state_dict(own("controlnet."))
     vae = AutoencoderKL(**settings["vae"])
     vae.load_state_dict(own("vae."))
@@ -47,7 +48,7 @@ def load_parts(folder: Path, name: str) -> tuple[TeacherParts, dict[str, Tensor]
 
 def check_weights(path: Path) -> None:
     parts, tensors = load_parts(path.parent, path.stem)
-    tracker = Tracker(parts.unet, torch.Generator())
+    tracker = Tracker(parts.unet, torch.Generator(), rank=rank_of(tensors))
     tracker.load_published(tensors)
     used = {k for k in tensors if k.startswith(("lora.", "camera."))}
     assert len(used) == len(tracker.state_dict())
@@ -62,12 +63,20 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Guidance, dict
     return cfg, data, Guidance(parts), tensors
 
 
+def rank_of(tensors: dict[str, Tensor]) -> int:
+    """Return the rank of the tracker's additions."""
+    return next(len(t) for name, t in tensors.items() if name.endswith(".down"))
+
+
 def check_lgvsd(path: Path) -> None:
     cfg, data, guidance, tensors = _open(path)
-    tracker = Tracker(guidance.unet, torch.Generator(), prediction=cfg["lora_prediction"])
+    tracker = Tracker(
+        guidance.unet, torch.Generator(), rank_of(tensors), prediction=cfg["lora_prediction"]
+    )
     tracker.load_published(tensors)
+    side = guidance.factor * data["noise_vsd"].shape[-1]
     views = Views(
-        F.interpolate(data["cond8"], (512, 512), mode="nearest"),
+        F.interpolate(data["cond8"], (side, side), mode="nearest"),
         data["text"][1:],
         data["text"][:1],
         data["camera"],
@@ -84,7 +93,7 @@ def check_lgvsd(path: Path) -> None:
         PUBLISHED.distil,
         guidance_scale=cfg["guidance_scale"],
         tracker_guidance_scale=cfg["guidance_scale_lora"],
-        grad_clip=float(cfg["grad_clip"]),
+        grad_clip=None if cfg["grad_clip"] is None else float(cfg["grad_clip"]),
         conditioning_scale=cfg["conditioning_scale"],
     )
     is_latent = cfg["mode"] == "latent"
@@ -107,8 +116,9 @@ def check_lgvsd(path: Path) -> None:
 
 def check_resample(path: Path) -> None:
     cfg, data, guidance, _ = _open(path)
-    condition = F.interpolate(data["cond8"], (512, 512), mode="nearest")
-    start = F.interpolate(data["start32"], (512, 512), mode="bilinear")
+    side = guidance.factor * data["noises"].shape[-1]
+    condition = F.interpolate(data["cond8"], (side, side), mode="nearest")
+    start = F.interpolate(data["start32"], (side, side), mode="bilinear")
     sampling = replace(
         PUBLISHED.sampling, steps=cfg["num_steps"], guidance_scale=cfg["guidance_scale"]
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from geo3d.config import config_from_dict
 from scenes.objects.embeddings import patchify, position_sinusoids, time_sinusoids, unpatchify
+from scenes.objects.gaussians import hammersley
 from scenes.objects.image import prepare_image
 from scenes.objects.precision import set_torso
 from scenes.objects.samplers import Conditions, SamplerConfig, sample, upstream_to_sampler
@@ -62,21 +64,23 @@ def check_flow(path: Path) -> None:
     if half:
         set_torso(network, torch.float16)
     outputs: dict[str, Tensor] = {}
-    first = network.get_submodule("blocks.0")
-    for name, module in (
-        ("block0_out", first),
-        ("block1_out", network.get_submodule("blocks.1")),
-        ("block0_self_attn_out", first.get_submodule("self_attn")),
-        ("block0_cross_attn_out", first.get_submodule("cross_attn")),
-        ("t_emb", network.t_embedder),
-    ):
-        module.register_forward_hook(lambda _m, _i, out, name=name: outputs.update({name: out}))
+    for key in (key for key in case if key.startswith("inter.")):
+        watched = network.get_submodule(inner_module(key))
+        watched.register_forward_hook(lambda _m, _i, out, key=key: outputs.update({key: out}))
     close(network(case["x"], case["t"], case["cond"]), case["out"], atol=2e-2 if half else 2e-5)
-    for key, expected in case.items():
-        if key.startswith("inter."):
-            name = key.removeprefix("inter.").removesuffix("_first64tokens")
-            found = outputs[name]
-            close(found[:, :64] if found.ndim == 3 else found, expected)
+    for key, found in outputs.items():
+        if told := re.search(r"_first(\d+)tokens$", key):
+            found = found[:, : int(told[1])]
+        close(found, case[key], atol=2e-2 if half else 2e-5)
+
+
+def inner_module(key: str) -> str:
+    """Return the module whose output ``inter.block0_self_attn_out_first64tokens`` keeps."""
+    name = re.sub(r"_first\d+tokens$", "", key.removeprefix("inter."))
+    told = re.fullmatch(r"block(\d+)_(?:(\w+)_)?out", name)
+    if told:
+        return ".".join(["blocks", *(part for part in told.groups() if part)])
+    return {"t_emb": "t_embedder"}.get(name, name)
 
 
 @torch.no_grad()
@@ -99,11 +103,23 @@ def check_vae(path: Path) -> None:
 
 def check_embeddings(path: Path) -> None:
     case = load_file(path)
-    close(time_sinusoids(case["t"]), case["t_freq256"], atol=1e-4)
-    for width in (48, 64, 1024):
-        close(position_sinusoids(case["coords"], width), case[f"ape{width}"], atol=1e-6)
-    close(patchify(case["x"], 2), case["patchify2"], rtol=0, atol=0)
-    close(unpatchify(case["y"], 2), case["pixel_shuffle_3d_2"], rtol=0, atol=0)
+    for key, expected in case.items():
+        told = re.fullmatch(r"([a-z_]+?(?:3d_|y3_|y_)?)(\d+)", key)
+        kind, n = (told[1].rstrip("_"), int(told[2])) if told else (key, 0)
+        if kind == "t_freq":
+            close(time_sinusoids(case["t"], n), expected, atol=1e-4)
+        elif kind == "ape":
+            close(position_sinusoids(case["coords"], n), expected, atol=1e-6)
+        elif kind == "patchify":
+            close(patchify(case["x"], n), expected, rtol=0, atol=0)
+        elif kind == "pixel_shuffle_3d":
+            close(unpatchify(case["y"], n), expected, rtol=0, atol=0)
+        elif kind == "hammersley3":
+            found = torch.tensor([hammersley(i, n) for i in range(n)], dtype=expected.dtype)
+            close(found, expected, atol=1e-6)
+        else:
+            # the views' own spread over the sphere is not ours
+            assert kind in ("t", "coords", "x", "y", "sphere_hammersley"), f"{key}: not understood"
 
 
 class Field:
@@ -174,7 +190,11 @@ def check_dense_samplers(path: Path) -> None:
 
 def check_multi_image(path: Path) -> None:
     case = load_file(path)
-    config = SamplerConfig(steps=5, rescale_t=3.0, guidance_scale=6.0, interval=(0.5, 1.0))
+    described = path.with_suffix(".json")
+    # The settings are those of the cases' description where the case does not tell them.
+    row = {"sampler": "FlowEulerGuidanceIntervalSampler", "rescale_t": 3.0, "cfg_strength": 5.0,
+           "cfg_interval": [0.5, 1.0], "steps": len(case["stochastic.pred_x_t"])}  # fmt: skip
+    config = settings(row | (json.loads(described.read_text()) if described.is_file() else {}))
     images = [row[None] for row in case["cond"]]
     for mode in ("stochastic", "multidiffusion"):
         for together in (False, True):
@@ -221,12 +241,12 @@ def check_preprocess(path: Path) -> None:
 
 
 KINDS: dict[str, Callable[[Path], None]] = {
-    "embeddings/tables.safetensors": check_embeddings,
+    "embeddings/*.safetensors": check_embeddings,
     "ss_flow/*.io.safetensors": check_flow,
     "ss_vae/*.io.safetensors": check_vae,
-    "samplers/dense.safetensors": check_dense_samplers,
-    "samplers/multi_image.safetensors": check_multi_image,
-    "samplers/sparse.safetensors": check_sparse_samplers,
+    "samplers/dense*.safetensors": check_dense_samplers,
+    "samplers/multi_image*.safetensors": check_multi_image,
+    "samplers/sparse*.safetensors": check_sparse_samplers,
     "preprocess/*.in.png": check_preprocess,
 }
 """Which function checks which file."""

@@ -24,9 +24,9 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "mdt_sparse/repaired_*.safetensors": cases.check_losses,
     "mdt_sparse/upstream_cm_*.safetensors": cases.check_losses,
     "mdt_*/cases.json": cases.check_failed_upstream,
-    "mdt_dense/t_sampling.safetensors": cases.check_times,
-    "mdt_dense/train_*.json": cases.check_steps,
-    "optim/adaptive_clip.json": cases.check_clipper,
+    "mdt_*/t_sampling*.safetensors": cases.check_times,
+    "mdt_*/train_*.json": cases.check_steps,
+    "optim/*.json": cases.check_clipper,
 }
 READ_WITH_ANOTHER = (
     "*.weights.safetensors",

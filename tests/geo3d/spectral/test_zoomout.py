@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -182,6 +182,41 @@ def test_progress_is_told_and_may_cancel() -> None:
 
     with pytest.raises(Cancelled):
         zoomout(start, one, two, 20, 4, progress=stop)
+
+
+def test_sizes_start_at_the_smaller_side_of_a_rectangular_map() -> None:
+    one, two, truth = pair()
+    start = noisy_start(one, two, truth, 12)[:, :8]
+    events: list[Mapping[str, Any]] = []
+    zoomout(start, one, two, 16, progress=events.append)
+    # by steps of 1 unless asked otherwise
+    assert [e["metrics"]["k"] for e in events] == [8, 9, 10, 11, 12, 13, 14, 15, 16]
+
+
+@pytest.mark.parametrize(
+    ("finish", "step", "sampled", "whole"),
+    [
+        (0, 1, range(8, 21), [20]),
+        (7, 1, range(8, 14), [13, 20]),
+        (8, 3, [8, 12], [12, 16, 20]),
+        (12, 5, [8], [8, 13, 20]),
+        (99, 2, [8], [8, 12, 16, 20]),
+    ],
+)
+def test_what_is_sampled_and_what_is_finished(
+    finish: int, step: int, sampled: Iterable[int], whole: list[int]
+) -> None:
+    one, two, truth = pair()
+    samples = torch.arange(100), torch.arange(60, 162)
+    events: list[Mapping[str, Any]] = []
+    start = noisy_start(one, two, truth, 8)
+    zoomout(start, one, two, 20, step, samples=samples, finish=finish, progress=events.append)
+    seen = [(e["stage"], e["step"], e["total"], e["metrics"]["k"]) for e in events]
+    few = list(sampled)
+    assert seen == [
+        *(("ZoomOut on samples", i, len(few), k) for i, k in enumerate(few, 1)),
+        *(("ZoomOut", i, len(whole), k) for i, k in enumerate(whole, 1)),
+    ]
 
 
 def test_sampled_passes_finish_on_all_vertices() -> None:

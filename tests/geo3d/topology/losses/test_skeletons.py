@@ -17,6 +17,7 @@ from geo3d.topology.losses.cl_dice import (
     label_rounds,
     light_soft_skeleton,
 )
+from geo3d.topology.losses.inputs import probabilities
 from geo3d.topology.losses.skeleton_recall import label_tubes, recall_term, skeleton_recall_loss
 from geo3d.topology.skeleton import soft_skeleton
 
@@ -85,6 +86,25 @@ def test_cl_dice_of_hand_worked_lines() -> None:
     # A line without 3 of its 26 pixels: precision 24 / 24, recall 24 / 27.
     value = cl_dice_loss(1e4 * scores_of(line(1, gap=True)[None]), label, alpha=1.0)
     assert float(value) == pytest.approx(1 - 2 * (24 / 27) / (1 + 24 / 27), abs=1e-6)
+
+
+def test_cl_dice_sums_per_item_or_as_published_over_the_batch() -> None:
+    """A whole line beside one without 3 of its 26 pixels: two scores' mean, or one of all sums."""
+    label = torch.stack([line(1), line(1)]).long()
+    logits = 1e4 * torch.cat([scores_of(line(1)[None]), scores_of(line(1, gap=True)[None])])
+
+    def harmonic(precision: float, recall: float) -> float:
+        return 2 * precision * recall / (precision + recall)
+
+    value = cl_dice_loss(logits, label, alpha=1.0)
+    assert float(value) == pytest.approx(1 - (1 + harmonic(1, 24 / 27)) / 2, abs=1e-6)
+    # As published the probabilities are made such once more, so compare with the sums themselves.
+    value = cl_dice_loss(logits, label, alpha=1.0, compat=True)
+    p = probabilities(logits)[:, 1]
+    ours, theirs = (soft_skeleton(x[:, None].float(), 3)[:, 0] for x in (p, label))
+    precision = (float((ours * label).sum()) + 1) / (float(ours.sum()) + 1)
+    recall = (float((theirs * p).sum()) + 1) / (float(theirs.sum()) + 1)
+    assert float(value) == pytest.approx(1 - harmonic(precision, recall), abs=1e-6)
 
 
 def test_cl_dice_takes_the_rounds_that_labels_need() -> None:
