@@ -31,14 +31,6 @@ def test_path_by_hand() -> None:
     assert nearest(queries, points).tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_distances_are_lengths_of_differences() -> None:
-    queries, points = cloud(12, 4, 0), cloud(9, 4, 1)
-    found, distances = nearest_distance(queries, points)
-    np.testing.assert_allclose(
-        distances, [np.linalg.norm(q - points[i]) for q, i in zip(queries, found, strict=True)]
-    )
-
-
 def test_the_first_wins_a_tie() -> None:
     points = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
     assert nearest(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), points).tolist() == [0, 0]

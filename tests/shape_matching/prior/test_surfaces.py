@@ -1,4 +1,4 @@
-"""What the feature network is fed: operators, inputs, alignment, by hand."""
+"""What the feature network is fed: operators and inputs, by hand."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from shape_matching.prior.feature_network import (
     canonical,
     input_values,
     least_squares,
-    rigid_alignment,
-    rotated,
     surface,
 )
 
@@ -77,33 +75,3 @@ def test_canonical_positions_have_principal_axes_and_positive_peaks() -> None:
     torch.testing.assert_close(found, expected)
     turned = canonical(positions @ torch.from_numpy(rotation(4)).float())
     torch.testing.assert_close(turned, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_a_turned_shape_turns_positions_and_normals_only() -> None:
-    shape, turn = random_prepared(1), rotation(2)
-    found = rotated(shape, turn)
-    np.testing.assert_allclose(found.mesh.vertices, shape.mesh.vertices @ turn.T)
-    np.testing.assert_allclose(found.positions, shape.positions.numpy() @ turn.T, atol=1e-5)
-    assert shape.normals is not None and found.normals is not None
-    np.testing.assert_allclose(found.normals, shape.normals.numpy() @ turn.T, atol=1e-5)
-    assert found.basis is shape.basis and found.curvature is shape.curvature
-
-
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_rigid_alignment_finds_the_rotation(mirrored: bool) -> None:
-    one, turn = random_prepared(1), rotation(3)
-    two = rotated(one, turn.T)
-    if mirrored:
-        two = rotated(two, np.diag([1.0, 1.0, -1.0]))
-    # where the shapes lie is told by the constant alone and changes nothing
-    moved = two.positions.clone()
-    moved[0] += 5.0
-    two = type(two)(**{**vars(two), "positions": moved})
-    found = rigid_alignment(one, two, torch.eye(9, 10))
-    assert np.linalg.det(found) == pytest.approx(1.0)
-    if not mirrored:
-        np.testing.assert_allclose(found, turn, atol=1e-5)
-    given, wanted = two.positions[1:9].numpy(), one.positions[1:9].numpy()
-    best = np.linalg.norm(given @ found.T - wanted)
-    for seed in range(20):
-        assert best <= 1e-5 + np.linalg.norm(given @ rotation(seed).T - wanted)
