@@ -27,20 +27,14 @@ VERBS: dict[str, str] = {
     "demo": "match the shipped example shapes and draw the result",
     "match": "find the correspondence between two meshes",
     "evaluate": "measure a matching method on a dataset",
-    "objects-data": "make procedural objects with voxels and views, to train image-to-3D",
-    "prior-data": "make training maps for a spectral prior from generated shapes",
-    "train-prior": "train the spectral prior of zero-shot matching on such maps",
-    "train-corrector": "train the corrector, which mends the maps that the search finds",
-    "generate": "make a 3D object from a picture",
+    "train": "train a prior, corrector, segmenter, objects, or a teacher of streets",
+    "data": "make training data from nothing: maps, objects, street images",
+    "generate": "make a 3D object from an image",
     "scene": "make a street scene from a layout",
-    "segment": "find the mortar of brick walls in pictures, count components and holes",
-    "segment-bench": "compare losses: train, measure and tabulate a grid of runs",
-    "train-segmenter": "train a segmenter with any of the topology losses",
-    "train-objects": "train the parts of the small image-to-3D pipeline",
-    "train-street-teacher": "train the small teacher of street scenes on procedural pictures",
+    "segment": "find the mortar of brick walls in images, count components and holes",
     "scenes": "build many street scenes: layouts x prompts x seeds, in parallel, resumable",
     "distill": "train few-step students (and teachers) of image-to-3D",
-    "bench": "time the building blocks on this machine",
+    "bench": "time the building blocks on this machine, compare ways of training",
     "app": "open the workbench in a browser",
 }
 
@@ -71,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     module.add_arguments(parser)
     args = parser.parse_args(arguments[1:])
+    settle_threads(getattr(args, "threads", None))
     # The run's log.txt gets everything; the terminal only what needs attention.
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.WARNING)

@@ -5,8 +5,8 @@ tuples of these, other such dataclasses, or any of these or None.  Types are str
 "3" is no int, 2.5 is no int.  Ranges are checked by the class itself in ``__post_init__``.
 
 The value of a setting comes from, in rising order: the class's defaults, a preset (an entry of the
-dict ``PRESETS`` in the class's module: a mapping of the settings that differ), the YAML file, the
-overrides ``a.b=value``.
+dict ``PRESETS`` in the class's module: a mapping of the settings that differ), the YAML file,
+values from code, the overrides ``a.b=value``.
 """
 
 from __future__ import annotations
@@ -42,15 +42,18 @@ def load_config(
     preset: str | None = None,
     overrides: Sequence[str] = (),
     *,
+    values: Mapping[str, Any] | None = None,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> _C:
-    """Return settings of class ``cls``: defaults, then preset, then file, then overrides.
+    """Return settings of class ``cls``: defaults, then preset, file, values, overrides.
 
     Args:
         cls: a frozen dataclass.
         path: YAML file.
         preset: name in ``presets``.
         overrides: ``key=value`` with dotted keys; values are written as in YAML.
+        values: by dotted key, taken as they are: never write them as overrides, where text would
+            have to be quoted.
         presets: defaults to ``PRESETS`` in the module of ``cls``.
 
     Raises:
@@ -64,6 +67,7 @@ def load_config(
         _merge(merged, _find_preset(preset, known))
     if path is not None:
         _merge(merged, read_yaml(path))
+    _merge(merged, values or {})
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key.strip():

@@ -1,4 +1,4 @@
-"""Listeners to progress events (see `geo3d.progress`): terminal, file, viewer, cancel.
+"""Listeners to progress events (see `geo3d.progress`): terminal, file, cancel.
 
 A listener is a callable that receives a mapping with ``stage step total metrics``.
 """
@@ -6,6 +6,7 @@ A listener is a callable that receives a mapping with ``stage step total metrics
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -35,11 +36,20 @@ def cancel_listener(run: Run) -> ProgressCallback:
     return tell
 
 
-def jsonl_listener(path: str | os.PathLike[str]) -> ProgressCallback:
-    """Return a listener that appends each event, with the time, to a JSON-lines file."""
-    target = Path(path)
+def jsonl_listener(path: str | os.PathLike[str], every_s: float = 0.0) -> ProgressCallback:
+    """Return a listener that appends events, with the time, to a JSON-lines file.
+
+    Of the steps of one stage it leaves out those that come within ``every_s`` seconds of the one
+    before, except the last.
+    """
+    target, last, stage = Path(path), -math.inf, ""
 
     def tell(event: Mapping[str, Any]) -> None:
+        nonlocal last, stage
+        is_new = event["stage"] != stage or event["step"] == event["total"]
+        if not is_new and time.monotonic() - last < every_s:
+            return
+        last, stage = time.monotonic(), event["stage"]
         line = json.dumps({"time": round(time.time(), 3), **event}, default=str)
         with target.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")

@@ -4,7 +4,7 @@
         state.json     status, process and heartbeat while the job runs
         config.yaml    the settings, complete
         metrics.jsonl  one line per step         metrics.json   the final numbers
-        log.txt        what happened, with tracebacks
+        log.txt        what happened; tracebacks of unforeseen errors
         previews/      pictures                  outputs/       results
         manifest.json  what made this (versions, hashes, seed); written last: the mark of "done"
 
@@ -33,38 +33,8 @@ from typing import Any, TypeVar
 
 from geo3d import provenance
 from geo3d.config import config_hash, config_to_dict, dump_config, load_config
-from geo3d.errors import Cancelled, InputError
-from geo3d.files import (
-    asset,
-    atomic_path,
-    atomic_write_bytes,
-    atomic_write_json,
-    atomic_write_text,
-    cache_dir,
-    is_id,
-    new_id,
-    sha256_file,
-    slug,
-)
-
-__all__ = [
-    "Run",
-    "asset",
-    "atomic_path",
-    "atomic_write_bytes",
-    "atomic_write_json",
-    "atomic_write_text",
-    "cache_dir",
-    "is_id",
-    "new_id",
-    "open_run",
-    "read_metrics",
-    "request_cancel",
-    "run_state",
-    "sha256_file",
-    "slug",
-    "start_run",
-]
+from geo3d.errors import Cancelled, Geo3dError, InputError
+from geo3d.files import atomic_write_bytes, atomic_write_json, atomic_write_text, new_id, slug
 
 _log = logging.getLogger(__name__)
 _C = TypeVar("_C")
@@ -108,6 +78,11 @@ class Run:
         self.beat()
         if self.cancel_requested:
             raise Cancelled(f"The job in {self.path} was cancelled.")
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The final numbers of a run that is done."""
+        return json.loads((self.path / "metrics.json").read_text("utf-8"))
 
     def load_config(self, cls: type[_C]) -> _C:
         """Return the settings of this run."""
@@ -169,7 +144,10 @@ class Run:
             _log.info("cancelled")
             self._write_state("cancelled")
         elif error is not None:
-            _log.error("failed", exc_info=error)
+            # For log.txt alone: the terminal, which shows warnings and errors, is told by whoever
+            # started the run.  What was raised on purpose says all there is to know.
+            expected = isinstance(error, Geo3dError)
+            _log.info("failed: %s", error, exc_info=None if expected else error)
             self._write_state("failed", str(error))
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
@@ -296,12 +274,6 @@ def run_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     elif state["status"] in ("running", "done") and not _is_alive(state):
         state["status"] = "interrupted"
     return state
-
-
-def request_cancel(path: str | os.PathLike[str]) -> None:
-    """Ask the job of a run folder to stop at its next step."""
-    run_state(path)
-    atomic_write_text(Path(path) / "cancel", _now() + "\n")
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -196,7 +196,7 @@ class Grid:
             raise InputError(
                 "comparison.too_few",
                 f"{self.config.cells} has {len(self.objects)} objects, not {self.config.objects}.",
-                "Make more with `geo3d objects-data`, or lower objects.",
+                "Make more with `geo3d data objects`, or lower objects.",
             )
 
     def train(self, progress: ProgressCallback) -> None:

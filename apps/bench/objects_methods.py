@@ -61,7 +61,7 @@ class ComparisonConfig:
     """What is compared, on what, at which cost."""
 
     work: str = ""
-    """Folder of the stages of `geo3d train-objects`, with trained flows."""
+    """Folder of the stages of `geo3d train objects`, with trained flows."""
     cells: str = ""
     """Folder of cells of objects that nothing was trained on."""
     grid: str = "objects-comparison"

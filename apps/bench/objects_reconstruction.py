@@ -50,7 +50,7 @@ class ReconstructionConfig:
     """What is measured, on what."""
 
     work: str = ""
-    """Folder of the stages of `geo3d train-objects`."""
+    """Folder of the stages of `geo3d train objects`."""
     cells: str = ""
     """Folder of cells of objects that nothing was trained on."""
     objects: int = 40

@@ -56,7 +56,7 @@ def bench_generation(
         raise InputError(
             "bench.no_students",
             f"The pipeline in {model} has no students to compare it with.",
-            "Train them and put the pipeline together with `geo3d train-objects`.",
+            "Train them and put the pipeline together with `geo3d train objects`.",
         )
     student = load_pipeline(model, variant="student")
     makers: list[tuple[str, Pipeline, GenerateConfig]] = [

@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.render.previews import contact_sheet, save_png
 from geo3d.topology.betti import betti_numbers
 from geo3d.topology.losses.betti_matching import betti_matching_loss
 from geo3d.topology.losses.cb_dice import cb_dice_loss
@@ -203,3 +206,33 @@ def painted(mask: Bool[np.ndarray, "h w"], toy: Toy, scale: int = 3) -> UInt8[np
     padded[2:-2, 2:-2] = frame
     padded[4:-4, 4:-4] = image
     return padded
+
+
+SHORT_NAMES = {
+    "topo_loss, published": "TopoLoss publ.",
+    "warping, published": "Warping publ.",
+    "betti_matching": "Betti matching",
+    "skeleton_recall": "skeleton recall",
+}
+"""Of terms, for labels of images."""
+
+
+def bench_toys(progress: ProgressCallback, previews: Path) -> list[dict[str, Any]]:
+    """Let every term repair every toy; keep the picture in the run folder."""
+    repairs = {(found.toy, found.term): found for found in descend_all(progress=progress)}
+    images, labels = [], []
+    for toy in toys():
+        images += [painted(toy.true, toy), painted(toy.wrong, toy)]
+        labels += ["truth", "wrong"]
+        images += [painted(repairs[toy.name, term].final, toy) for term in TERMS]
+        labels += [SHORT_NAMES.get(term, term) for term in TERMS]
+    save_png(contact_sheet(images, labels, columns=len(TERMS) + 2), previews / "toys.png")
+    rows = []
+    for term in TERMS:
+        row: dict[str, Any] = {"term": term}
+        for toy in toys():
+            found = repairs[toy.name, term]
+            left = "left with errors " + "/".join(map(str, found.errors[-1]))
+            row[toy.name] = left if found.steps_needed is None else found.steps_needed
+        rows.append(row)
+    return rows

@@ -18,15 +18,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
-from apps.bench.topology_toys import TERMS, Term, Toy
+from apps.bench.topology_toys import SHORT_NAMES, TERMS, Term, Toy, descend_all
 from geo3d.errors import ConfigError, MeshError, NumericalError
 from geo3d.mesh.connectivity import edge_sides
 from geo3d.mesh.mesh import Mesh
+from geo3d.progress import ProgressCallback
+from geo3d.render.cameras import orbit
+from geo3d.render.previews import contact_sheet, display_azimuth, save_png
+from geo3d.render.shading import render_mesh
 from geo3d.topology.betti import betti_numbers
 from geo3d.topology.losses.persistent import topo_term
 
@@ -287,3 +293,36 @@ def _generator(seed: int, side: int) -> np.random.Generator:
             f"Give {LEAST_SIDE} or more.",
         )
     return np.random.default_rng(seed)
+
+
+def bench_volumes(seed: int, progress: ProgressCallback, previews: Path) -> list[dict[str, Any]]:
+    """Let every 3D term repair every broken volume; keep the picture in the run folder."""
+    starts = broken_volumes(seed)
+    found = descend_all(100, progress, starts, VOLUME_TERMS)
+    repairs = {(repair.toy, repair.term): repair for repair in found}
+    rows: list[dict[str, Any]] = [{"term": "truth"}, {"term": "broken"}]
+    rows += [{"term": term} for term in VOLUME_TERMS]
+    images, labels = [], []
+    for toy in starts:
+        masks = [toy.true, toy.wrong, *(repairs[toy.name, term].final for term in VOLUME_TERMS)]
+        for row, mask in zip(rows, masks, strict=True):
+            repair = repairs.get((toy.name, row["term"]))
+            numbers = str(betti_numbers(mask))
+            needed = repair.steps_needed if repair else None
+            row[toy.name] = numbers if needed is None else f"{numbers} after {needed} steps"
+            images.append(_shown(mask, toy))
+            labels.append(f"{SHORT_NAMES.get(row['term'], row['term'])} {numbers}")
+    save_png(contact_sheet(images, labels, columns=len(rows)), previews / "volumes.png")
+    return rows
+
+
+def _shown(mask: Volume, toy: Toy) -> UInt8[np.ndarray, "h w 3"]:
+    """Draw a volume, a tree from its broad side, a hollow body from where it leaks."""
+    whole = painted_surface(toy.true, toy)
+    azimuth = display_azimuth(whole)
+    if betti_numbers(toy.true)[2]:
+        broken = np.argwhere(toy.true & ~toy.wrong) - (np.array(mask.shape) - 1) / 2
+        z, _, x = broken.mean(axis=0)
+        azimuth = float(np.arctan2(x, z))
+    camera = orbit(whole, azimuth, size=200)
+    return render_mesh(painted_surface(mask, toy), camera)

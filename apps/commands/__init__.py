@@ -8,12 +8,13 @@ else heavy inside its functions.  User mistakes are raised as `Geo3dError`; `app
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-_C = TypeVar("_C")
+RUN_FLAGS = tuple("config preset set seed device out resume threads json quiet".split())
+"""Common flags of a verb whose run can be resumed."""
 _FLAGS: dict[str, dict[str, Any]] = {
     "config": {"metavar": "FILE", "help": "YAML file with settings"},
     "preset": {"metavar": "NAME", "help": "named set of settings, applied before --config"},
@@ -23,7 +24,11 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "default": [],
         "help": "override one setting, e.g. zoomout.k_final=100; may be repeated",
     },
-    "seed": {"metavar": "N", "type": int, "default": 0, "help": "random seed (default 0)"},
+    "seed": {
+        "metavar": "N",
+        "type": int,
+        "help": "random seed (default: that of the settings, else 0)",
+    },
     "device": {
         "metavar": "DEVICE",
         "default": "auto",
@@ -31,6 +36,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
     },
     "out": {"metavar": "DIR", "help": "folder for the results (default runs/)"},
     "resume": {"metavar": "RUN", "help": "continue the run in this folder"},
+    "threads": {"metavar": "N", "type": int, "help": "processor threads (default: all cores)"},
     "json": {"action": "store_true", "help": "print JSON, and nothing else, on stdout"},
     "quiet": {"action": "store_true", "help": "no progress bars"},
 }
@@ -42,9 +48,24 @@ def add_common(parser: argparse.ArgumentParser, *names: str) -> None:
         parser.add_argument(f"--{name}", **_FLAGS[name])
 
 
-def with_seed(config: _C, seed: int | None) -> _C:
-    """Return settings whose ``seed`` is that of the flag, if the flag was given."""
-    return config if seed is None else replace(config, seed=seed)  # type: ignore[type-var]
+def add_parts(parser: argparse.ArgumentParser, verb: str, parts: Mapping[str, str]) -> None:
+    """Add a verb's parts (name: help); ``args.run_part(args)`` runs the one that is chosen."""
+    choices = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    for name, help in parts.items():
+        add_part(choices, verb, name, help)
+
+
+def add_part(choices: Any, verb: str, name: str, help: str) -> None:
+    """Add one part of a verb: the module ``VERB_NAME`` beside the verb's, with its own flags."""
+    module = importlib.import_module(f"apps.commands.{verb}_{name.replace('-', '_')}")
+    part = choices.add_parser(
+        name,
+        help=help,
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(part)
+    part.set_defaults(run_part=module.run)
 
 
 def emit(args: argparse.Namespace, payload: Mapping[str, Any], text: str) -> None:

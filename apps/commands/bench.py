@@ -1,4 +1,4 @@
-"""Time the building blocks on this machine.
+"""Time the building blocks on this machine, compare ways of training.
 
   geo3d bench spectral              basis, ZoomOut and match beside pyFM; then 1k to 100k vertices
   geo3d bench spectral --part scaling --max-vertices 20000
@@ -7,6 +7,8 @@
   geo3d bench topology              losses (seconds, memory), Betti numbers, toy repairs
   geo3d bench topology --part volumes     broken vessels and hollow bodies, repaired in 3D
   geo3d bench topology --part losses --data TOPOMORTAR    on the real labels
+  geo3d bench segment --help        compare losses: train, measure and tabulate a grid of runs
+  geo3d bench load                  processor time of a match alone and beside busy processes
   geo3d bench conditions            frames/s of a layout's depth, class and instance maps
   geo3d bench conditions --data FOLDER            ... of the published samples too
   geo3d bench hashgrid              hash grids, forward and backward: compiled beside plain torch
@@ -32,98 +34,79 @@ Seconds are medians; on a shared machine quote the ratios.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from apps.commands import add_common, emit
+from apps.commands import add_common, add_part, emit
+from apps.running import Beginning, require_folders, run_verb
 
-PARTS: dict[str, tuple[str, ...]] = {
-    "spectral": ("compare", "scaling"),
-    "zero-shot": (),
-    "sparse": (),
-    "topology": ("losses", "betti", "toys", "volumes"),
-    "conditions": (),
-    "hashgrid": (),
-    "render": (),
-    "objects": ("quality", "table", "speed", "reconstruction", "guidance", "cancel"),
-    "street": ("ablation", "scale", "seams", "edit"),
+if TYPE_CHECKING:
+    from geo3d.progress import ProgressCallback
+    from geo3d.runs import Run
+
+Tables = dict[str, list[dict[str, Any]]]
+FLAGS: dict[str, dict[str, Any]] = {
+    "data": {"type": Path, "metavar": "FOLDER", "help": "see above"},
+    "vertices": {"type": int, "default": 5_000, "help": "size compared with pyFM"},
+    "max-vertices": {"type": int, "default": 100_000, "help": "largest size of scaling"},
+    "repeats": {"type": int, "default": 3, "help": "runs of which medians are taken"},
 }
-"""What can be measured, and in which parts."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``geo3d bench``."""
-    parser.add_argument("what", choices=tuple(PARTS), help="what to measure")
-    parser.add_argument(
-        "--part",
-        choices=("all", *sorted({part for parts in PARTS.values() for part in parts})),
-        default="all",
-        help="compare, scaling (spectral); losses, betti, toys, volumes (topology); quality, "
-        "table, speed, reconstruction, guidance, cancel (objects); ablation, scale, seams, "
-        "edit (street)",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        help="TopoMortar's dataset (topology), sample layouts (conditions), pipeline (objects), "
-        "folder of cells or finished run (street)",
-    )
-    parser.add_argument("--vertices", type=int, default=5_000, help="size compared with pyFM")
-    parser.add_argument("--max-vertices", type=int, default=100_000, help="largest size of scaling")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of which medians are taken")
-    add_common(parser, "set", "seed", "out", "json", "quiet")
+    """Add what can be measured, each with its flags."""
+    choices = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    for name, bench in BENCHES.items():
+        part = choices.add_parser(name, help=bench.help, description=bench.help)
+        if bench.parts:
+            everything = () if bench.needs_part else ("all",)
+            part.add_argument(
+                "--part",
+                choices=(*everything, *bench.parts),
+                default=None if bench.needs_part else "all",
+                required=bench.needs_part,
+            )
+        for flag in bench.flags:
+            if flag in FLAGS:
+                part.add_argument(f"--{flag}", **FLAGS[flag])
+            else:
+                add_common(part, flag)
+        add_common(part, "seed", "out", "threads", "json", "quiet")
+        part.set_defaults(seed=0, run_part=_run)
+    help = "compare losses for segmentation: train, measure and tabulate a grid"
+    add_part(choices, "bench", "segment", help)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the tables, keep them in a run folder.
+    """Measure, print the tables, keep them in a run folder."""
+    return args.run_part(args)
 
-    Raises:
-        ConfigError: "bench.wrong_part", "bench.no_settings".
-    """
-    from geo3d.errors import ConfigError
-    from geo3d.listeners import cancel_listener, chain, tqdm_listener
-    from geo3d.runs import start_run
 
-    if args.part not in ("all", *PARTS[args.what]):
-        known = ", ".join(PARTS[args.what]) or "none"
-        raise ConfigError(
-            "bench.wrong_part", f"{args.what} has no part {args.part}.", f"Its parts: {known}."
-        )
-    if args.set and args.what not in ("objects", "street"):
-        raise ConfigError("bench.no_settings", f"{args.what} has no settings to --set.", "")
-    if args.what == "street" and (args.data is None or args.part == "all"):
-        raise ConfigError(
-            "bench.no_folder",
-            "This bench needs one --part and --data.",
-            "A folder that keeps the cells (ablation, scale), or a finished run (seams, edit).",
-        )
-    with start_run("bench", args.what, None, args.out, args.seed, "cpu") as run_folder:
-        progress = chain(
-            cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json)
-        )
-        if args.what == "topology":
-            tables = _topology(args, progress, run_folder.path / "previews")
-        else:
-            measure = {
-                "spectral": _spectral,
-                "zero-shot": _zero_shot,
-                "sparse": _sparse,
-                "conditions": _conditions,
-                "hashgrid": _hashgrid,
-                "render": _render,
-                "objects": _objects,
-                "street": _street,
-            }[args.what]
-            tables = measure(args, progress)
-        run_folder.finish(tables)
+def _run(args: argparse.Namespace) -> int:
     from geo3d.work.tables import aligned
 
+    bench = BENCHES[args.what]
+    folder = getattr(args, "data", None)
+    if folder is None and bench.needs_part:
+        from geo3d.errors import ConfigError
+
+        raise ConfigError("bench.no_folder", "This bench needs --data.", "Name a folder.")
+    if folder is not None and not bench.makes_folder:
+        require_folders(folder)
+
+    def work(run: Run, progress: ProgressCallback) -> None:
+        run.finish(bench.measure(args, run, progress))
+
+    done = run_verb(args, "bench", lambda: Beginning(args.what, device="cpu"), work)
+    tables = done.numbers
     text = "\n\n".join(f"{name}\n{aligned(list(rows[0]), rows)}" for name, rows in tables.items())
-    emit(args, {**tables, "run": str(run_folder.path)}, f"{text}\n\nkept in {run_folder.path}")
+    emit(args, {**tables, "run": str(done.path)}, f"{text}\n\nkept in {done.path}")
     return 0
 
 
-def _spectral(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+def _spectral(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
     from apps.bench.spectral import SIZES, compare, scaling
 
     tables = {}
@@ -137,20 +120,20 @@ def _spectral(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[st
     return tables
 
 
-def _zero_shot(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+def _zero_shot(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
     from apps.bench.zero_shot import bench_zero_shot
 
     rows = bench_zero_shot(args.vertices, args.seed, progress=progress)
     return {f"one pair, {args.vertices} vertices": rows}
 
 
-def _conditions(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+def _conditions(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
     from apps.bench.scene_speed import bench_conditions
 
     return {"layout maps": bench_conditions(args.data, args.seed, progress=progress)}
 
 
-def _objects(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+def _objects(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
     from apps.bench.objects import compare_methods, write_table
     from apps.bench.objects_methods import ComparisonConfig
     from apps.bench.objects_speed import bench_generation
@@ -180,20 +163,20 @@ def _objects(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str
     return tables
 
 
-def _hashgrid(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+def _hashgrid(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
     from apps.bench.hashgrid import POINTS, bench_hashgrid
 
     name = f"hash grid, {POINTS} points, 16 levels of 2 features"
     return {name: bench_hashgrid(args.repeats, args.seed, progress=progress)}
 
 
-def _render(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+def _render(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
     from apps.bench.scene_speed import bench_render
 
     return {"streets, 64^2 views": bench_render(seed=args.seed, progress=progress)}
 
 
-def _street(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+def _street(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
     from apps.bench import street as bench_street
     from scenes.urban.scene_folder import load_scene
 
@@ -209,15 +192,17 @@ def _street(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str,
     return {f"street scenes, {args.part}": rows}
 
 
-def _sparse(args: argparse.Namespace, progress: Any) -> dict[str, list[dict[str, Any]]]:
+def _sparse(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
     from apps.bench.sparse import SIZES, bench_sparse
 
     sizes = tuple(size for size in SIZES if size[0] ** 3 <= args.max_vertices)
     return bench_sparse(sizes, args.repeats, args.seed, progress)
 
 
-def _topology(args: Any, progress: Any, previews: Path) -> dict[str, list[dict[str, Any]]]:
+def _topology(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
     from apps.bench.topology import bench_betti, bench_losses
+    from apps.bench.topology_toys import bench_toys
+    from apps.bench.topology_volumes import bench_volumes
 
     tables = {}
     if args.part in ("all", "losses"):
@@ -227,86 +212,74 @@ def _topology(args: Any, progress: Any, previews: Path) -> dict[str, list[dict[s
     if args.part in ("all", "betti"):
         tables["Betti numbers"] = bench_betti(seed=args.seed)
     if args.part in ("all", "toys"):
-        tables["steps in which each term alone repairs the toys"] = _toys(progress, previews)
+        tables["steps in which each term alone repairs the toys"] = bench_toys(
+            progress, run.previews
+        )
     if args.part in ("all", "volumes"):
         name = "Betti numbers of volumes before and after each term alone"
-        tables[name] = _volumes(args.seed, progress, previews)
+        tables[name] = bench_volumes(args.seed, progress, run.previews)
     return tables
 
 
-def _toys(progress: Any, previews: Path) -> list[dict[str, Any]]:
-    """Let every term repair every toy; keep the picture in the run folder."""
-    from apps.bench.topology_toys import TERMS, descend_all, painted, toys
-    from geo3d.render.previews import contact_sheet, save_png
+def _load(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
+    from apps.bench.load import bench_load
 
-    repairs = {(found.toy, found.term): found for found in descend_all(progress=progress)}
-    images, labels = [], []
-    for toy in toys():
-        images += [painted(toy.true, toy), painted(toy.wrong, toy)]
-        labels += ["truth", "wrong"]
-        images += [painted(repairs[toy.name, term].final, toy) for term in TERMS]
-        labels += [_SHORT.get(term, term) for term in TERMS]
-    save_png(contact_sheet(images, labels, columns=len(TERMS) + 2), previews / "toys.png")
-    rows = []
-    for term in TERMS:
-        row: dict[str, Any] = {"term": term}
-        for toy in toys():
-            found = repairs[toy.name, term]
-            left = "left with errors " + "/".join(map(str, found.errors[-1]))
-            row[toy.name] = left if found.steps_needed is None else found.steps_needed
-        rows.append(row)
-    return rows
+    return {"a match of two birds": bench_load(progress)}
 
 
-def _volumes(seed: int, progress: Any, previews: Path) -> list[dict[str, Any]]:
-    """Let every 3D term repair every broken volume; keep the picture in the run folder."""
-    from apps.bench.topology_toys import descend_all
-    from apps.bench.topology_volumes import VOLUME_TERMS, broken_volumes
-    from geo3d.render.previews import contact_sheet, save_png
-    from geo3d.topology.betti import betti_numbers
+@dataclass(frozen=True)
+class Bench:
+    """Something that can be measured."""
 
-    starts = broken_volumes(seed)
-    found = descend_all(100, progress, starts, VOLUME_TERMS)
-    repairs = {(repair.toy, repair.term): repair for repair in found}
-    rows: list[dict[str, Any]] = [{"term": "truth"}, {"term": "broken"}]
-    rows += [{"term": term} for term in VOLUME_TERMS]
-    images, labels = [], []
-    for toy in starts:
-        masks = [toy.true, toy.wrong, *(repairs[toy.name, term].final for term in VOLUME_TERMS)]
-        for row, mask in zip(rows, masks, strict=True):
-            repair = repairs.get((toy.name, row["term"]))
-            numbers = str(betti_numbers(mask))
-            needed = repair.steps_needed if repair else None
-            row[toy.name] = numbers if needed is None else f"{numbers} after {needed} steps"
-            images.append(_shown(mask, toy))
-            labels.append(f"{_SHORT.get(row['term'], row['term'])} {numbers}")
-    save_png(contact_sheet(images, labels, columns=len(rows)), previews / "volumes.png")
-    return rows
+    measure: Callable[[argparse.Namespace, Run, ProgressCallback], Tables]
+    help: str
+    flags: tuple[str, ...] = ()
+    """Of `FLAGS`, or common ones, besides those of every bench."""
+    parts: tuple[str, ...] = ()
+    needs_part: bool = False
+    """Whether there is no doing all parts, and no part without --data."""
+    makes_folder: bool = False
+    """Whether --data need not be there yet."""
 
 
-def _shown(mask: Any, toy: Any) -> Any:
-    """Draw a volume, a tree from its broad side, a hollow body from where it leaks."""
-    import numpy as np
-
-    from apps.bench.topology_volumes import painted_surface
-    from geo3d.render.cameras import orbit
-    from geo3d.render.previews import display_azimuth
-    from geo3d.render.shading import render_mesh
-    from geo3d.topology.betti import betti_numbers
-
-    whole = painted_surface(toy.true, toy)
-    azimuth = display_azimuth(whole)
-    if betti_numbers(toy.true)[2]:
-        broken = np.argwhere(toy.true & ~toy.wrong) - (np.array(mask.shape) - 1) / 2
-        z, _, x = broken.mean(axis=0)
-        azimuth = float(np.arctan2(x, z))
-    camera = orbit(whole, azimuth, size=200)
-    return render_mesh(painted_surface(mask, toy), camera)
-
-
-_SHORT = {
-    "topo_loss, published": "TopoLoss publ.",
-    "warping, published": "Warping publ.",
-    "betti_matching": "Betti matching",
-    "skeleton_recall": "skeleton recall",
+BENCHES = {
+    "spectral": Bench(
+        _spectral,
+        "basis, ZoomOut and match beside pyFM, and by size",
+        ("vertices", "max-vertices", "repeats"),
+        ("compare", "scaling"),
+    ),
+    "zero-shot": Bench(
+        _zero_shot, "a pair with the prior, beside the published settings", ("vertices",)
+    ),
+    "sparse": Bench(
+        _sparse, "sparse layers beside dense oracles and spconv", ("max-vertices", "repeats")
+    ),
+    "topology": Bench(
+        _topology,
+        "topology losses, on generated walls or --data TOPOMORTAR; Betti numbers; repairs",
+        ("data", "repeats"),
+        ("losses", "betti", "toys", "volumes"),
+    ),
+    "conditions": Bench(
+        _conditions, "maps of a street's layout; of those in --data, too", ("data",)
+    ),
+    "hashgrid": Bench(_hashgrid, "hash grids, compiled beside plain torch", ("repeats",)),
+    "render": Bench(_render, "rays/s and memory of streets of 100 m, 1 km and 5 km"),
+    "objects": Bench(
+        _objects,
+        "ways of distilling the small image-to-3D pipeline, and its stages (--data PIPELINE)",
+        ("data", "repeats", "set"),
+        ("quality", "table", "speed", "reconstruction", "guidance", "cancel"),
+    ),
+    "street": Bench(
+        _street,
+        "street scenes: --data is a folder that keeps cells (ablation, scale) or a finished run",
+        ("data", "set"),
+        ("ablation", "scale", "seams", "edit"),
+        needs_part=True,
+        makes_folder=True,
+    ),
+    "load": Bench(_load, "processor time of a match alone and beside busy processes"),
 }
+"""What can be measured."""

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from apps.commands import add_common, emit
+from apps.running import require_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert one file and say what came out."""
+    require_files(args.file)
     from geo3d.convert import convert_file
 
     out = Path(args.out) if args.out else Path(args.file).with_suffix(".safetensors")

@@ -13,118 +13,52 @@ Several GPUs: torchrun --nproc-per-node N -m apps.cli distill ... (needs geo3d[d
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from apps.commands import add_common, emit
+from apps.commands import RUN_FLAGS, add_common, emit
+from apps.running import Beginning, run_training, settings
 
 if TYPE_CHECKING:
     from geo3d.runs import Run
-    from scenes.objects.train_config import DistillConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``geo3d distill``."""
     parser.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file with settings")
-    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: all)")
-    add_common(parser, "preset", "set", "seed", "device", "out", "resume", "json", "quiet")
+    add_common(parser, *(flag for flag in RUN_FLAGS if flag != "config"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Train in a run folder and print the final numbers."""
-    import torch
+    from scenes.objects.train_config import DistillConfig
+    from scenes.objects.training import train
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    if int(os.environ.get("RANK", "0")) > 0:
-        return _follow(args)
-    run_folder = _open(args) if args.resume else _start(args)
-    if not run_folder.is_done:
-        with run_folder:
-            _train(run_folder, args)
-    return _show(run_folder, args)
+    begin = partial(_begin, args)
+    return run_training(args, "distill", DistillConfig, begin, train, _show)
 
 
-def _start(args: argparse.Namespace) -> Run:
-    from geo3d.runs import start_run
+def _begin(args: argparse.Namespace) -> Beginning:
     from scenes.objects.latent_folder import LatentFolder
+    from scenes.objects.train_config import DistillConfig
     from scenes.objects.training import load_flow
 
-    config = _settings(args)
-    # Read before the run folder is made, so that a slip leaves nothing behind.
+    config = settings(args, DistillConfig)
     student, _ = load_flow(config)
     LatentFolder(config.data, type(student).__name__ == "SLatFlowModel")
     name = Path(args.config).stem if args.config else config.objective.kind
     inputs = [f"{stem}.safetensors" for stem in (config.teacher, config.student) if stem]
-    return start_run("distill", name, config, args.out, config.seed, args.device, inputs)
+    return Beginning(name, config, inputs)
 
 
-def _open(args: argparse.Namespace) -> Run:
-    from geo3d.errors import ConfigError
-    from geo3d.runs import open_run
-
-    if args.config or args.preset or args.set:
-        raise ConfigError(
-            "distill.resume_is_complete",
-            "A resumed run has its settings already.",
-            "Give --resume alone.",
-        )
-    return open_run(args.resume)
-
-
-def _settings(args: argparse.Namespace) -> DistillConfig:
-    from geo3d.config import load_config
-    from scenes.objects.train_config import DistillConfig
-
-    seed = [f"seed={args.seed}"] if args.seed else []
-    return load_config(DistillConfig, args.config, args.preset, [*seed, *args.set])
-
-
-def _train(run_folder: Run, args: argparse.Namespace) -> None:
-    from geo3d.listeners import cancel_listener, chain, tqdm_listener
-    from scenes.objects.train_config import DistillConfig
-    from scenes.objects.training import train
-
-    progress = chain(cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json))
-    numbers = train(
-        run_folder.load_config(DistillConfig),
-        run_folder.outputs,
-        device=run_folder.record["device"],
-        log_metrics=run_folder.log_metrics,
-        progress=progress,
-    )
-    run_folder.finish(numbers)
-
-
-def _follow(args: argparse.Namespace) -> int:
-    """Train beside the first process, which alone has the run folder."""
-    from geo3d.config import load_config
-    from scenes.objects.train_config import DistillConfig
-    from scenes.objects.training import train
-
-    with tempfile.TemporaryDirectory() as empty:
-        config, out = None, Path(empty)
-        if args.resume:
-            config = load_config(DistillConfig, Path(args.resume) / "config.yaml")
-            out = Path(args.resume) / "outputs"
-        train(config or _settings(args), out, device=args.device)
-    return 0
-
-
-def _show(run_folder: Run, args: argparse.Namespace) -> int:
-    import json
-
-    metrics = json.loads((run_folder.path / "metrics.json").read_text(encoding="utf-8"))
-    files = sorted(p.stem for p in run_folder.outputs.glob("student*.json"))
-    models = [str(run_folder.outputs / stem) for stem in files]
-    payload: dict[str, Any] = {**metrics, "models": models, "run": str(run_folder.path)}
+def _show(args: argparse.Namespace, done: Run) -> None:
+    files = sorted(path.stem for path in done.outputs.glob("student*.json"))
+    models = [str(done.outputs / stem) for stem in files]
     terms = ", ".join(
         f"{name} {value:.4g}"
-        for name, value in metrics.items()
+        for name, value in done.numbers.items()
         if name.startswith("loss") and "bin" not in name
     )
-    lines = [*models, f"  {terms}", f"  run: {run_folder.path}"]
-    emit(args, payload, "\n".join(lines))
-    return 0
+    payload = {**done.numbers, "models": models, "run": str(done.path)}
+    emit(args, payload, "\n".join([*models, f"  {terms}", f"  run: {done.path}"]))

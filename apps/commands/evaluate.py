@@ -15,15 +15,35 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.commands import add_common, emit, with_seed
+from apps.commands import RUN_FLAGS, add_common, emit
+from apps.running import (
+    Beginning,
+    full_path,
+    require_files,
+    require_folders,
+    run_verb,
+    settings,
+)
 from shape_matching.method_names import methods_help
 
 if TYPE_CHECKING:
+    from geo3d.progress import ProgressCallback
     from geo3d.runs import Run
     from shape_matching.evaluate.config import EvaluationConfig
+
+
+SWITCHES = {
+    "cache-geodesics": "keep distance tables on disk",
+    "shared-ground-truth": "shapes of different families list the same body points",
+    "save-maps": "write every map as text",
+    "random-rotations": "turn every shape at random before matching",
+    "ablation": "all methods of the ablation on the same pairs, in one table",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,96 +62,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--geodesics", choices=("heat", "exact"), help="how errors are measured (default heat)"
     )
-    parser.add_argument(
-        "--cache-geodesics", action="store_true", default=None, help="keep distance tables on disk"
-    )
-    parser.add_argument(
-        "--shared-ground-truth",
-        action="store_true",
-        default=None,
-        help="shapes of different families list the same body points",
-    )
-    parser.add_argument(
-        "--save-maps", action="store_true", default=None, help="write every map as text"
-    )
-    parser.add_argument(
-        "--random-rotations",
-        action="store_true",
-        default=None,
-        help="turn every shape at random before matching",
-    )
-    parser.add_argument(
-        "--ablation",
-        action="store_true",
-        default=None,
-        help="all methods of the ablation on the same pairs, in one table",
-    )
+    for flag, text in SWITCHES.items():
+        parser.add_argument(f"--{flag}", action="store_true", default=None, help=text)
     parser.add_argument("--worst", metavar="N", type=int, help="pairs in the gallery (default 6)")
-    add_common(parser, "config", "preset", "set", "seed", "device", "out", "resume")
-    add_common(parser, "json", "quiet")
-    # Without the flag the seed is that of the settings.
-    parser.set_defaults(seed=None)
+    add_common(parser, *RUN_FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the summary; exit code 5 when no pair could be scored."""
-    run_folder = _open(args) if args.resume else _start(args)
-    from shape_matching.evaluate.config import EvaluationConfig
-
-    if not run_folder.is_done:
-        with run_folder:
-            _evaluate(run_folder, run_folder.load_config(EvaluationConfig), args.quiet or args.json)
-    return _show(run_folder, args)
+    fixed = "data pairs protocol method"
+    return _show(run_verb(args, "evaluate", partial(_begin, args), _evaluate, fixed), args)
 
 
-def _start(args: argparse.Namespace) -> Run:
+def _begin(args: argparse.Namespace) -> Beginning:
     from geo3d.errors import ConfigError
-    from geo3d.runs import start_run
+
+    if not args.data:
+        raise ConfigError("evaluate.no_data", "There is no --data.", "Name the folder of shapes.")
+    require_folders(args.data)
+    require_files(args.pairs)
     from shape_matching.evaluate.pairs import find_method
 
     config = _settings(args)
-    if not config.data:
-        raise ConfigError("evaluate.no_data", "There is no --data.", "Name the folder of shapes.")
-    # Everything is looked up before the run folder is made, so that a slip leaves nothing behind.
     _dataset_and_pairs(config)
     find_method(config.method)
-    inputs = [config.data, *([config.pairs] if config.pairs else [])]
     what = "ablation" if config.ablation else config.method
-    name = f"{Path(config.data).resolve().name}-{what}"
-    return start_run("evaluate", name, config, args.out, config.match.seed, args.device, inputs)
-
-
-def _open(args: argparse.Namespace) -> Run:
-    from geo3d.errors import ConfigError
-    from geo3d.runs import open_run
-
-    if args.data or args.pairs or args.protocol or args.method:
-        raise ConfigError(
-            "evaluate.resume_is_complete",
-            "A resumed run has its settings already.",
-            "Give --resume alone.",
-        )
-    return open_run(args.resume)
+    name, inputs = f"{Path(config.data).name}-{what}", [config.data, config.pairs]
+    return Beginning(name, config, inputs, seed=config.match.seed)
 
 
 def _settings(args: argparse.Namespace) -> EvaluationConfig:
     """Return the settings: defaults, preset and file of the method, then the flags."""
-    from geo3d.config import load_config
     from geo3d.threads import usable_cores
     from shape_matching.config import MatchConfig
     from shape_matching.evaluate.config import EvaluationConfig
 
-    match = with_seed(load_config(MatchConfig, args.config, args.preset, args.set), args.seed)
-    names = (
-        "data protocol pairs max_pairs pair_seed method device workers pair_timeout geodesics "
-        "cache_geodesics shared_ground_truth save_maps worst random_rotations ablation"
-    ).split()
+    names = [field.name for field in fields(EvaluationConfig) if field.name in args]
     given: dict[str, Any] = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
     given.setdefault("workers", min(8, usable_cores()))
     for name in ("data", "pairs"):
         if name in given:
-            given[name] = str(Path(given[name]).resolve())
-    return EvaluationConfig(**given, match=match)
+            given[name] = full_path(given[name])
+    return EvaluationConfig(**given, match=settings(args, MatchConfig))
 
 
 def _dataset_and_pairs(config: EvaluationConfig) -> tuple[Any, str, list[tuple[str, str]]]:
@@ -146,13 +118,13 @@ def _dataset_and_pairs(config: EvaluationConfig) -> tuple[Any, str, list[tuple[s
     return dataset, protocol, sample_pairs(pairs, config.max_pairs, config.pair_seed)
 
 
-def _evaluate(run_folder: Run, config: EvaluationConfig, quiet: bool) -> None:
-    from geo3d.listeners import cancel_listener, chain, tqdm_listener
+def _evaluate(run_folder: Run, progress: ProgressCallback) -> None:
     from shape_matching.evaluate.ablation import run_ablation
+    from shape_matching.evaluate.config import EvaluationConfig
     from shape_matching.evaluate.evaluate import evaluate
 
+    config = run_folder.load_config(EvaluationConfig)
     dataset, protocol, pairs = _dataset_and_pairs(config)
-    progress = chain(cancel_listener(run_folder), tqdm_listener(disable=quiet))
     if config.ablation:
         rows = run_ablation(
             dataset, pairs, config, run_folder.outputs, protocol=protocol, progress=progress

@@ -28,10 +28,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from apps.commands import add_common, emit
+from apps.running import Beginning, require_files, require_folders, run_verb
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from geo3d.progress import ProgressCallback
     from geo3d.runs import Run
     from scenes.objects.export import ExportConfig
     from scenes.objects.pipeline import GenerateConfig, Pipeline
@@ -41,7 +43,9 @@ SHIPPED = "objects/pipeline"
 MOST_STUDENT_STEPS = 2
 """Up to so many steps, a pipeline's students are used by default."""
 BAD_INPUT = 3
-"""Exit code when some of several pictures could not be used."""
+"""Exit code when some of several images could not be used."""
+STUDENT = "-student"
+"""Ending of the names of what students make, with --both."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,12 +97,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--estimate", action="store_true", help="tell memory and time, and make nothing"
     )
-    add_common(parser, "seed", "device", "out", "json", "quiet")
+    add_common(parser, "seed", "device", "out", "threads", "json", "quiet")
+    parser.set_defaults(seed=0)
 
 
 def run(args: argparse.Namespace) -> int:
     """Make the objects, write the run folder, print the numbers."""
-    from geo3d.runs import start_run
+    if not any(Path(image).is_file() for image in args.images):
+        require_files(*args.images)
+    require_folders(args.model, args.encoder)
     from scenes.objects.export import ExportConfig
 
     first = argparse.Namespace(**{**vars(args), "student": False}) if args.both else args
@@ -109,33 +116,39 @@ def run(args: argparse.Namespace) -> int:
     if args.estimate:
         emit(args, expected, _estimate_text(expected))
         return 0
-    inputs = [path for path in args.images if Path(path).is_file()]
-    name = Path(args.images[0]).stem
-    device = str(pipeline.device)
-    run_folder = start_run("generate", name, config, args.out, args.seed, device, inputs)
-    with run_folder:
-        metrics = _make_all(args, run_folder, pipeline, (config, chosen))
+
+    def work(run: Run, progress: ProgressCallback) -> None:
+        metrics = _make_all(args, run, pipeline, (config, chosen), progress)
         if args.both:
-            metrics["student"] = _make_again(args, run_folder, chosen)
+            metrics["student"] = _make_again(args, run, chosen, progress)
         metrics = {**metrics, "estimate": expected, "model": str(folder)}
-        run_folder.finish(metrics, backends={"torso": str(pipeline.torso)})
-    emit(args, {**metrics, "run": str(run_folder.path)}, _text(metrics, run_folder))
-    return BAD_INPUT if metrics["failed"] else 0
+        run.finish(metrics, backends={"torso": str(pipeline.torso)})
+
+    inputs = [path for path in args.images if Path(path).is_file()]
+    begun = Beginning(Path(args.images[0]).stem, config, inputs)
+    done = run_verb(args, "generate", lambda: begun, work)
+    emit(args, {**done.numbers, "run": str(done.path)}, _text(done.numbers, done))
+    return BAD_INPUT if done.numbers["failed"] else 0
 
 
-def _make_again(args: argparse.Namespace, run_folder: Run, chosen: ExportConfig) -> dict[str, Any]:
+def _make_again(
+    args: argparse.Namespace, run_folder: Run, chosen: ExportConfig, progress: ProgressCallback
+) -> dict[str, Any]:
     """Make the objects with the students, stepped and guided as these want it.
 
     That the students fail where the flows did not is a finding of the comparison, and no error.
     """
     from geo3d.errors import NumericalError
 
+    def tell(event: Mapping[str, Any]) -> None:
+        progress({**event, "stage": f"{event['stage']}{STUDENT}"})
+
     changes = {"student": True, "steps": args.student_steps, "guidance": None}
     student = argparse.Namespace(**{**vars(args), **changes})
     pipeline, _ = _pipeline(student)
     configs = (_config(student, pipeline), chosen)
     try:
-        return _make_all(student, run_folder, pipeline, configs, "-student")
+        return _make_all(student, run_folder, pipeline, configs, tell, STUDENT)
     except NumericalError as error:
         failed = [{"image": args.images[0], **error.to_dict()}]
         return {"objects": [], "failed": failed, "seconds": {}, "calls": {}, "seconds_in_all": 0.0}
@@ -196,19 +209,9 @@ def _make_all(
     run_folder: Run,
     pipeline: Pipeline,
     configs: tuple[GenerateConfig, ExportConfig],
+    progress: ProgressCallback,
     ending: str = "",
 ) -> dict[str, Any]:
-    from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
-
-    listeners = chain(
-        cancel_listener(run_folder),
-        jsonl_listener(run_folder.path / "progress.jsonl"),
-        tqdm_listener(disable=args.quiet or args.json),
-    )
-
-    def progress(event: Mapping[str, Any]) -> None:
-        listeners({**event, "stage": f"{event['stage']}{ending}"})
-
     begun, failed = time.perf_counter(), []
     pictures = _prepared(args.images, failed)
     seeds = [args.seed + i for i in range(args.count)]

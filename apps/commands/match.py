@@ -14,21 +14,36 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.commands import add_common, emit, with_seed
+from apps.commands import RUN_FLAGS, add_common, emit
+from apps.running import (
+    Beginning,
+    full_path,
+    remember,
+    request_of,
+    require_files,
+    run_verb,
+    settings,
+)
 from shape_matching.method_names import methods_help
 
 if TYPE_CHECKING:
     import numpy as np
 
     from geo3d.mesh.mesh import Mesh
+    from geo3d.progress import ProgressCallback
     from geo3d.runs import Run
     from shape_matching.correspondence import Correspondence
 
 FINAL_FMAP, LIVE_FMAP = "fmap.png", "live-fmap.png"
 """Pictures of the functional map: the result, and while the match runs."""
+
+
+FILES = ("source", "target", "landmarks", "initial_map")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,51 +55,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--landmarks", metavar="FILE", help='lines "source target", 0-based')
     parser.add_argument("--initial-map", metavar="FILE", help="map to refine, .txt or .npz")
     parser.add_argument("--up", choices=("y", "z"), default="y", help="up axis of the pictures")
-    add_common(parser, "config", "preset", "set", "seed", "device", "out", "resume")
-    add_common(parser, "json", "quiet")
-    # Without the flag the seed is that of the settings.
-    parser.set_defaults(seed=None)
+    add_common(parser, *RUN_FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Match, write the run folder, print the summary."""
-    run_folder = _open(args) if args.resume else _start(args)
-    if not run_folder.is_done:
-        with run_folder:
-            _match(run_folder, args)
-    import json
-
-    manifest = json.loads((run_folder.path / "manifest.json").read_text(encoding="utf-8"))
-    metrics = manifest["metrics"]
-    payload = {**metrics, "run": str(run_folder.path), "map": str(run_folder.outputs / "map.txt")}
-    emit(args, payload, _text(metrics, run_folder))
+    done = run_verb(args, "match", partial(_begin, args), _match, " ".join(FILES))
+    payload = {**done.numbers, "run": str(done.path), "map": str(done.outputs / "map.txt")}
+    emit(args, payload, _text(done.numbers, done))
     return 0
 
 
-def _start(args: argparse.Namespace) -> Run:
-    from dataclasses import replace
-
-    from geo3d.config import load_config
-    from geo3d.device import pick_device
-    from geo3d.runs import start_run
+def _begin(args: argparse.Namespace) -> Beginning:
+    require_files(*(getattr(args, name) for name in FILES))
+    _check_request(args)
     from shape_matching.config import MatchConfig
 
-    _check_request(args)
-    config = with_seed(load_config(MatchConfig, args.config, args.preset, args.set), args.seed)
-    pick_device(args.device)
-    # a slip in a list of starts leaves no run behind either
-    _starts({"landmarks": args.landmarks, "initial_map": args.initial_map})
-    config = replace(config, prior=_checked_prior(config.prior))
-    files = [args.source, args.target, args.landmarks, args.initial_map, config.prior]
-    inputs = [str(Path(f).resolve()) for f in files if f]
-    name = f"{Path(args.source).stem}-{Path(args.target).stem}"
-    run_folder = start_run("match", name, config, args.out, config.seed, args.device, inputs)
-    _remember(run_folder, args)
-    return run_folder
+    config = settings(args, MatchConfig)
+    request = {name: full_path(getattr(args, name)) for name in FILES}
+    # a slip in a list of landmarks leaves no run behind either
+    _known(request)
+    if config.prior:
+        from shape_matching.prior.prior import load_prior
+
+        load_prior(config.prior)
+        config = replace(config, prior=str(full_path(config.prior)))
+    return Beginning(
+        f"{Path(args.source).stem}-{Path(args.target).stem}",
+        config,
+        [*request.values(), config.prior],
+        remember({**request, "method": args.method, "up": args.up}),
+    )
 
 
 def _check_request(args: argparse.Namespace) -> None:
-    from geo3d.errors import ConfigError, InputError
+    from geo3d.errors import ConfigError
     from shape_matching.methods import METHODS, takes
 
     if not args.source or not args.target:
@@ -100,85 +105,29 @@ def _check_request(args: argparse.Namespace) -> None:
         )
     if args.landmarks and args.initial_map:
         raise ConfigError(
-            "match.two_starts", "Landmarks and a map are two different starts.", "Give one of them."
+            "match.two_starts",
+            "Landmarks and a map are two different initial maps.",
+            "Give one of them.",
         )
-    for file in (args.source, args.target, args.landmarks, args.initial_map):
-        if file and not Path(file).is_file():
-            raise InputError("match.no_file", f"There is no file {file}.", "Check the path.")
 
 
-def _checked_prior(file: str) -> str:
-    """Return the full path of a prior that can be read; empty, the shipped one, stays so."""
-    if not file:
-        return ""
-    from shape_matching.prior.prior import load_prior
-
-    load_prior(file)
-    return str(Path(file).resolve())
-
-
-def _remember(run_folder: Run, args: argparse.Namespace) -> None:
-    """Write down what --resume needs beside the settings."""
-    from geo3d.files import atomic_write_json
-
-    paths = {
-        name: str(Path(getattr(args, name)).resolve()) if getattr(args, name) else None
-        for name in ("source", "target", "landmarks", "initial_map")
-    }
-    atomic_write_json(
-        run_folder.path / "request.json",
-        {**paths, "method": args.method, "device": args.device, "up": args.up},
-    )
-
-
-def _open(args: argparse.Namespace) -> Run:
-    from geo3d.errors import ConfigError, InputError
-    from geo3d.runs import open_run, run_state
-
-    if args.source or args.target or args.landmarks or args.initial_map:
-        raise ConfigError(
-            "match.resume_is_complete", "A resumed run knows its meshes.", "Give --resume alone."
-        )
-    verb = run_state(args.resume)["record"]["verb"]
-    if verb != "match" or not (Path(args.resume) / "request.json").is_file():
-        raise InputError(
-            "match.cannot_resume",
-            f"{args.resume} is not a run of `geo3d match` that can go on.",
-            "Start it again.",
-        )
-    return open_run(args.resume)
-
-
-def _match(run_folder: Run, args: argparse.Namespace) -> None:
-    import json
+def _match(run_folder: Run, progress: ProgressCallback) -> None:
     import time
 
-    from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
     from geo3d.mesh.io import load_mesh
     from shape_matching.config import MatchConfig
     from shape_matching.evaluate.figures import live_picture
     from shape_matching.methods import METHODS, takes
 
-    request = json.loads((run_folder.path / "request.json").read_text(encoding="utf-8"))
-    progress = chain(
-        cancel_listener(run_folder),
-        jsonl_listener(run_folder.path / "progress.jsonl"),
-        tqdm_listener(disable=args.quiet or args.json),
-    )
+    request = request_of(run_folder)
     source, target = load_mesh(request["source"]), load_mesh(request["target"])
     method, live = METHODS[request["method"]], run_folder.previews / LIVE_FMAP
-    options: dict[str, Any] = dict(_starts(request))
+    options: dict[str, Any] = dict(_known(request))
     if takes(method, "on_map"):
         options["on_map"] = live_picture(live)
+    config, device = run_folder.load_config(MatchConfig), run_folder.record["device"]
     begun = time.perf_counter()
-    found = method(
-        source,
-        target,
-        run_folder.load_config(MatchConfig),
-        progress=progress,
-        device=request["device"],
-        **options,
-    )
+    found = method(source, target, config, progress=progress, device=device, **options)
     seconds = time.perf_counter() - begun
     write_results(found, run_folder, request["up"])
     live.unlink(missing_ok=True)
@@ -196,22 +145,20 @@ def _match(run_folder: Run, args: argparse.Namespace) -> None:
     )
 
 
-def _starts(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _known(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Read what the user knows, as keyword arguments of a method."""
     from shape_matching.correspondence import load_p2p
 
-    starts: dict[str, np.ndarray] = {}
+    known: dict[str, np.ndarray] = {}
     if request["landmarks"]:
-        starts["landmarks"] = read_landmarks(request["landmarks"])
+        known["landmarks"] = read_landmarks(request["landmarks"])
     if request["initial_map"]:
-        starts["initial_p2p_21"] = load_p2p(request["initial_map"])
-    return starts
+        known["initial_p2p_21"] = load_p2p(request["initial_map"])
+    return known
 
 
 def write_results(found: Correspondence, run_folder: Run, up: str = "y") -> None:
     """Write the map, the coloured meshes and the picture of ``found``."""
-    from dataclasses import replace
-
     from geo3d.mesh.io import save_mesh
     from geo3d.render.previews import match_preview, position_colors, transfer_colors
     from shape_matching.evaluate.figures import plot_fmap

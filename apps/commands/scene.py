@@ -17,16 +17,18 @@ small teacher is used; it knows the styles that `assets/urban/README.md` lists.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.commands import add_common, emit
+from apps.commands import RUN_FLAGS, add_common, emit
 from apps.commands.scene_edit import add_edit_arguments, run_edit
+from apps.running import Beginning, require_files, require_folders, run_verb, settings
 
 if TYPE_CHECKING:
     from geo3d.layout.layout import Layout
+    from geo3d.progress import ProgressCallback
     from geo3d.runs import Run
-    from scenes.urban.config import SceneConfig
 
 KINDS = ("straight", "curved", "crossing")
 USUAL_LENGTH = 60.0
@@ -51,26 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--teacher", metavar="DIR", help="diffusers folder (default: the shipped)")
     parser.add_argument("--controlnet", metavar="DIR", help="its ControlNet, if not in that folder")
-    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: all)")
-    add_common(parser, "config", "preset", "set", "seed", "device", "out", "resume")
-    add_common(parser, "json", "quiet")
+    add_common(parser, *RUN_FLAGS)
     add_edit_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Build the scene in a run folder, print where it is."""
-    import torch
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
     if args.edit:
         return run_edit(args)
-    run_folder = _open(args) if args.resume else _start(args)
-    if not run_folder.is_done:
-        with run_folder:
-            _build(run_folder, args)
-    metrics = _metrics(run_folder)
-    emit(args, {**metrics, "run": str(run_folder.path)}, _text(metrics, run_folder))
+    work = partial(_build, bool(args.resume))
+    done = run_verb(args, "scene", partial(_begin, args), work, "layout style teacher controlnet")
+    emit(args, {**done.numbers, "run": str(done.path)}, _text(done.numbers, done))
     return 0
 
 
@@ -94,11 +87,8 @@ def read_layout(what: str, length: float | None, start: float, seed: int) -> Lay
     return piece(layout, length or float("inf"), start)
 
 
-def _start(args: argparse.Namespace) -> Run:
-    from geo3d.device import pick_device
+def _begin(args: argparse.Namespace) -> Beginning:
     from geo3d.errors import ConfigError
-    from geo3d.runs import start_run
-    from scenes.urban.layout_json import save_layout
 
     if not args.layout:
         raise ConfigError(
@@ -106,41 +96,23 @@ def _start(args: argparse.Namespace) -> Run:
             "There is no layout.",
             f"Name a file, or one of {', '.join(KINDS)}; or give --resume.",
         )
-    config = _settings(args)
-    layout = read_layout(args.layout, args.length, args.start, args.seed)
     inputs = [] if args.layout in KINDS else [args.layout]
-    device = str(pick_device(args.device))
-    run_folder = start_run("scene", layout.name, config, args.out, args.seed, device, inputs)
-    save_layout(layout, run_folder.path / LAYOUT)
-    return run_folder
-
-
-def _open(args: argparse.Namespace) -> Run:
-    from geo3d.errors import ConfigError
-    from geo3d.runs import open_run
-
-    if args.layout or args.config or args.preset or args.set or args.style:
-        raise ConfigError(
-            "scene.resume_is_complete",
-            "A resumed run has its layout and settings already.",
-            "Give --resume alone.",
-        )
-    return open_run(args.resume)
-
-
-def _settings(args: argparse.Namespace) -> SceneConfig:
-    from geo3d.config import load_config
+    require_files(*inputs)
+    require_folders(args.teacher, args.controlnet)
     from scenes.urban.config import SceneConfig
+    from scenes.urban.layout_json import save_layout
 
-    named = {"prompt": args.style, "teacher": args.teacher, "controlnet": args.controlnet}
-    # written as YAML strings: a style may hold a colon
-    given = [f"{key}={value!r}" for key, value in named.items() if value]
-    overrides = [f"seed={args.seed}", *given, *args.set]
-    return load_config(SceneConfig, args.config, args.preset or "demo", overrides)
+    given = {"prompt": args.style, "teacher": args.teacher, "controlnet": args.controlnet}
+    config = settings(args, SceneConfig, given, preset="demo")
+    layout = read_layout(args.layout, args.length, args.start, config.seed)
+
+    def prepare(run: Run) -> None:
+        save_layout(layout, run.path / LAYOUT)
+
+    return Beginning(layout.name, config, inputs, prepare)
 
 
-def _build(run_folder: Run, args: argparse.Namespace) -> None:
-    from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
+def _build(resume: bool, run_folder: Run, progress: ProgressCallback) -> None:
     from scenes.urban.config import SceneConfig
     from scenes.urban.driver import build_scene
     from scenes.urban.layout_json import load_layout
@@ -149,21 +121,11 @@ def _build(run_folder: Run, args: argparse.Namespace) -> None:
         load_layout(run_folder.path / LAYOUT),
         run_folder.load_config(SceneConfig),
         run_folder.path,
-        chain(
-            cancel_listener(run_folder),
-            jsonl_listener(run_folder.path / "progress.jsonl"),
-            tqdm_listener(disable=args.quiet or args.json),
-        ),
+        progress,
         run_folder.record["device"],
-        resume=bool(args.resume),
+        resume=resume,
     )
     run_folder.finish(built.metrics)
-
-
-def _metrics(run_folder: Run) -> dict[str, Any]:
-    import json
-
-    return json.loads((run_folder.path / "metrics.json").read_text("utf-8"))
 
 
 def _text(metrics: dict[str, Any], run_folder: Run) -> str:

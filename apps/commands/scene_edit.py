@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from apps.commands import emit
+from apps.running import Beginning, require_files, run_verb
 
 if TYPE_CHECKING:
     from geo3d.layout.layout import Layout
+    from geo3d.progress import ProgressCallback
     from geo3d.runs import Run
-    from scenes.urban.config import SceneConfig
     from scenes.urban.edits import Edit
 
 CHANGES = ("move", "remove", "turn", "insert", "restyle")
@@ -49,11 +50,13 @@ def add_edit_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_edit(args: argparse.Namespace) -> int:
     """Apply the changes in a run folder of its own, print the numbers."""
+    require_files(*(file for file, _, _ in args.insert))
     from geo3d.runs import open_run
+
+    source = open_run(args.edit, verify_inputs=False)
     from scenes.urban.config import SceneConfig
     from scenes.urban.layout_json import load_layout
 
-    source = open_run(args.edit, verify_inputs=False)
     layout = load_layout(source.outputs / "scene" / "layout.json")
     if args.list:
         rows = [{"id": p.id, "class": p.name, "style": p.style} for p in layout.primitives]
@@ -61,12 +64,10 @@ def run_edit(args: argparse.Namespace) -> int:
         emit(args, {"primitives": rows}, text)
         return 0
     edit = asked_edit(args, layout)
-    config = source.load_config(SceneConfig)
-    run_folder = _start(args, source, config)
-    with run_folder:
-        metrics = _apply(run_folder, source, edit, config, args)
-        run_folder.finish(metrics)
-    emit(args, {**metrics, "run": str(run_folder.path)}, _text(metrics, run_folder))
+    inputs = [source.outputs / "scene", *(file for file, _, _ in args.insert)]
+    begun = Beginning(f"{source.record['name']}-edit", source.load_config(SceneConfig), inputs)
+    done = run_verb(args, "scene", lambda: begun, partial(_apply, source, edit))
+    emit(args, {**done.numbers, "run": str(done.path)}, _text(done.numbers, done))
     return 0
 
 
@@ -118,30 +119,18 @@ def _number(text: str) -> float:
     return value
 
 
-def _start(args: argparse.Namespace, source: Run, config: SceneConfig) -> Run:
-    from geo3d.device import pick_device
-    from geo3d.runs import start_run
-
-    device = str(pick_device(args.device))
-    inputs = [source.outputs / "scene", *(Path(file) for file, _, _ in args.insert)]
-    name = f"{source.record['name']}-edit"
-    return start_run("scene", name, config, args.out, config.seed, device, inputs)
-
-
-def _apply(
-    run_folder: Run, source: Run, edit: Edit, config: SceneConfig, args: argparse.Namespace
-) -> dict[str, Any]:
-    from geo3d.listeners import cancel_listener, chain, tqdm_listener
+def _apply(source: Run, edit: Edit, run: Run, progress: ProgressCallback) -> None:
+    from scenes.urban.config import SceneConfig
     from scenes.urban.driver import finish, open_teacher
     from scenes.urban.edit_scene import edit_saved_scene
 
-    progress = chain(cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json))
-    guidance = open_teacher(config, run_folder.record["device"])
+    config = run.load_config(SceneConfig)
+    guidance = open_teacher(config, run.record["device"])
     edited, numbers = edit_saved_scene(
-        source.outputs / "scene", edit, guidance, config, run_folder.path, progress=progress
+        source.outputs / "scene", edit, guidance, config, run.path, progress=progress
     )
-    built = finish(edited.scene, config, run_folder.path, guidance, numbers, progress)
-    return dict(built.metrics)
+    built = finish(edited.scene, config, run.path, guidance, numbers, progress)
+    run.finish(built.metrics)
 
 
 def _text(metrics: dict[str, Any], run_folder: Run) -> str:

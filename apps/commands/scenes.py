@@ -16,12 +16,15 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.commands import add_common, emit
+from apps.running import Beginning, require_files, run_verb
 
 if TYPE_CHECKING:
+    from geo3d.progress import ProgressCallback
     from geo3d.runs import Run
     from scenes.batch_plan import BatchConfig
 
@@ -42,29 +45,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--retry-failed", action="store_true", help="with --resume: failed ones too"
     )
     parser.add_argument("--list", action="store_true", help="list the scenes and make nothing")
-    add_common(parser, "preset", "set", "device", "out", "resume", "json", "quiet")
+    add_common(parser, "preset", "set", "device", "out", "resume")
+    add_common(parser, "threads", "json", "quiet")
     parser.set_defaults(device=None)
 
 
 def run(args: argparse.Namespace) -> int:
     """Make all scenes, print the summary; exit code 3 when one of them failed."""
     from geo3d.errors import ConfigError
-    from scenes.batch_plan import expand
 
     if bool(args.batch) == bool(args.resume):
         raise ConfigError(
             "batch.no_file", "There is no batch file, or one beside --resume.", "Give one of both."
         )
+    require_files(args.batch)
     if args.list and args.batch:
+        from scenes.batch_plan import expand
+
         items = expand(_read(args))
         payload = {"items": [item.name for item in items]}
         emit(args, payload, "\n".join([*payload["items"], f"{len(items)} scenes"]))
         return 0
-    run_folder, config = _open(args) if args.resume else _start(args)
-    if not run_folder.is_done or args.retry_failed:
-        with run_folder:
-            _make(run_folder, config, args)
-    return _show(run_folder, args)
+    begin, work = partial(_begin, args), partial(_make, args)
+    done = run_verb(args, "scenes", begin, work, verify_inputs=False, redo=bool(args.retry_failed))
+    return _show(done, args)
 
 
 def _read(args: argparse.Namespace) -> BatchConfig:
@@ -79,39 +83,18 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
     return {n: value for n in names if (value := getattr(args, n)) is not None}
 
 
-def _start(args: argparse.Namespace) -> tuple[Run, BatchConfig]:
-    from geo3d.runs import start_run
-
+def _begin(args: argparse.Namespace) -> Beginning:
     config = _read(args)
-    name = Path(args.batch).stem
-    run_folder = start_run(
-        "scenes", name, config, args.out, config.seeds[0], config.device, [args.batch]
-    )
-    return run_folder, config
+    name, seed = Path(args.batch).stem, config.seeds[0]
+    return Beginning(name, config, [args.batch], seed=seed, device=config.device)
 
 
-def _open(args: argparse.Namespace) -> tuple[Run, BatchConfig]:
-    from geo3d.errors import ConfigError
-    from geo3d.runs import open_run
+def _make(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> None:
+    from scenes.batch import run_batch
     from scenes.batch_plan import BatchConfig
 
-    if args.preset or args.set:
-        raise ConfigError(
-            "batch.resume_is_complete",
-            "A resumed batch has the settings of its scenes already.",
-            "Start a new batch, or leave --preset and --set away.",
-        )
-    run_folder = open_run(args.resume, verify_inputs=False)
-    return run_folder, replace(run_folder.load_config(BatchConfig), **_flags(args))
-
-
-def _make(run_folder: Run, config: BatchConfig, args: argparse.Namespace) -> None:
-    from geo3d.listeners import cancel_listener, chain, tqdm_listener
-    from scenes.batch import run_batch
-
-    progress = chain(cancel_listener(run_folder), tqdm_listener(disable=args.quiet or args.json))
-    summary = run_batch(config, run_folder.path, retry_failed=args.retry_failed, progress=progress)
-    run_folder.finish(summary)
+    config = replace(run.load_config(BatchConfig), **_flags(args))
+    run.finish(run_batch(config, run.path, retry_failed=args.retry_failed, progress=progress))
 
 
 def _show(run_folder: Run, args: argparse.Namespace) -> int:

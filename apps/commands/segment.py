@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.commands import add_common, emit
+from apps.running import Beginning, full_path, remember, request_of, require_files, run_verb
 
 if TYPE_CHECKING:
     from geo3d.progress import ProgressCallback
@@ -34,6 +35,9 @@ BAD_INPUT = 3
 
 COMPARED = "-compared"
 """Ending of the names of what the second segmenter makes."""
+
+FIXED = "images model compare tile overlap loss_maps label"
+"""Flags that a run keeps."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,56 +51,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", metavar="FILE", help="label of the picture, for the loss maps")
     parser.add_argument("--tile", metavar="N", type=int, help="side of a tile in pixels")
     parser.add_argument("--overlap", metavar="N", type=int, help="pixels that tiles share")
-    add_common(parser, "device", "out", "resume", "json", "quiet")
+    add_common(parser, "device", "out", "resume", "threads", "json", "quiet")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment the pictures, write the run folder, print the numbers."""
-    run_folder, segmenters = _open(args) if args.resume else _start(args)
-    if not run_folder.is_done:
-        with run_folder:
-            _segment_all(run_folder, segmenters, args.quiet or args.json)
-    metrics = json.loads((run_folder.path / "metrics.json").read_text(encoding="utf-8"))
-    emit(args, {**metrics, "run": str(run_folder.path)}, _text(metrics, run_folder))
-    return BAD_INPUT if metrics["failed"] else 0
+    """Segment the images, write the run folder, print the numbers."""
+    loaded: list[Segmenter] = []
+
+    def begin() -> Beginning:
+        request = _request(args)
+        loaded.extend(_segmenters(request))
+        return _beginning(request)
+
+    def work(run: Run, progress: ProgressCallback) -> None:
+        request = request_of(run)
+        _segment_all(run, request, loaded or _segmenters(request), progress)
+
+    done = run_verb(args, "segment", begin, work, FIXED)
+    emit(args, {**done.numbers, "run": str(done.path)}, _text(done.numbers, done))
+    return BAD_INPUT if done.numbers["failed"] else 0
 
 
-def _start(args: argparse.Namespace) -> tuple[Run, list[Segmenter]]:
-    from geo3d.files import atomic_write_json
-    from geo3d.runs import start_run
-    from geo3d.segmentation.predict import OVERLAP, SHIPPED, TILE
-
+def _request(args: argparse.Namespace) -> dict[str, Any]:
+    """Look at what is asked for, the cheapest first."""
+    require_files(args.model, args.compare, args.label)
+    if not any(Path(image).is_file() for image in args.images):
+        require_files(*args.images)
     _check_request(args)
+    from geo3d.segmentation.predict import OVERLAP, TILE
+
     tile = TILE if args.tile is None else args.tile
     models = [args.model, *([args.compare] if args.compare else [])]
-    request = {
-        "images": [str(Path(image).resolve()) for image in args.images],
-        "models": [str(Path(model).resolve()) if model else None for model in models],
-        "label": str(Path(args.label).resolve()) if args.label else None,
+    return {
+        "images": [full_path(image) for image in args.images],
+        "models": [full_path(model) for model in models],
+        "label": full_path(args.label),
         "loss_maps": args.loss_maps,
         "tile": tile,
         "overlap": min(OVERLAP, tile // 4) if args.overlap is None else args.overlap,
         "device": args.device,
     }
-    # Before the run folder is made, so that a slip leaves nothing behind.
-    segmenters = _segmenters(request)
+
+
+def _beginning(request: Mapping[str, Any]) -> Beginning:
+    from geo3d.segmentation.predict import SHIPPED
+
     files = [*request["images"], *request["models"], request["label"]]
-    inputs = [p for p in files if p and Path(p).is_file()]
-    name = Path(args.images[0]).stem
-    run_folder = start_run("segment", name, None, args.out, 0, args.device, inputs)
-    run_folder.record["config"] = {**request, "models": [m or SHIPPED for m in request["models"]]}
-    atomic_write_json(run_folder.path / "request.json", request)
-    return run_folder, segmenters
+    inputs = [path for path in files if path and Path(path).is_file()]
+
+    def prepare(run: Run) -> None:
+        models = [model or SHIPPED for model in request["models"]]
+        run.record["config"] = {**request, "models": models}
+        remember(request)(run)
+
+    return Beginning(Path(request["images"][0]).stem, None, inputs, prepare)
 
 
 def _check_request(args: argparse.Namespace) -> None:
-    from geo3d.errors import ConfigError, InputError
+    from geo3d.errors import ConfigError
 
     if not args.images:
-        raise ConfigError("segment.no_picture", "No picture is given.", "geo3d segment IMAGE")
-    for model in (args.model, args.compare):
-        if model and not Path(model).is_file():
-            raise InputError("segment.no_model", f"There is no model {model}.", "Check the path.")
+        raise ConfigError("segment.no_picture", "No image is given.", "geo3d segment IMAGE")
     if args.label and (len(args.images) > 1 or not args.loss_maps):
         raise ConfigError(
             "segment.label_not_used",
@@ -119,39 +134,15 @@ def _segmenters(request: Mapping[str, Any]) -> list[Segmenter]:
     return [load_segmenter(model, request["device"]) for model in request["models"]]
 
 
-def _open(args: argparse.Namespace) -> tuple[Run, list[Segmenter]]:
-    from geo3d.errors import ConfigError, InputError
-    from geo3d.runs import open_run, run_state
-
-    given = (args.images, args.model, args.compare, args.tile, args.overlap, args.loss_maps)
-    if any(given) or args.label:
-        raise ConfigError(
-            "segment.resume_is_complete", "A resumed run has its pictures.", "Give --resume alone."
-        )
-    request = Path(args.resume) / "request.json"
-    if run_state(args.resume)["record"]["verb"] != "segment" or not request.is_file():
-        raise InputError(
-            "segment.cannot_resume",
-            f"{args.resume} is not a run of `geo3d segment` that can go on.",
-            "Start it again.",
-        )
-    run_folder = open_run(args.resume)
-    if run_folder.is_done:
-        return run_folder, []
-    return run_folder, _segmenters(json.loads(request.read_text(encoding="utf-8")))
-
-
-def _segment_all(run_folder: Run, segmenters: Sequence[Segmenter], quiet: bool) -> None:
+def _segment_all(
+    run_folder: Run,
+    request: Mapping[str, Any],
+    segmenters: Sequence[Segmenter],
+    progress: ProgressCallback,
+) -> None:
     from geo3d.errors import InputError
-    from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
     from geo3d.progress import report
 
-    request = json.loads((run_folder.path / "request.json").read_text(encoding="utf-8"))
-    progress = chain(
-        cancel_listener(run_folder),
-        jsonl_listener(run_folder.path / "progress.jsonl"),
-        tqdm_listener(disable=quiet),
-    )
     done: list[list[dict[str, Any]]] = [[] for _ in segmenters]
     failed = []
     images = [Path(image) for image in request["images"]]

@@ -1,141 +1,75 @@
-"""Train the small street teacher (UNet + ControlNet + style words), and a segmenter that judges it.
+"""Train the small street teacher (UNet + ControlNet + style words).
 
-  geo3d train-street-teacher --data streets                  make pictures if there are none, train
-  geo3d train-street-teacher --data streets --pictures 20000 --workers 8 --set steps=20000
-  geo3d train-street-teacher --resume runs/train-street-teacher/RUN    go on after an interruption
-  geo3d train-street-teacher --data streets --segmenter      train the segmenter instead
-  geo3d train-street-teacher --data held_out --evaluate assets/urban/teacher   measure and draw
-
-The pictures are of procedural streets, see geo3d/synth/streets/painter.py; --data-seed 1 makes
-streets that training never sees.
+geo3d data streets --out streets                     images of procedural streets
+geo3d train street-teacher --data streets
+geo3d train street-teacher --data streets --set steps=20000
+geo3d train street-teacher --resume runs/train-street-teacher/RUN    go on after an interruption
+geo3d train street-teacher --data held_out --evaluate assets/urban/teacher   measure and draw
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from apps.commands import add_common, emit
+from apps.commands import RUN_FLAGS, add_common, emit
+from apps.running import (
+    Beginning,
+    full_path,
+    require_folders,
+    run_training,
+    run_verb,
+    settings,
+)
 
 if TYPE_CHECKING:
+    from geo3d.progress import ProgressCallback
     from geo3d.runs import Run
-    from scenes.urban.train_teacher import TeacherTrainingConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``geo3d train-street-teacher``."""
-    parser.add_argument("--data", metavar="DIR", help="folder of pictures; made if it is not there")
-    parser.add_argument("--pictures", metavar="N", type=int, help="how many to make (8000)")
-    parser.add_argument("--data-seed", metavar="N", type=int, default=0, help="of the pictures (0)")
-    parser.add_argument("--workers", metavar="N", type=int, default=1, help="processes that draw")
-    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: all)")
-    parser.add_argument("--segmenter", action="store_true", help="train the segmenter instead")
+    """Add the flags of ``geo3d train street-teacher``."""
+    parser.add_argument("--data", metavar="DIR", help="folder of geo3d data streets")
     parser.add_argument("--evaluate", metavar="DIR", help="measure this teacher, train nothing")
-    add_common(parser, "config", "preset", "set", "seed", "device", "out", "resume")
-    add_common(parser, "json", "quiet")
+    add_common(parser, *RUN_FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make pictures where there are none, then train or measure."""
-    import torch
+    """Train or measure."""
+    require_folders(args.data, args.evaluate)
+    if args.evaluate:
+        return _evaluate(args)
+    from scenes.urban.train_teacher import TeacherTrainingConfig, train_teacher
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    if args.segmenter or args.evaluate:
-        _make_data(args, None)
-        return _train_segmenter(args) if args.segmenter else _evaluate(args)
-    run_folder = _open(args) if args.resume else _start(args)
-    if not run_folder.is_done:
-        with run_folder:
-            _train(run_folder, args)
-    teacher = run_folder.outputs / "teacher"
-    emit(args, {"teacher": str(teacher), "run": str(run_folder.path)}, str(teacher))
-    return 0
-
-
-def _start(args: argparse.Namespace) -> Run:
-    from geo3d.runs import start_run
-
-    config = _settings(args)
-    _make_data(args, config.network.size)
-    name = Path(config.data).name
+    cls, begin = TeacherTrainingConfig, partial(_begin, args)
     verb = "train-street-teacher"
-    return start_run(verb, name, config, args.out, args.seed, args.device, [config.data])
+    return run_training(args, verb, cls, begin, train_teacher, _show, "data")
 
 
-def _open(args: argparse.Namespace) -> Run:
-    from geo3d.errors import ConfigError
-    from geo3d.runs import open_run
+def street_folder(args: argparse.Namespace) -> str:
+    """Return the folder of images that a training is given.
 
-    if args.data or args.config or args.preset or args.set:
-        raise ConfigError(
-            "train_street_teacher.resume_is_complete",
-            "A resumed run has its settings already.",
-            "Give --resume alone.",
-        )
-    return open_run(args.resume)
-
-
-def _settings(args: argparse.Namespace) -> TeacherTrainingConfig:
-    from geo3d.config import load_config
-    from scenes.urban.train_teacher import TeacherTrainingConfig
-
-    given = [f"seed={args.seed}", f"data={_data(args)}"]
-    preset = args.preset or "small"
-    return load_config(TeacherTrainingConfig, args.config, preset, [*given, *args.set])
-
-
-def _data(args: argparse.Namespace) -> Path:
+    Raises:
+        ConfigError: ``train_streets.no_data``.
+    """
     from geo3d.errors import ConfigError
 
     if not args.data:
         raise ConfigError(
-            "train_street_teacher.no_data",
-            "There is no --data.",
-            "Name the folder of the pictures; they are made there if it is empty.",
+            "train_streets.no_data", "There is no --data.", "Name a folder of `geo3d data streets`."
         )
-    return Path(args.data).resolve()
+    return str(full_path(args.data))
 
 
-def _make_data(args: argparse.Namespace, size: int | None) -> None:
-    """Make the pictures, unless the folder has them already and no number is asked for."""
-    from geo3d.work.shards import INDEX
-    from scenes.urban.street_data import StreetDataConfig, make_street_data
+def _begin(args: argparse.Namespace) -> Beginning:
+    from scenes.urban.street_data import load_street_data
+    from scenes.urban.train_teacher import TeacherTrainingConfig
 
-    folder = _data(args)
-    if (folder / INDEX).is_file() and not args.pictures:
-        return
-    usual = StreetDataConfig()
-    config = StreetDataConfig(args.pictures or usual.pictures, args.data_seed, size or usual.size)
-    make_street_data(config, folder, workers=args.workers, progress=_listener(args))
-
-
-def _train(run_folder: Run, args: argparse.Namespace) -> None:
-    from geo3d.listeners import cancel_listener, chain
-    from geo3d.runs import read_metrics
-    from geo3d.work.curves import plot_training
-    from scenes.urban.train_teacher import TeacherTrainingConfig, train_teacher
-
-    numbers = train_teacher(
-        run_folder.load_config(TeacherTrainingConfig),
-        run_folder.outputs,
-        device=run_folder.record["device"],
-        log_metrics=run_folder.log_metrics,
-        progress=chain(cancel_listener(run_folder), _listener(args)),
-    )
-    plot_training(run_folder.previews / "training.png", read_metrics(run_folder.path))
-    run_folder.finish(numbers)
-
-
-def _train_segmenter(args: argparse.Namespace) -> int:
-    from scenes.urban.street_segmenter import SegmenterTrainingConfig, train_segmenter
-
-    folder = Path(args.out or "runs/street-segmenter")
-    config = SegmenterTrainingConfig(data=str(_data(args)), seed=args.seed)
-    numbers = train_segmenter(config, folder / "segmenter.safetensors", progress=_listener(args))
-    emit(args, numbers, f"{folder / 'segmenter.safetensors'}: mIoU {numbers['miou']:.3f}")
-    return 0
+    config = settings(args, TeacherTrainingConfig, {"data": street_folder(args)}, preset="small")
+    load_street_data(config.data)
+    return Beginning(Path(config.data).name, config, [config.data])
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -144,16 +78,21 @@ def _evaluate(args: argparse.Namespace) -> int:
     from scenes.urban.street_teacher import load_teacher
     from scenes.urban.teacher_report import draw_samples, evaluate_teacher, table
 
-    teacher, data = load_teacher(args.evaluate), load_street_data(_data(args))
-    folder = Path(args.out or "runs/street-teacher-report")
-    numbers = evaluate_teacher(teacher, data, seed=args.seed, progress=_listener(args))
-    atomic_write_json(folder / "report.json", numbers)
-    draw_samples(folder / "samples.png", teacher, data, seed=args.seed)
-    emit(args, {**numbers, "folder": str(folder)}, f"{table(numbers)}\n{folder}")
+    folder, seed = street_folder(args), args.seed or 0
+    teacher, data = load_teacher(args.evaluate), load_street_data(folder)
+
+    def work(run: Run, progress: ProgressCallback) -> None:
+        numbers = evaluate_teacher(teacher, data, seed=seed, progress=progress)
+        atomic_write_json(run.outputs / "report.json", numbers)
+        draw_samples(run.previews / "samples.png", teacher, data, seed=seed)
+        run.finish(numbers)
+
+    begun = Beginning(Path(folder).name, None, [folder, args.evaluate])
+    done = run_verb(args, "evaluate-street-teacher", lambda: begun, work)
+    emit(args, {**done.numbers, "run": str(done.path)}, f"{table(done.numbers)}\n{done.path}")
     return 0
 
 
-def _listener(args: argparse.Namespace) -> Any:
-    from geo3d.listeners import tqdm_listener
-
-    return tqdm_listener(disable=args.quiet or args.json)
+def _show(args: argparse.Namespace, done: Run) -> None:
+    teacher = done.outputs / "teacher"
+    emit(args, {"teacher": str(teacher), "run": str(done.path)}, str(teacher))

@@ -14,9 +14,18 @@ from PIL import Image
 from apps.job_files import Job, read_json
 from apps.jobs import Jobs
 from apps.viewer import fragments
+from apps.viewer.job_parts import (
+    MAX_PIXELS,
+    Upload,
+    checked_seed,
+    command,
+    copied,
+    fresh,
+    renamed_outputs,
+)
 from geo3d.distill.conventions import strength_to_scale
 from geo3d.errors import InputError
-from geo3d.files import asset_roots, new_id, slug
+from geo3d.files import asset_roots
 
 KIND = "generate"
 SHIPPED = "shipped"
@@ -32,7 +41,6 @@ EXAMPLES = {
 }
 """Kind and seed of objects that `geo3d.synth.objects` makes; training never saw these seeds."""
 EXAMPLE_SIDE = 384
-MAX_PIXELS = 16_000_000
 MAX_STEPS = 100
 MAX_STUDENT_STEPS = 4
 MAX_GUIDANCE = 20.0
@@ -63,17 +71,6 @@ class Request:
     seed: int
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture that was read; our copy of it."""
-
-    name: str
-    """For people; untrusted text."""
-    path: str
-    width: int
-    height: int
-
-
 def models(jobs: Jobs) -> dict[str, Path]:
     """Return the pipelines to choose from by name: the shipped ones, then those of this machine."""
     shipped = [p.parent for r in asset_roots() for p in sorted(r.glob("objects/*/pipeline.json"))]
@@ -97,7 +94,7 @@ def defaults(folder: Path) -> tuple[int, float]:
         return 25, 4.0
 
 
-def keep_picture(file: Path, scratch: Path) -> Picture:
+def keep_picture(file: Path, scratch: Path) -> Upload:
     """Read an uploaded picture and keep our own copy of its pixels.
 
     Raises:
@@ -110,7 +107,7 @@ def keep_picture(file: Path, scratch: Path) -> Picture:
     return _kept(image, file.stem, scratch)
 
 
-def example(title: str, scratch: Path) -> Picture:
+def example(title: str, scratch: Path) -> Upload:
     """Return the picture of a made-up object."""
     from geo3d.render.cameras import Camera, look_at
     from geo3d.synth.objects.generate import generate_object
@@ -124,7 +121,7 @@ def example(title: str, scratch: Path) -> Picture:
     return _kept(Image.fromarray(pixels), title, scratch)
 
 
-def submit(jobs: Jobs, picture: Picture, request: Request) -> Job:
+def submit(jobs: Jobs, picture: Upload, request: Request) -> Job:
     """Copy the picture into a new job and queue ``geo3d generate`` on it.
 
     Raises:
@@ -139,32 +136,29 @@ def submit(jobs: Jobs, picture: Picture, request: Request) -> Job:
     folder = jobs.new_folder()
     image = folder / "inputs" / "object.png"
     shutil.copyfile(picture.path, image)
-    argv = ["generate", str(image), "--model", str(model), "--steps", str(request.steps)]
-    argv += ["--guidance", f"{request.guidance:g}", "--seed", str(request.seed)]
-    argv += ["--faces", str(FACES), "--out", str(folder / "run"), "--json"]
-    argv += ["--both", "--student-steps", str(request.student_steps)] if both else ["--no-student"]
+    argv = command(
+        "generate",
+        folder,
+        image,
+        model=model,
+        steps=request.steps,
+        guidance=f"{request.guidance:g}",
+        seed=request.seed,
+        faces=FACES,
+        both=both,
+        student_steps=request.student_steps if both else None,
+        no_student=not both,
+    )
     record = {"kind": KIND, "picture": picture.name, "both": both, **vars(request)}
     return jobs.submit(folder, f"Object of {picture.name}", argv, record)
 
 
-def picture_of(job: Job, scratch: Path) -> Picture:
+def picture_of(job: Job, scratch: Path) -> Upload:
     """Return the picture of a job as the page shows it."""
     from scenes.objects.image import read_image
 
     image = read_image(job.folder / "inputs" / "object.png", MAX_PIXELS)
     return _kept(image, str(job.settings["picture"]), scratch)
-
-
-def metrics_of(job: Job) -> Mapping[str, Any]:
-    """Return the numbers of a finished job.
-
-    Raises:
-        InputError: ``job.no_result``.
-    """
-    metrics = read_json(job.run_folder / "metrics.json") if job.run_folder else None
-    if job.state != "done" or metrics is None:
-        raise InputError("job.no_result", "The job has no result.", "Run it again.")
-    return metrics
 
 
 def shown(job: Job, who: str, scratch: Path) -> tuple[str | None, str | None]:
@@ -176,21 +170,12 @@ def shown(job: Job, who: str, scratch: Path) -> tuple[str | None, str | None]:
     mesh = run / "outputs" / f"{name}.glb"
     picture = run / "previews" / f"{name}-gaussians.png"
     folder = scratch / "views" / job.id
-    return _copy(mesh, folder / mesh.name), _copy(picture, folder / picture.name)
+    return copied(mesh, folder / mesh.name), copied(picture, folder / picture.name)
 
 
 def downloads(job: Job, scratch: Path) -> list[str]:
     """Return copies of meshes and Gaussians under names that say what they are."""
-    run = job.run_folder
-    if run is None:
-        return []
-    folder = scratch / "downloads" / job.id
-    name = slug(str(job.settings["picture"]))
-    found = []
-    for path in sorted((run / "outputs").iterdir()):
-        if path.suffix in (".glb", ".ply"):
-            found.append(_copy(path, folder / path.name.replace("object", name, 1)))
-    return [path for path in found if path]
+    return renamed_outputs(job, scratch, (".glb", ".ply"), "object", job.settings["picture"])
 
 
 def result_card(job: Job, metrics: Mapping[str, Any]) -> str:
@@ -249,21 +234,10 @@ def _check(request: Request, known: Mapping[str, Path]) -> None:
         raise InputError(
             "viewer.bad_guidance", f"Guidance is 1 (none) to {MAX_GUIDANCE:g}.", "Try 4."
         )
-    if not 0 <= request.seed < 2**31:
-        raise InputError(
-            "viewer.bad_seed", "The seed is not a whole number from 0 to 2147483647.", "Try 0."
-        )
+    checked_seed(request.seed)
 
 
-def _kept(image: Image.Image, name: str, scratch: Path) -> Picture:
-    folder = scratch / "pictures" / new_id()
-    folder.mkdir(parents=True)
+def _kept(image: Image.Image, name: str, scratch: Path) -> Upload:
+    folder = fresh(scratch, "pictures")
     image.save(folder / "picture.png")
-    return Picture(name, str(folder / "picture.png"), image.width, image.height)
-
-
-def _copy(source: Path, target: Path) -> str | None:
-    if not source.is_file():
-        return None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return str(shutil.copyfile(source, target))
+    return Upload(name, str(folder / "picture.png"), image.width, image.height)

@@ -6,10 +6,20 @@ from pathlib import Path
 
 import gradio as gr
 
+from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments, generate_job
-from apps.viewer.generate_job import STUDENT, TEACHER, Picture, Request
-from apps.viewer.job_tab import QUIET, JobControls, Updates
+from apps.viewer.generate_job import STUDENT, TEACHER, Request
+from apps.viewer.job_parts import Upload, result_of
+from apps.viewer.job_tab import (
+    QUIET,
+    JobControls,
+    Updates,
+    downloads_box,
+    file_box,
+    link_box,
+    mesh_pane,
+)
 from geo3d.errors import Geo3dError, InputError
 
 PICTURE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -38,11 +48,8 @@ class GenerateTab:
         self.example = gr.Dropdown(
             ["", *generate_job.EXAMPLES], label="Example picture", elem_id="generate-example"
         )
-        self.file = gr.File(
-            label="Picture of an object (png, jpg, bmp, webp)",
-            file_types=list(PICTURE_TYPES),
-            height=92,
-            elem_id="generate-file",
+        self.file = file_box(
+            "Picture of an object (png, jpg, bmp, webp)", PICTURE_TYPES, "generate-file"
         )
         self.card = gr.HTML(elem_id="generate-card")
         self.preview = gr.Image(
@@ -75,28 +82,10 @@ class GenerateTab:
     def _build_panes(self) -> None:
         with gr.Row(elem_classes="g3-tools"):
             gr.HTML(fragments.note("Drag turns both objects, the wheel zooms, right-drag moves."))
-            gr.Checkbox(
-                True,
-                label="Link cameras",
-                # Read by viewer.js only; without this gradio shows it disabled.
-                interactive=True,
-                elem_id="generate-link",
-                elem_classes="g3-link",
-                container=False,
-                min_width=140,
-            )
-        self.panes, self.pictures = [], []
+            link_box(elem_id="generate-link", elem_classes="g3-link")
         with gr.Row():
             self.panes = [
-                gr.Model3D(
-                    label=who,
-                    height=440,
-                    camera_position=CAMERA,
-                    interactive=False,
-                    elem_id=f"generate-{who.lower()}",
-                    elem_classes="g3-pane",
-                )
-                for who in (TEACHER, STUDENT)
+                mesh_pane(who, f"generate-{who.lower()}", CAMERA) for who in (TEACHER, STUDENT)
             ]
         self.result = gr.HTML(elem_id="generate-result")
         with gr.Row():
@@ -111,13 +100,7 @@ class GenerateTab:
                 )
                 for who in (TEACHER, STUDENT)
             ]
-        self.downloads = gr.File(
-            label="Download: meshes (GLB) and Gaussians (PLY)",
-            file_count="multiple",
-            interactive=False,
-            visible=False,
-            elem_id="generate-downloads",
-        )
+        self.downloads = downloads_box("meshes (GLB) and Gaussians (PLY)", "generate-downloads")
 
     def _wire(self) -> None:
         outcome = [self.result, *self.panes, *self.pictures, self.downloads]
@@ -178,7 +161,7 @@ class GenerateTab:
         steps, guidance = generate_job.defaults(found[model])
         return {self.steps: steps, self.guidance: guidance}
 
-    def _loaded(self, picture: Picture | None) -> Updates:
+    def _loaded(self, picture: Upload | None) -> Updates:
         """Show a picture that has no result yet; a job shown before goes on without this page."""
         return (
             self._no_result()
@@ -203,14 +186,14 @@ class GenerateTab:
 
     def _start(
         self,
-        picture: Picture | None,
+        picture: Upload | None,
         model: str | None,
         steps: float | None,
         student_steps: float | None,
         guidance: float | None,
         seed: float | None,
     ) -> Updates:
-        try:
+        def submit() -> Job:
             if picture is None:
                 raise InputError(
                     "viewer.missing_picture", "There is no picture.", "Upload or pick one."
@@ -223,17 +206,13 @@ class GenerateTab:
                 float(guidance or 0),
                 -1 if seed is None else int(seed),
             )
-            job = generate_job.submit(self._jobs, picture, request)
-        except Geo3dError as error:
-            return self.controls.refused(error)
-        return self._no_result() | self.controls.started(job)
+            return generate_job.submit(self._jobs, picture, request)
+
+        return self.controls.start(submit, self._no_result())
 
     def _show(self, job_id: str) -> Updates:
-        try:
-            job = self._jobs.get(job_id)
-            metrics = generate_job.metrics_of(job)
-        except Geo3dError as error:
-            return {self.result: fragments.error_card(error)}
+        job = self._jobs.get(job_id)
+        _, metrics = result_of(job)
         updates: Updates = {
             self.result: generate_job.result_card(job, metrics),
             self.downloads: gr.File(value=generate_job.downloads(job, self._scratch), visible=True),
@@ -245,7 +224,7 @@ class GenerateTab:
         return updates
 
 
-def _card(picture: Picture | None) -> str:
+def _card(picture: Upload | None) -> str:
     if picture is None:
         return ""
     size = f"{picture.width} x {picture.height}"

@@ -35,6 +35,30 @@ def show_address(tab: str) -> str:
     }}"""
 
 
+def file_box(label: str, types: Sequence[str], name: str, **more: Any) -> gr.File:
+    """Return the box that a file is dropped into."""
+    return gr.File(label=label, file_types=list(types), height=92, elem_id=name, **more)
+
+
+def downloads_box(label: str, name: str = "downloads") -> gr.File:
+    """Return the list of files of a result; hidden until there are some."""
+    box = {"interactive": False, "visible": False, "elem_id": name}
+    return gr.File(label=f"Download: {label}", file_count="multiple", **box)
+
+
+def link_box(**more: Any) -> gr.Checkbox:
+    """Return the box that links the cameras of two panes."""
+    # Read by viewer.js only; without `interactive` gradio shows it disabled.
+    box = {"interactive": True, "container": False, "min_width": 140}
+    return gr.Checkbox(True, label="Link cameras", **box, **more)
+
+
+def mesh_pane(label: str, name: str, camera: tuple[Any, ...], height: int = 440) -> gr.Model3D:
+    """Return a pane that turns an object in 3D."""
+    look: dict[str, Any] = {"camera_position": camera, "elem_classes": "g3-pane"}
+    return gr.Model3D(label=label, height=height, interactive=False, elem_id=name, **look)
+
+
 class JobControls:
     """The button that starts, the one that cancels, and the card that tells how it goes."""
 
@@ -76,14 +100,26 @@ class JobControls:
             return self._poll(job_id, watch, *values)
 
         def shown(job_id: str, *values: Any) -> Updates:
-            # gradio does not take an empty mapping
-            return show(job_id, *values) if job_id else {outcome[0]: gr.skip()}
+            try:
+                # gradio does not take an empty mapping
+                return show(job_id, *values) if job_id else {self.status: gr.skip()}
+            except Geo3dError as error:
+                return self.refused(error)
 
         self.cancel.click(self._cancel, self.job_id, self.parts, **QUIET)
         self.job_id.change(None, self.job_id, None, js=show_address(self.kind))
         followed, given = [*self.outputs, *watched], [self.job_id, *watched_with]
         self.timer.tick(poll, given, followed, queue=False, **QUIET)
-        self.finished.change(shown, [self.finished, *shown_with], list(outcome), **QUIET)
+        filled = [*outcome, self.status]
+        self.finished.change(shown, [self.finished, *shown_with], filled, **QUIET)
+
+    def start(self, submit: Callable[[], Job], cleared: Updates) -> Updates:
+        """Submit a job and show it instead of what is ``cleared``, or show why there is none."""
+        try:
+            job = submit()
+        except Geo3dError as error:
+            return self.refused(error)
+        return cleared | self.started(job)
 
     def started(self, job: Job) -> Updates:
         """Show a job that was queued just now, or that the page's address names."""

@@ -15,6 +15,7 @@ from apps.commands.match import FINAL_FMAP, LIVE_FMAP
 from apps.job_files import Job, read_json
 from apps.jobs import Jobs
 from apps.viewer import fragments
+from apps.viewer.job_parts import command, copied
 from apps.viewer.match_result import MATCHED, SIDES, MatchResult, read_shapes, write_views
 from apps.viewer.shapes import Shape, keep, read_truth
 from geo3d.errors import InputError
@@ -72,9 +73,7 @@ def submit(
     folder = jobs.new_folder()
     record: dict[str, Any] = {
         "kind": "match",
-        "method": settings.method,
-        "preset": settings.preset,
-        "seed": settings.seed,
+        **vars(settings),
         "expected_s": estimate_s(jobs, settings, source.n_vertices + target.n_vertices),
         "vertices": source.n_vertices + target.n_vertices,
     }
@@ -87,7 +86,9 @@ def submit(
     if truth is not None:
         np.savez(folder / "inputs" / "truth.npz", source=truth.source, target=truth.target)
     title = f"{source.name} → {target.name}"
-    return jobs.submit(folder, title, _argv(folder, record), record)
+    inputs = [folder / "inputs" / record[side] for side in SIDES]
+    argv = command("match", folder, *inputs, **vars(settings))
+    return jobs.submit(folder, title, argv, record)
 
 
 def estimate_s(jobs: Jobs, settings: Settings, n_vertices: int) -> float:
@@ -156,12 +157,10 @@ def map_picture(job: Job) -> tuple[str, bytes] | None:
     return None
 
 
-def downloads(job: Job, result: MatchResult, scratch: Path) -> list[Path]:
+def downloads(job: Job, result: MatchResult, scratch: Path) -> list[str]:
     """Return copies of the map and the coloured shapes under names that say what they are."""
     if job.run_folder is None:
         return []
-    folder = scratch / "downloads" / job.id
-    folder.mkdir(parents=True, exist_ok=True)
     names = [slug(str(job.settings[f"{side}_name"])) for side in SIDES]
     pair = f"{names[0]}-to-{names[1]}"
     views = write_views(result, MATCHED, scratch / "views" / job.id)
@@ -172,15 +171,9 @@ def downloads(job: Job, result: MatchResult, scratch: Path) -> list[Path]:
         f"{pair}-source.glb": views[0],
         f"{pair}-target.glb": views[1],
     }
-    for name, path in wanted.items():
-        shutil.copyfile(path, folder / name)
-    return [folder / name for name in wanted]
-
-
-def _argv(folder: Path, record: dict[str, Any]) -> list[str]:
-    inputs = [str(folder / "inputs" / record[side]) for side in SIDES]
-    flags = ["--out", str(folder / "run"), "--seed", str(record["seed"]), "--json"]
-    return ["match", *inputs, "--method", record["method"], "--preset", record["preset"], *flags]
+    folder = scratch / "downloads" / job.id
+    copies = (copied(path, folder / name) for name, path in wanted.items())
+    return [copy for copy in copies if copy]
 
 
 def _alike(job: Job, settings: Settings) -> bool:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from apps.job_files import Job, read_json
+from apps.job_files import Job
 from apps.viewer import fragments
+from apps.viewer.job_parts import result_of
 from apps.viewer.shapes import GREY, save_view
-from geo3d.errors import InputError
 from geo3d.mesh.io import load_mesh
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.shading import ERROR_STOPS, error_colors, position_colors, transfer_colors
@@ -55,9 +55,7 @@ def read_result(job: Job) -> MatchResult:
     Raises:
         InputError: ``job.no_result``.
     """
-    run = job.run_folder
-    if job.state != "done" or run is None:
-        raise InputError("job.no_result", "The job has no result.", "Run it again.")
+    run, metrics = result_of(job)
     source, target = read_shapes(job)
     p2p_21, confidence = read_map(run)
     return MatchResult(
@@ -66,7 +64,7 @@ def read_result(job: Job) -> MatchResult:
         p2p_21,
         confidence,
         _read_errors(job.folder / "errors.npz", target.n_vertices),
-        read_json(run / "metrics.json") or {},
+        metrics,
     )
 
 

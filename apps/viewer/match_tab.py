@@ -15,7 +15,16 @@ import gradio as gr
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments, match_job
-from apps.viewer.job_tab import QUIET, JobControls, Updates
+from apps.viewer.job_parts import checked_seed
+from apps.viewer.job_tab import (
+    QUIET,
+    JobControls,
+    Updates,
+    downloads_box,
+    file_box,
+    link_box,
+    mesh_pane,
+)
 from apps.viewer.match_result import MATCHED, legend, read_result, write_views
 from apps.viewer.shapes import (
     MESH_TYPES,
@@ -53,22 +62,20 @@ class MatchTab:
         self.files, self.cards, self.shapes = [], [], []
         for side in ("source", "target"):
             self.files.append(
-                gr.File(
-                    label=f"{side.capitalize()} mesh ({', '.join(t[1:] for t in MESH_TYPES)})",
-                    file_types=list(MESH_TYPES),
-                    height=92,
-                    elem_id=f"file-{side}",
+                file_box(
+                    f"{side.capitalize()} mesh ({', '.join(t[1:] for t in MESH_TYPES)})",
+                    MESH_TYPES,
+                    f"file-{side}",
                 )
             )
             self.cards.append(gr.HTML(elem_id=f"card-{side}"))
             self.shapes.append(gr.State(None))
         with gr.Accordion("Ground truth (optional)", open=False):
-            self.truth = gr.File(
-                label="One .txt (0-based source vertex per line), or one .vts per shape",
-                file_types=list(TRUTH_TYPES),
+            self.truth = file_box(
+                "One .txt (0-based source vertex per line), or one .vts per shape",
+                TRUTH_TYPES,
+                "file-truth",
                 file_count="multiple",
-                height=92,
-                elem_id="file-truth",
             )
         methods, presets = list(match_job.METHODS), list(PRESETS)
         with gr.Row():
@@ -89,25 +96,10 @@ class MatchTab:
                 visible=False,
                 elem_id="coloring",
             )
-            gr.Checkbox(
-                True,
-                label="Link cameras",
-                # Read by viewer.js only; without this gradio shows it disabled.
-                interactive=True,
-                elem_id="link-cameras",
-                container=False,
-                min_width=140,
-            )
+            link_box(elem_id="link-cameras")
         with gr.Row():
             self.panes = [
-                gr.Model3D(
-                    label=side.capitalize(),
-                    height=460,
-                    camera_position=CAMERA,
-                    interactive=False,
-                    elem_id=f"pane-{side}",
-                    elem_classes="g3-pane",
-                )
+                mesh_pane(side.capitalize(), f"pane-{side}", CAMERA, 460)
                 for side in ("source", "target")
             ]
         self.legend = gr.HTML(elem_id="legend")
@@ -115,12 +107,8 @@ class MatchTab:
         self.map = gr.HTML(elem_id="fmap")
         # Which picture of the map the page has, so that it is sent once.
         self.map_shown = gr.State("")
-        self.downloads = gr.File(
-            label="Download: map (target vertex → source vertex, 0-based) and coloured shapes",
-            file_count="multiple",
-            interactive=False,
-            visible=False,
-            elem_id="downloads",
+        self.downloads = downloads_box(
+            "map (target vertex → source vertex, 0-based) and coloured shapes"
         )
 
     def _wire(self) -> None:
@@ -250,7 +238,7 @@ class MatchTab:
         seed: float | None,
         truth: list[str] | None,
     ) -> Updates:
-        try:
+        def submit() -> Job:
             settings = _checked_settings(method, preset, seed)
             if source is None or target is None:
                 raise InputError(
@@ -259,10 +247,9 @@ class MatchTab:
                     "Upload one, or pick an example pair.",
                 )
             files = [Path(path) for path in truth or ()]
-            job = match_job.submit(self._jobs, source, target, settings, files)
-        except Geo3dError as error:
-            return self.controls.refused(error)
-        return self.controls.started(job) | self._no_result()
+            return match_job.submit(self._jobs, source, target, settings, files)
+
+        return self.controls.start(submit, self._no_result())
 
     def _picture(self, job: Job, shown: str) -> Updates:
         """Show the newest functional map, unless the page has it."""
@@ -279,7 +266,7 @@ class MatchTab:
         job = self._jobs.get(job_id)
         result = read_result(job)
         chosen = coloring if coloring in result.colorings else MATCHED
-        files = [str(path) for path in match_job.downloads(job, result, self._scratch)]
+        files = match_job.downloads(job, result, self._scratch)
         return {
             self.coloring: gr.Radio(choices=result.colorings, value=chosen, visible=True),
             self.result: match_job.result_card(job, result),
@@ -317,8 +304,4 @@ def _checked_settings(method: str, preset: str, seed: float | None) -> match_job
         raise InputError(
             "viewer.unknown_choice", "There is no such method or preset.", "Reload the page."
         )
-    if seed is None or not 0 <= seed < 2**31:
-        raise InputError(
-            "viewer.bad_seed", "The seed is not a whole number from 0 to 2147483647.", "Try 0."
-        )
-    return match_job.Settings(method, preset, int(seed))
+    return match_job.Settings(method, preset, checked_seed(seed))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from apps.job_files import Job, read_json
+from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments
+from apps.viewer.job_parts import checked_seed, command, copied, fresh, result_of
 from geo3d.errors import InputError
-from geo3d.files import asset_roots, new_id, slug
+from geo3d.files import asset_roots, slug
 from geo3d.layout.layout import Layout
 from geo3d.synth.streets.generate import generate_street
 from geo3d.synth.streets.path import StreetKind
@@ -81,7 +80,7 @@ def made_up(kind: str, length: float | None, seed: float | None) -> Layout:
             f"On the page streets are {LENGTHS[0]} to {LENGTHS[1]} m long.",
             "Longer ones are built on the command line: `geo3d scene`.",
         )
-    return generate_street(float(length), _seed(seed), found)
+    return generate_street(float(length), checked_seed(seed), found)
 
 
 def read_upload(file: Path) -> Layout:
@@ -102,9 +101,7 @@ def read_upload(file: Path) -> Layout:
 
 def keep_layout(layout: Layout, scratch: Path) -> str:
     """Write the layout as a file to download and return its path."""
-    folder = scratch / "layouts" / new_id()
-    folder.mkdir(parents=True)
-    return str(save_layout(layout, folder / f"{slug(layout.name)}.json"))
+    return str(save_layout(layout, fresh(scratch, "layouts") / f"{slug(layout.name)}.json"))
 
 
 def submit(jobs: Jobs, layout: Layout, request: Request) -> Job:
@@ -119,12 +116,11 @@ def submit(jobs: Jobs, layout: Layout, request: Request) -> Job:
         raise InputError(
             "viewer.unknown_choice", "There is no such preset or style.", "Reload the page."
         )
-    _seed(request.seed)
+    checked_seed(request.seed)
     folder = jobs.new_folder()
     path = save_layout(layout, folder / "inputs" / "layout.json")
-    argv = ["scene", str(path), "--preset", request.preset, "--seed", str(request.seed)]
-    argv += ["--style", request.style] if request.style else []
-    argv += ["--out", str(folder / "run"), "--json"]
+    how = {"preset": request.preset, "seed": request.seed, "style": request.style}
+    argv = command("scene", folder, path, **how)
     record = {"kind": KIND, "layout": layout.name, **vars(request)}
     title = f"Scene of {layout.name}" + (f", {request.style}" if request.style else "")
     return jobs.submit(folder, title, argv, record)
@@ -146,10 +142,7 @@ def preview(job: Job, scratch: Path) -> str | None:
             return None
         moment, path = max(found)
         target = scratch / "views" / job.id / f"{path.stem}-{moment}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.is_file():
-            shutil.copyfile(path, target)
-        return str(target)
+        return str(target) if target.is_file() else copied(path, target)
     except OSError:
         # It was replaced just now; the next look finds the new one.
         return None
@@ -161,27 +154,22 @@ def frames(job: Job) -> list[Path]:
     Raises:
         InputError: ``job.no_result``.
     """
-    run = job.run_folder
-    found = sorted((run / "outputs" / "frames").glob("*.png")) if run else []
-    if job.state != "done" or not found:
-        raise InputError("job.no_result", "The job has no result.", "Run it again.")
-    return found
+    run, _ = result_of(job)
+    return sorted((run / "outputs" / "frames").glob("*.png"))
 
 
 def output(job: Job, name: str, scratch: Path) -> str | None:
     """Return a copy of one of `FILES` of a job, or None."""
     source = job.run_folder / "outputs" / name if job.run_folder else None
-    if source is None or name not in FILES or not source.is_file():
+    if source is None or name not in FILES:
         return None
     target = scratch / "downloads" / job.id / f"{slug(str(job.settings['layout']))}-{name}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return str(shutil.copyfile(source, target))
+    return copied(source, target)
 
 
 def result_card(job: Job) -> str:
     """Return the numbers of a finished scene, as HTML."""
-    run = job.run_folder
-    metrics: dict[str, Any] = (read_json(run / "metrics.json") if run else None) or {}
+    _, metrics = result_of(job)
     facts = [("Job, seconds", f"{job.seconds:.0f}", "From start to end, loading included")]
     for key, (words, why) in _METRICS.items():
         value = metrics.get(key)
@@ -192,11 +180,3 @@ def result_card(job: Job) -> str:
     mark = fragments.badge("info", f"{job.settings['preset']}, {words or NO_STYLE}")
     remarks = [str(text) for text in metrics.get("notes", ())]
     return fragments.facts_card(facts, remarks, mark)
-
-
-def _seed(seed: float | None) -> int:
-    if seed is None or not 0 <= seed < 2**31:
-        raise InputError(
-            "viewer.bad_seed", "The seed is not a whole number from 0 to 2147483647.", "Try 0."
-        )
-    return int(seed)

@@ -13,7 +13,7 @@ import gradio as gr
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments, scene_edit, scene_job, scene_views
-from apps.viewer.job_tab import QUIET, JobControls, Updates
+from apps.viewer.job_tab import QUIET, JobControls, Updates, downloads_box, file_box, mesh_pane
 from apps.viewer.scene_edit import Street
 from apps.viewer.scene_job import NO_STYLE, Request
 from geo3d.errors import Geo3dError, InputError
@@ -54,9 +54,7 @@ class SceneTab:
         self.example = gr.Dropdown(
             ["", *scene_job.examples()], label="Example street", elem_id="scene-example"
         )
-        self.file = gr.File(
-            label="Layout (json)", file_types=[".json"], height=92, elem_id="scene-file"
-        )
+        self.file = file_box("Layout (json)", [".json"], "scene-file")
         with gr.Accordion("Make up a street", open=False):
             with gr.Row():
                 self.kind = gr.Dropdown(
@@ -165,23 +163,10 @@ class SceneTab:
                     visible=False,
                     elem_id="scene-shown",
                 )
-                self.pane = gr.Model3D(
-                    label="In 3D",
-                    height=380,
-                    camera_position=CAMERA,
-                    interactive=False,
-                    elem_id="scene-pane",
-                    elem_classes="g3-pane",
-                )
+                self.pane = mesh_pane("In 3D", "scene-pane", CAMERA, 380)
         self.drive = gr.HTML(elem_id="scene-drive")
         self.result = gr.HTML(elem_id="scene-result")
-        self.downloads = gr.File(
-            label="Download: film, mesh, points, Gaussians, layout",
-            file_count="multiple",
-            interactive=False,
-            visible=False,
-            elem_id="scene-downloads",
-        )
+        self.downloads = downloads_box("film, mesh, points, Gaussians, layout", "scene-downloads")
 
     def _wire(self) -> None:
         outcome = [self.result, self.drive, self.downloads, self.shown, self.pane, self.preview]
@@ -344,14 +329,13 @@ class SceneTab:
     def _start(
         self, street: Street | None, preset: str, light: str, look: str, seed: float | None
     ) -> Updates:
-        try:
+        def submit() -> Job:
             if street is None:
                 raise InputError("viewer.no_layout", "There is no street.", "Pick or make one.")
             request = Request(preset, light, look, -1 if seed is None else int(seed))
-            job = scene_job.submit(self._jobs, street.layout, request)
-        except Geo3dError as error:
-            return self.controls.refused(error)
-        return self._no_result() | self.controls.started(job)
+            return scene_job.submit(self._jobs, street.layout, request)
+
+        return self.controls.start(submit, self._no_result())
 
     def _watch(self, job: Job) -> Updates:
         """Show the newest picture of a job."""
@@ -360,11 +344,8 @@ class SceneTab:
         return {self.preview: shown}
 
     def _show(self, job_id: str) -> Updates:
-        try:
-            job = self._jobs.get(job_id)
-            frames = scene_job.frames(job)
-        except Geo3dError as error:
-            return {self.result: fragments.error_card(error)}
+        job = self._jobs.get(job_id)
+        frames = scene_job.frames(job)
         files = [scene_job.output(job, name, self._scratch) for name in scene_job.FILES]
         return {
             self.result: scene_job.result_card(job),

@@ -11,11 +11,12 @@ from typing import Any
 from PIL import Image
 
 from apps.commands.segment import COMPARED
-from apps.job_files import Job, read_json
+from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments
+from apps.viewer.job_parts import MAX_PIXELS, Upload, command, fresh, renamed_outputs, result_of
 from geo3d.errors import InputError
-from geo3d.files import asset, new_id, slug
+from geo3d.files import asset
 from geo3d.segmentation.loss_names import LOSS_MAP_HINTS
 from geo3d.segmentation.pictures import PictureLimits, read_label, read_picture, save_mask
 from geo3d.synth.walls import brick_wall
@@ -32,12 +33,12 @@ EXAMPLES = {
 }
 """Seed and group of walls that `geo3d.synth.walls` draws."""
 EXAMPLE_SIDE = 384
-LIMITS = PictureLimits(max_bytes=64 << 20, max_pixels=16_000_000)
+LIMITS = PictureLimits(max_bytes=64 << 20, max_pixels=MAX_PIXELS)
 """Of pictures for the page; the command line takes larger ones."""
 MAX_LOSSES = 4
 _TRAINED = (
     "train-segmenter/*/outputs/segmenter.safetensors",
-    "segment-bench/*/outputs/cells/*/*/*/*/*/segmenter.safetensors",
+    "bench-segment/*/outputs/cells/*/*/*/*/*/segmenter.safetensors",
 )
 """Where models that were trained here lie, below the folder of runs."""
 
@@ -49,18 +50,6 @@ class Request:
     model: str
     compared: str
     losses: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A picture that was read; our copy of it."""
-
-    name: str
-    """For people; untrusted text."""
-    path: str
-    width: int
-    height: int
-    notes: tuple[str, ...] = ()
 
 
 def models(jobs: Jobs) -> dict[str, Path | None]:
@@ -78,7 +67,7 @@ def keep_picture(file: Path, scratch: Path) -> Upload:
         InputError, LimitError, FileFormatError: what is wrong with it, see `read_picture`.
     """
     picture = read_picture(file, LIMITS)
-    path = _fresh(scratch, "picture.png")
+    path = fresh(scratch, "pictures") / "picture.png"
     Image.fromarray(picture.pixels).save(path)
     height, width = picture.pixels.shape[:2]
     return Upload(file.stem, str(path), width, height, picture.notes)
@@ -91,7 +80,7 @@ def keep_label(file: Path, scratch: Path) -> Upload:
         InputError, LimitError, FileFormatError: what is wrong with it, see `read_label`.
     """
     label = read_label(file, LIMITS)
-    path = save_mask(_fresh(scratch, "label.png"), label.mask)
+    path = save_mask(fresh(scratch, "pictures") / "label.png", label.mask)
     height, width = label.mask.shape
     return Upload(file.stem, str(path), width, height, label.notes)
 
@@ -100,7 +89,7 @@ def example(title: str, scratch: Path) -> tuple[Upload, Upload]:
     """Return a drawn wall and its label."""
     seed, group = EXAMPLES[title]
     wall = brick_wall(seed, EXAMPLE_SIDE, EXAMPLE_SIDE, group=group)
-    path = _fresh(scratch, "picture.png")
+    path = fresh(scratch, "pictures") / "picture.png"
     Image.fromarray(wall.image).save(path)
     label = save_mask(path.with_name("label.png"), wall.mask)
     sides = (EXAMPLE_SIDE, EXAMPLE_SIDE)
@@ -119,19 +108,19 @@ def submit(jobs: Jobs, picture: Upload, label: Upload | None, request: Request) 
     folder = jobs.new_folder()
     inputs = folder / "inputs"
     shutil.copyfile(picture.path, inputs / "picture.png")
-    argv = ["segment", str(inputs / "picture.png"), "--out", str(folder / "run"), "--json"]
-    for flag, name in (("--model", request.model), ("--compare", request.compared)):
-        if name == NOTHING:
-            continue
-        path = known[name]
-        if path is None and flag == "--compare":
-            path = asset(MODEL)
-        argv += [flag, str(path)] if path is not None else []
-    if request.losses:
-        argv += ["--loss-maps", *request.losses]
-        if label is not None:
-            shutil.copyfile(label.path, inputs / "label.png")
-            argv += ["--label", str(inputs / "label.png")]
+    compared = asset(MODEL) if request.compared == SHIPPED else known.get(request.compared)
+    given = None
+    if request.losses and label is not None:
+        given = shutil.copyfile(label.path, inputs / "label.png")
+    argv = command(
+        "segment",
+        folder,
+        inputs / "picture.png",
+        model=known[request.model],
+        compare=compared,
+        loss_maps=request.losses,
+        label=given,
+    )
     record = {
         "kind": KIND,
         "picture": picture.name,
@@ -149,9 +138,7 @@ def views(job: Job) -> dict[str, Path]:
     Raises:
         InputError: ``job.no_result``.
     """
-    run = job.run_folder
-    if job.state != "done" or run is None:
-        raise InputError("job.no_result", "The job has no result.", "Run it again.")
+    run, _ = result_of(job)
     named = [(str(job.settings["model"]), "")]
     if job.settings["compared"] != NOTHING:
         named.append((str(job.settings["compared"]), COMPARED))
@@ -178,30 +165,14 @@ def first_views(titles: Sequence[str]) -> tuple[str, str]:
 
 def result_card(job: Job) -> str:
     """Return the numbers of each model of a finished job, as HTML."""
-    run = job.run_folder
-    metrics = (read_json(run / "metrics.json") if run else None) or {}
-    cards = []
-    for name, rows in (
-        ("model", metrics.get("pictures", ())),
-        ("compared", metrics.get("compared", ())),
-    ):
-        cards += [_card(str(job.settings[name]), row) for row in rows]
-    return "".join(cards)
+    _, metrics = result_of(job)
+    both = (("model", "pictures"), ("compared", "compared"))
+    return "".join(_card(str(job.settings[name]), row) for name, k in both for row in metrics[k])
 
 
-def downloads(job: Job, scratch: Path) -> list[Path]:
+def downloads(job: Job, scratch: Path) -> list[str]:
     """Return copies of masks, probabilities and regions under names that say what they are."""
-    if job.run_folder is None:
-        return []
-    folder = scratch / "downloads" / job.id
-    folder.mkdir(parents=True, exist_ok=True)
-    name = slug(str(job.settings["picture"]))
-    copies = []
-    for path in sorted((job.run_folder / "outputs").iterdir()):
-        if path.suffix in (".png", ".csv"):
-            copies.append(folder / path.name.replace("picture", name, 1))
-            shutil.copyfile(path, copies[-1])
-    return copies
+    return renamed_outputs(job, scratch, (".png", ".csv"), "picture", job.settings["picture"])
 
 
 def _card(model: str, row: Mapping[str, Any]) -> str:
@@ -241,9 +212,3 @@ def _check(
 def _model_name(path: Path, root: Path) -> str:
     parts = path.relative_to(root).parts
     return f"{parts[1]}/{'/'.join(parts[4:-1])}" if len(parts) > 4 else parts[1]
-
-
-def _fresh(scratch: Path, name: str) -> Path:
-    folder = scratch / "pictures" / new_id()
-    folder.mkdir(parents=True)
-    return folder / name

@@ -5,17 +5,18 @@ Like the tab "Match" it remembers a job by its id only; the rest is read from th
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments, segment_job
-from apps.viewer.job_tab import QUIET, JobControls, Updates
-from apps.viewer.segment_job import NOTHING, SHIPPED, Request, Upload
+from apps.viewer.job_parts import Upload, copied
+from apps.viewer.job_tab import QUIET, JobControls, Updates, downloads_box, file_box
+from apps.viewer.segment_job import NOTHING, SHIPPED, Request
 from geo3d.errors import Geo3dError, InputError
 from geo3d.segmentation.loss_names import LOSS_MAP_HINTS
 
@@ -45,12 +46,7 @@ class SegmentTab:
         self.example = gr.Dropdown(
             ["", *segment_job.EXAMPLES], label="Example picture", elem_id="segment-example"
         )
-        self.file = gr.File(
-            label="Picture (png, jpg, bmp, tif, webp)",
-            file_types=list(PICTURE_TYPES),
-            height=92,
-            elem_id="segment-file",
-        )
+        self.file = file_box("Picture (png, jpg, bmp, tif, webp)", PICTURE_TYPES, "segment-file")
         self.card = gr.HTML(elem_id="segment-card")
         self.picture = gr.State(None)
         names = list(segment_job.models(self._jobs))
@@ -67,11 +63,8 @@ class SegmentTab:
             elem_id="segment-losses",
         )
         with gr.Accordion("Label for the loss maps (optional)", open=False):
-            self.label_file = gr.File(
-                label="PNG with 0 for brick and 255 for mortar",
-                file_types=list(PICTURE_TYPES),
-                height=92,
-                elem_id="segment-label",
+            self.label_file = file_box(
+                "PNG with 0 for brick and 255 for mortar", PICTURE_TYPES, "segment-label"
             )
             self.label_card = gr.HTML(elem_id="segment-label-card")
         self.label = gr.State(None)
@@ -102,12 +95,8 @@ class SegmentTab:
                     )
         self.legend = gr.HTML(fragments.note(LEGEND))
         self.result = gr.HTML(elem_id="segment-result")
-        self.downloads = gr.File(
-            label="Download: masks, probabilities, tables of regions",
-            file_count="multiple",
-            interactive=False,
-            visible=False,
-            elem_id="segment-downloads",
+        self.downloads = downloads_box(
+            "masks, probabilities, tables of regions", "segment-downloads"
         )
 
     def _wire(self) -> None:
@@ -216,7 +205,7 @@ class SegmentTab:
         compared: str,
         losses: Sequence[str] | None,
     ) -> Updates:
-        try:
+        def submit() -> Job:
             if picture is None:
                 raise InputError(
                     "viewer.missing_picture",
@@ -224,19 +213,16 @@ class SegmentTab:
                     "Upload one, or pick an example.",
                 )
             request = Request(model, compared, tuple(losses or ()))
-            job = segment_job.submit(self._jobs, picture, label, request)
-        except Geo3dError as error:
-            return self.controls.refused(error)
-        return self._no_result() | self.controls.started(job)
+            return segment_job.submit(self._jobs, picture, label, request)
+
+        return self.controls.start(submit, self._no_result())
 
     def _show(self, job_id: str) -> Updates:
         job = self._jobs.get(job_id)
         titles = list(segment_job.views(job))
         updates: Updates = {
             self.result: segment_job.result_card(job),
-            self.downloads: gr.File(
-                value=[str(p) for p in segment_job.downloads(job, self._scratch)], visible=True
-            ),
+            self.downloads: gr.File(value=segment_job.downloads(job, self._scratch), visible=True),
         }
         shown = segment_job.first_views(titles)
         for choice, pane, title in zip(self.choices, self.panes, shown, strict=True):
@@ -249,9 +235,7 @@ class SegmentTab:
         found = segment_job.views(self._jobs.get(job_id))
         if title not in found:
             return gr.skip()
-        folder = self._scratch / "views" / job_id
-        folder.mkdir(parents=True, exist_ok=True)
-        return str(shutil.copyfile(found[title], folder / found[title].name))
+        return copied(found[title], self._scratch / "views" / job_id / found[title].name)
 
 
 def _card(upload: Upload | None) -> str:

@@ -214,7 +214,7 @@ def load_segmenter(
         raise CheckpointError(
             "segmenter.no_settings",
             f"{file} is no segmenter: it holds no settings of one.",
-            "Give a file made by `geo3d train-segmenter`.",
+            "Give a file made by `geo3d train segmenter`.",
         )
     config = config_from_dict(SegmentationConfig, about["segmenter"])
     out_channels = int(about.get("out_channels", 2))

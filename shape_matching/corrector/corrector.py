@@ -245,7 +245,7 @@ def _load(path: str, device: str, written: int) -> Corrector:
         raise CheckpointError(
             "corrector.not_a_corrector",
             f"{path} is no corrector: {error}",
-            "Give a file written by `geo3d train-corrector`.",
+            "Give a file written by `geo3d train corrector`.",
         ) from error
     return found.requires_grad_(False).eval().to(device)
 

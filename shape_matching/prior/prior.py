@@ -160,7 +160,7 @@ def _load_weights(network: Denoiser, tensors: Mapping[str, Tensor], path: str) -
             "prior.not_a_prior",
             f"The weights in {path} do not form the denoiser: {', '.join(wrong[:5])} "
             f"({len(wrong)} in all) are missing, unexpected or of another shape.",
-            "Give a file written by `geo3d train-prior`, or the converted published network.",
+            "Give a file written by `geo3d train prior`, or the converted published network.",
         )
     network.load_state_dict(dict(tensors))
 
@@ -241,5 +241,5 @@ def _not_a_prior(path: str, why: str) -> CheckpointError:
     return CheckpointError(
         "prior.not_a_prior",
         f"{path} holds no prior: {why}.",
-        "Give a file written by `geo3d train-prior`, or the converted published network.",
+        "Give a file written by `geo3d train prior`, or the converted published network.",
     )

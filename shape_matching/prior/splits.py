@@ -40,7 +40,7 @@ def load_split(folder: str, size: int, share: float, seed: int) -> MapSplit:
         raise ConfigError(
             "prior_training.no_data",
             "There is no folder of functional maps to learn from.",
-            "Name it with --data; `geo3d prior-data` makes one.",
+            "Name it with --data; `geo3d data prior` makes one.",
         )
     maps = torch.from_numpy(load_maps(folder, size))[:, None]
     columns = load_provenance(folder)

@@ -47,7 +47,7 @@ class PriorTrainingConfig:
     """Settings of `train_prior`; the defaults are the published recipe."""
 
     data: str = ""
-    """Folder of functional maps (`geo3d prior-data`)."""
+    """Folder of functional maps (`geo3d data prior`)."""
     network: DenoiserConfig = field(default_factory=DenoiserConfig)
     preconditioning: Literal["iddpm", "edm"] = "iddpm"
     loss: Literal["vp", "edm"] = "vp"

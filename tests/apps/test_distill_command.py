@@ -44,7 +44,7 @@ def test_mistakes_are_named_before_anything_is_made(
         ([str(file), "--set", "teacher=none"], 3, "object_model.missing"),
         ([str(file), "--set", "data.latents=none"], 3, "latents.no_folder"),
         ([str(tmp_path / "no.yaml")], 2, "config.no_file"),
-        ([str(file), "--resume", "x"], 2, "distill.resume_is_complete"),
+        ([str(file), "--resume", "x"], 2, "run.resume_is_complete"),
     ):
         assert main(["distill", "--out", str(tmp_path / "runs"), *flags]) == exit_code
         assert code in capsys.readouterr().err

@@ -52,12 +52,12 @@ def test_json_run_and_resume(
         (["--data", "DATA", "--method", "oracle"], 2, "evaluate.unknown_method"),
         (["--data", "DATA", "--protocol", "faust_r"], 3, "protocol.missing_shapes"),
         (["--data", "DATA", "--protocol", "fuast"], 2, "protocol.unknown"),
-        (["--data", "/nowhere"], 3, "dataset.no_folder"),
+        (["--data", "/nowhere"], 3, "folder.missing"),
         (["--data", "DATA", "--max-pairs", "0"], 2, "protocol.bad_max_pairs"),
         (["--data", "DATA", "--workers", "0"], 2, "evaluate.bad_setting"),
-        (["--data", "DATA", "--pairs", "/nowhere"], 3, "protocol.missing_pairs_file"),
+        (["--data", "DATA", "--pairs", "/nowhere"], 3, "file.missing"),
         (["--resume", "/nowhere"], 3, "run.not_a_run"),
-        (["--resume", "/nowhere", "--data", "DATA"], 2, "evaluate.resume_is_complete"),
+        (["--resume", "/nowhere", "--data", "DATA"], 2, "run.resume_is_complete"),
     ],
 )
 def test_mistakes_leave_no_run_behind(

@@ -115,13 +115,13 @@ def test_an_estimate_makes_nothing(
 @pytest.mark.parametrize(
     ("flags", "expected", "exit_code"),
     [
-        (("nowhere.png",), "object_image.missing", 3),
+        (("nowhere.png",), "file.missing", 3),
         (("red.png", "--count", "0"), "generate.bad_batch", 2),
         (("red.png", "--steps", "0"), "sampler.bad_config", 2),
         (("red.png", "--formats", "stp"), "object_export.unknown_format", 2),
         (("red.png", "--faces", "1"), "object_export.too_few_faces", 2),
         (("broken.png", "nowhere.png"), "generate.no_picture", 3),
-        (("red.png", "--model", "nowhere"), "object_model.missing", 3),
+        (("red.png", "--model", "nowhere"), "folder.missing", 3),
     ],
 )
 def test_mistakes_are_named(

@@ -16,6 +16,7 @@ from apps.cli import main
 from apps.job_files import end_job
 from apps.jobs import Jobs
 from apps.viewer import generate_job
+from apps.viewer.job_parts import result_of
 from geo3d.errors import InputError
 
 EVIL = '<img src=x onerror="alert(1)">'
@@ -70,9 +71,9 @@ def test_teacher_and_student_of_a_picture(tab: Any, jobs: Jobs, tmp_path: Path) 
     job_id = started[tab.controls.job_id]
     assert "queued" in started[tab.controls.status]
     with pytest.raises(InputError, match=r"job\.no_result"):
-        generate_job.metrics_of(jobs.get(job_id))
+        result_of(jobs.get(job_id))
     job = finished(jobs, job_id)
-    metrics = generate_job.metrics_of(job)
+    _, metrics = result_of(job)
     assert metrics["calls"]["structure"] > metrics["student"]["calls"]["structure"] == 1
     shown = tab._show(job_id)
     teacher, student = (Path(shown[pane]) for pane in tab.panes)

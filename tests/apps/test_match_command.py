@@ -17,7 +17,7 @@ from apps.commands.match import read_landmarks
 from geo3d.errors import FileFormatError
 from geo3d.files import asset
 from geo3d.mesh.io import load_mesh, save_mesh
-from geo3d.runs import open_run, request_cancel, start_run
+from geo3d.runs import open_run, start_run
 from shape_matching.correspondence import load_p2p
 from shape_matching.match import match
 from shape_matching.methods import METHODS, match_nearest
@@ -217,8 +217,8 @@ def test_other_methods_and_text(
             2,
             "match.two_starts",
         ),
-        (["ball.off", "none.off"], 3, "match.no_file"),
-        (["ball.off", "copy.ply", "--landmarks", "none.off"], 3, "match.no_file"),
+        (["ball.off", "none.off"], 3, "file.missing"),
+        (["ball.off", "copy.ply", "--landmarks", "none.off"], 3, "file.missing"),
         (["ball.off", "copy.ply", "--landmarks", "bad.txt"], 3, "landmarks.bad_file"),
         (["ball.off", "copy.ply", "--initial-map", "text.off"], 3, "correspondence.bad_map"),
         (["ball.off", "copy.ply", "--preset", "fastest"], 2, "config.unknown_preset"),
@@ -227,8 +227,8 @@ def test_other_methods_and_text(
         (["ball.off", "copy.ply", "--set", "prior=none.off"], 3, "checkpoint.missing"),
         (["ball.off", "copy.ply", "--device", "abacus"], 2, "device.unknown"),
         (["--resume", "none.off"], 3, "run.not_a_run"),
-        (["copy.ply", "--resume", "none.off"], 2, "match.resume_is_complete"),
-        (["--landmarks", "pairs.txt", "--resume", "none.off"], 2, "match.resume_is_complete"),
+        (["copy.ply", "--resume", "none.off"], 2, "run.resume_is_complete"),
+        (["--landmarks", "pairs.txt", "--resume", "none.off"], 2, "run.resume_is_complete"),
     ],
 )
 def test_mistakes_leave_no_run_behind(
@@ -279,7 +279,7 @@ def test_cancelled_runs_say_so(
 ) -> None:
     def cancel(*shapes: Any, **more: Any) -> Any:
         (run,) = (tmp_path / "match").iterdir()
-        request_cancel(run)
+        (run / "cancel").touch()
         return match(*shapes, **more)
 
     with monkeypatch.context() as patched:
@@ -299,7 +299,7 @@ def test_runs_of_other_verbs_are_not_resumed(
         # the run of match was killed before it wrote down its files
         run = start_run(verb, "x", None, tmp_path)
         assert main(["match", "--resume", str(run.path), "--json"]) == 3
-        assert json.loads(capsys.readouterr().out)["error"]["code"] == "match.cannot_resume"
+        assert json.loads(capsys.readouterr().out)["error"]["code"] == "run.cannot_resume"
         open_run(run.path)
 
 

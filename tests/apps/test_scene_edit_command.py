@@ -84,7 +84,7 @@ def test_a_car_is_moved_and_nothing_else(
         ([], "scene.no_change"),
         (["--move", "car", "0", "far"], "scene.bad_change"),
         (["--remove", "bike"], "layout.unknown_id"),
-        (["--insert", "none.glb", "0", "8"], "mesh_file.not_found"),
+        (["--insert", "none.glb", "0", "8"], "file.missing"),
     ],
 )
 def test_bad_changes(

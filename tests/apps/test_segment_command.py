@@ -128,10 +128,11 @@ def test_a_run_goes_on_where_it_stopped(
     ("arguments", "code", "exit_code"),
     [
         ([], "segment.no_picture", 2),
-        (["x.png", "--model", "none.safetensors"], "segment.no_model", 3),
+        (["x.png", "--model", "none.safetensors"], "file.missing", 3),
+        (["none.png"], "file.missing", 3),
         (["x.png", "--loss-maps", "none"], "loss_maps.unknown_loss", 2),
         (["x.png", "--label", "y.png"], "segment.label_not_used", 2),
-        (["x.png", "--resume", "."], "segment.resume_is_complete", 2),
+        (["x.png", "--resume", "."], "run.resume_is_complete", 2),
         (["--resume", "."], "run.not_a_run", 3),
     ],
 )
@@ -144,6 +145,8 @@ def test_slips_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("x.png", "y.png"):
+        (tmp_path / name).touch()
     assert main(["segment", *arguments]) == exit_code
     assert code in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"x.png", "y.png"}

@@ -55,7 +55,7 @@ def test_the_name_of_the_shipped_model_is_known() -> None:
 
 
 def test_models_trained_here_can_be_chosen(jobs: Jobs) -> None:
-    cell = "segment-bench/run/outputs/cells/supervised/accurate/large/cl_dice/0"
+    cell = "bench-segment/run/outputs/cells/supervised/accurate/large/cl_dice/0"
     path = jobs.root.parent / cell / "segmenter.safetensors"
     path.parent.mkdir(parents=True)
     path.touch()
@@ -99,7 +99,7 @@ def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -
     assert left != right
     assert Path(tab._view(job_id, "Picture")).is_file()
     assert not isinstance(tab._view(job_id, "../../etc"), str)
-    names = [p.name for p in segment_job.downloads(jobs.get(job_id), tmp_path / "s")]
+    names = [Path(p).name for p in segment_job.downloads(jobs.get(job_id), tmp_path / "s")]
     assert names[0] == "my-compared-mask.png" and len(names) == 6
     attached = tab.attach(SimpleNamespace(query_params={"job": job_id}))
     assert attached[tab.controls.job_id] == job_id

@@ -262,7 +262,7 @@ class TestMatchJob:
         assert "ambiguous: another map" in card
         assert "<img" not in card
         files = match_job.downloads(job, result, tmp_path / "scratch")
-        assert [f.name for f in files] == [
+        assert [Path(f).name for f in files] == [
             "one-to-two-map.txt",
             "one-to-two-map.npz",
             "one-to-two-source.glb",

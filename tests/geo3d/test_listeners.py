@@ -15,7 +15,7 @@ from geo3d.listeners import (
     tqdm_listener,
 )
 from geo3d.progress import report
-from geo3d.runs import request_cancel, start_run
+from geo3d.runs import start_run
 
 
 def test_chain_tells_all_in_order() -> None:
@@ -29,7 +29,7 @@ def test_cancel_stops_at_the_next_event(tmp_path: Path) -> None:
     run = start_run("match", "x", root=tmp_path)
     listener = cancel_listener(run)
     report(listener, "x", 1)
-    request_cancel(run.path)
+    (run.path / "cancel").touch()
     with pytest.raises(Cancelled):
         report(listener, "x", 2)
 
@@ -41,6 +41,15 @@ def test_jsonl(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2] and lines[0]["metrics"] == {"error": 0.5}
     assert all(line["stage"] == "zoomout" and line["time"] > 0 for line in lines)
+
+
+def test_jsonl_leaves_out_steps_that_come_too_fast(tmp_path: Path) -> None:
+    listener = jsonl_listener(tmp_path / "p.jsonl", every_s=60.0)
+    for step in range(5):
+        report(listener, "train", step, 4)
+    report(listener, "measure", 1)
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [(e["stage"], e["step"]) for e in lines] == [("train", 0), ("train", 4), ("measure", 1)]
 
 
 def test_tqdm_draws_one_bar_per_stage_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

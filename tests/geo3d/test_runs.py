@@ -73,14 +73,22 @@ def test_the_log_handler_goes_away(tmp_path: Path) -> None:
     assert logging.getLogger().handlers == before
 
 
-def test_failures_and_cancels_are_recorded(tmp_path: Path) -> None:
+def test_failures_and_cancels_are_recorded(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(InputError), start(tmp_path) as failed:
         raise InputError("mesh.bad", "The mesh is bad.")
     state = runs.run_state(failed.path)
     assert state["status"] == "failed" and "mesh.bad" in state["message"]
-    assert "Traceback" in (failed.path / "log.txt").read_text()
+    assert "The mesh is bad." in (failed.path / "log.txt").read_text()
+    assert "Traceback" not in (failed.path / "log.txt").read_text()
+    with pytest.raises(ZeroDivisionError), start(tmp_path) as broken:
+        raise ZeroDivisionError
+    assert "Traceback" in (broken.path / "log.txt").read_text()
+    out, err = capfd.readouterr()
+    assert out == err == ""
     with pytest.raises(Cancelled), start(tmp_path) as cancelled:
-        runs.request_cancel(cancelled.path)
+        (cancelled.path / "cancel").touch()
         assert cancelled.cancel_requested
         cancelled.check_cancelled()
     assert runs.run_state(cancelled.path)["status"] == "cancelled"

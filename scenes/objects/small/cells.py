@@ -110,7 +110,7 @@ def prepare_cells(objects: str | Path, cells: str | Path) -> Iterator[Path]:
     """Make the cells of every shard of objects that has none yet, and yield the new files.
 
     Args:
-        objects: a folder of `geo3d objects-data`, finished or not.
+        objects: a folder of `geo3d data objects`, finished or not.
         cells: where to.
 
     Raises:
@@ -138,7 +138,7 @@ def read_cells(folder: str | Path) -> list[CellObject]:
         raise InputError(
             "cells.none",
             f"There are no cells of objects in {folder}.",
-            "Make them with `geo3d train-objects --stage cells --objects DIR`.",
+            "Make them with `geo3d train objects --stage cells --objects DIR`.",
         )
     return [item for path in paths for item in _read(path)]
 

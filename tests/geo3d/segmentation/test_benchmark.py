@@ -157,7 +157,7 @@ def test_a_cancelled_grid_keeps_its_checkpoints(tmp_path: Path) -> None:
 def test_a_killed_benchmark_goes_on(tmp_path: Path) -> None:
     """kill -9 on the whole command, then --resume: what was finished is not done again."""
     (tmp_path / "tiny.yaml").write_text(json.dumps({**TINY, "walls": [2, 1, 7], "workers": 1}))
-    command = [sys.executable, "-m", "apps.cli", "segment-bench", "--json"]
+    command = [sys.executable, "-m", "apps.cli", "bench", "segment", "--json"]
     started = subprocess.Popen(
         [*command, "--config", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path)],
         cwd=ROOT,
@@ -165,13 +165,13 @@ def test_a_killed_benchmark_goes_on(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     end = time.monotonic() + 180
-    while not (done := list(tmp_path.glob("segment-bench/*/outputs/results/*/*/*/*/*.csv"))):
+    while not (done := list(tmp_path.glob("bench-segment/*/outputs/results/*/*/*/*/*.csv"))):
         assert time.monotonic() < end and started.poll() is None
         time.sleep(0.1)
     os.kill(started.pid, signal.SIGKILL)
     started.wait()
     first = {path: path.stat().st_mtime_ns for path in done}
-    run = next(tmp_path.glob("segment-bench/*/"))
+    run = next(tmp_path.glob("bench-segment/*/"))
     again = subprocess.run(
         [*command, "--resume", str(run)], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -74,7 +74,17 @@ def test_a_cancelled_training_goes_on_bit_by_bit(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_training_goes_on_bit_by_bit(tmp_path: Path) -> None:
     command = [
-        *(sys.executable, "-m", "apps.cli", "train-segmenter", "--device", "cpu", "--threads", "1"),
+        *(
+            sys.executable,
+            "-m",
+            "apps.cli",
+            "train",
+            "segmenter",
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+        ),
         *("--quiet", "--set", "iterations=60", "--set", "checkpoint_seconds=0.0"),
     ]
     root = Path(__file__).resolve().parents[3]

@@ -184,16 +184,16 @@ def test_the_command_trains_resumes_and_evaluates(
     )
     flags = ["--preset", "tiny", "--device", "cpu", "--json", "--out", str(tmp_path)]
     flags += [part for setting in settings.split() for part in ("--set", setting)]
-    assert main(["train-prior", "--data", str(maps), *flags]) == 0
+    assert main(["train", "prior", "--data", str(maps), *flags]) == 0
     answer = json.loads(capsys.readouterr().out)
     run = Path(answer["run"])
     assert answer["error_0.3"] > 0
     assert (run / "previews" / "training.png").is_file()
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 4
-    assert main(["train-prior", "--resume", str(run), "--json"]) == 0
+    assert main(["train", "prior", "--resume", str(run), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == answer
     flags = ["--device", "cpu", "--json", "--out", str(tmp_path)]
-    done = main(["train-prior", "--data", str(maps), "--evaluate", answer["prior"], *flags])
+    done = main(["train", "prior", "--data", str(maps), "--evaluate", answer["prior"], *flags])
     assert done == 0
     report = json.loads(capsys.readouterr().out)
     assert report["is_held_out"]
@@ -205,9 +205,9 @@ def test_slips_of_the_command_leave_no_run_behind(
     maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--out", str(tmp_path / "runs"), "--json"]
-    assert main(["train-prior", *out]) == 2
-    assert main(["train-prior", "--data", str(maps), "--set", "network.patch=7", *out]) == 2
-    assert main(["train-prior", "--resume", "x", "--data", str(maps), *out]) == 2
-    assert main(["train-prior", "--evaluate", "nothing.safetensors", *out]) == 3
+    assert main(["train", "prior", *out]) == 2
+    assert main(["train", "prior", "--data", str(maps), "--set", "network.patch=7", *out]) == 2
+    assert main(["train", "prior", "--resume", "x", "--data", str(maps), *out]) == 2
+    assert main(["train", "prior", "--evaluate", "nothing.safetensors", *out]) == 3
     assert not (tmp_path / "runs").exists()
     capsys.readouterr()

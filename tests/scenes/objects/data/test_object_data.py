@@ -126,7 +126,7 @@ def test_the_command_makes_continues_and_enlarges(
 ) -> None:
     monkeypatch.setattr("scenes.objects.data.object_data.OBJECTS_PER_SHARD", 2)
     out = str(tmp_path / "objects")
-    command = ["objects-data", "--out", out, "--workers", "2", "--json", "--seed", "4"]
+    command = ["data", "objects", "--out", out, "--workers", "2", "--json", "--seed", "4"]
     command += ["--set", "views=1", "--set", "view_size=16", "--set", "kinds=[key, lamp]"]
     assert main([*command, "--objects", "3"]) == 0
     assert json.loads(capsys.readouterr().out)["objects"] == 3
@@ -145,5 +145,5 @@ def test_the_command_makes_continues_and_enlarges(
 
 
 def test_a_folder_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["objects-data"]) == 2
-    assert "objects_data.no_out" in capsys.readouterr().err
+    assert main(["data", "objects"]) == 2
+    assert "data.no_out" in capsys.readouterr().err

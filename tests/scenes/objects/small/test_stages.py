@@ -63,13 +63,22 @@ def test_rescaled_latents_have_unit_size_and_decode_the_same() -> None:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with all stages, each trained for a step."""
     root = tmp_path_factory.mktemp("small")
-    objects = ["objects-data", "--out", str(root / "objects"), "--objects", "2", "--workers", "1"]
+    objects = [
+        "data",
+        "objects",
+        "--out",
+        str(root / "objects"),
+        "--objects",
+        "2",
+        "--workers",
+        "1",
+    ]
     sizes = ["--set", "kinds=[spoon,key]", "--set", "views=2", "--set", "view_size=32"]
     assert main([*objects, *sizes, "--quiet"]) == 0
     common = ["--cells", str(root / "cells"), "--work", str(root / "work"), "--quiet"]
 
     def stage(name: str, *more: str) -> None:
-        assert main(["train-objects", "--stage", name, *common, *more]) == 0
+        assert main(["train", "objects", "--stage", name, *common, *more]) == 0
 
     stage("cells", "--objects", str(root / "objects"))
     few = ("--set", "steps=1", "--set", "batch=1")
@@ -118,7 +127,7 @@ def test_a_finished_stage_stays_as_it_is(work: Path, capsys: pytest.CaptureFixtu
     before = load_model(stem).state_dict()
     again = ["--cells", str(work / "cells"), "--work", str(work / "work"), "--json"]
     few = ["--set", "steps=1", "--set", "batch=1", "--set", "warmup_steps=0"]
-    assert main(["train-objects", "--stage", "structure", *again, *few]) == 0
+    assert main(["train", "objects", "--stage", "structure", *again, *few]) == 0
     assert json.loads(capsys.readouterr().out)["folder"].endswith("structure")
     after = load_model(stem).state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -126,14 +135,14 @@ def test_a_finished_stage_stays_as_it_is(work: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("stage", ["cells", "pipeline", "sheet", "curves"])
 def test_missing_folders_are_named(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train-objects", "--stage", stage, "--json"]) == 2
+    assert main(["train", "objects", "--stage", stage, "--json"]) == 2
     assert "train_objects.no_folder" in capsys.readouterr().out
 
 
 def test_curves_are_drawn_of_what_was_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ask = ["train-objects", "--stage", "curves", "--json"]
+    ask = ["train", "objects", "--stage", "curves", "--json"]
     ask += ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "curves.png")]
     assert main(ask) == 3
     assert "train_objects.no_curves" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""geo3d segment-bench from the command line: the tables alone, and slips."""
+"""geo3d bench segment from the command line: the tables alone, and slips."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_tables_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "framework,labels,size,loss,split,metric,mean,std,n_seeds\n"
         "supervised,accurate,large,CEDice,ID,Betti0,3.31,6.60,10\n"
     )
-    command = ["segment-bench", "--tables", str(folder), "--out", str(tmp_path / "runs")]
+    command = ["bench", "segment", "--tables", str(folder), "--out", str(tmp_path / "runs")]
     assert main([*command, "--published", str(published), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["measured"]) == 2 * 4 * len(METRICS)
@@ -50,12 +50,12 @@ def test_tables_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("arguments", "code", "exit_code"),
     [
-        (["--tables", "none"], "tables.no_results", 3),
+        (["--tables", "none"], "folder.missing", 3),
         (["--tables", "none", "--losses", "ce_dice"], "segment_bench.tables_only", 2),
         (["--compat"], "segment_bench.tables_flags", 2),
-        (["--data", "none"], "dataset.no_folder", 3),
+        (["--data", "none"], "folder.missing", 3),
         (["--losses", "none"], "segmenter.unknown_loss", 2),
-        (["--resume", "none", "--seeds", "3"], "segment_bench.resume_is_complete", 2),
+        (["--resume", "none", "--seeds", "3"], "run.resume_is_complete", 2),
         (["--resume", "none"], "run.not_a_run", 3),
     ],
 )
@@ -68,6 +68,6 @@ def test_slips_are_named_and_leave_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["segment-bench", *arguments]) == exit_code
+    assert main(["bench", "segment", *arguments]) == exit_code
     assert code in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

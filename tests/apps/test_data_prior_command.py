@@ -1,4 +1,4 @@
-"""geo3d prior-data from the command line: make, look, refuse."""
+"""geo3d data prior from the command line: make, look, refuse."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALL = ["--set", "members=2", "--set", "k=32", "--set", "vertices=1500", "--set
 def test_maps_are_made_drawn_and_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = ["prior-data", "--out", str(tmp_path / "maps")]
+    out = ["data", "prior", "--out", str(tmp_path / "maps")]
     assert main([*out, "--creatures", "2", "--seed", "3", "--workers", "1", "--json", *SMALL]) == 0
     assert json.loads(capsys.readouterr().out)["maps"] == 4
     # one picture per kind is enough here
@@ -35,12 +35,12 @@ def test_maps_are_made_drawn_and_compared(
 
 
 def test_a_folder_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["prior-data"]) == 2
-    assert "prior_data.no_out" in capsys.readouterr().err
+    assert main(["data", "prior"]) == 2
+    assert "data.no_out" in capsys.readouterr().err
 
 
 def test_an_unfinished_folder_is_not_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["prior-data", "--out", str(tmp_path), "--pictures", str(tmp_path)]) == 3
+    assert main(["data", "prior", "--out", str(tmp_path), "--pictures", str(tmp_path)]) == 3
     assert "prior_data.no_index" in capsys.readouterr().err

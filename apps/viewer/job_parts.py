@@ -1,0 +1,94 @@
+"""What the jobs of all tabs share: uploads, the command line, results, copies for the browser."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.job_files import Job, read_json
+from geo3d.errors import InputError
+from geo3d.files import new_id, slug
+
+MAX_PIXELS = 16_000_000
+"""Of images for the page; the command line takes larger ones."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image that was read; our copy of it."""
+
+    name: str
+    """For people; untrusted text."""
+    path: str
+    width: int
+    height: int
+    notes: tuple[str, ...] = ()
+
+
+def fresh(scratch: Path, kind: str) -> Path:
+    """Make a folder of its own for something that the browser is shown."""
+    folder = scratch / kind / new_id()
+    folder.mkdir(parents=True)
+    return folder
+
+
+def checked_seed(seed: float | None) -> int:
+    """Return a seed that the page sent; a request need not come from our page.
+
+    Raises:
+        InputError: ``viewer.bad_seed``.
+    """
+    if seed is None or not 0 <= seed < 2**31:
+        raise InputError(
+            "viewer.bad_seed", "The seed is not a whole number from 0 to 2147483647.", "Try 0."
+        )
+    return int(seed)
+
+
+def command(verb: str, folder: Path, *inputs: object, **flags: Any) -> list[str]:
+    """Return the command line of the job in ``folder``.
+
+    A flag that is None or empty is left out; one that is True stands alone.
+    """
+    argv = [verb, *map(str, inputs), "--out", str(folder / "run"), "--json"]
+    for name, value in flags.items():
+        if value is None or value is False or value == "" or value == ():
+            continue
+        values = () if value is True else value if isinstance(value, tuple) else (value,)
+        argv += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return argv
+
+
+def result_of(job: Job) -> tuple[Path, dict[str, Any]]:
+    """Return the run folder and the numbers of a job that is done.
+
+    Raises:
+        InputError: ``job.no_result``.
+    """
+    run = job.run_folder
+    metrics = read_json(run / "metrics.json") if run else None
+    if job.state != "done" or run is None or metrics is None:
+        raise InputError("job.no_result", "The job has no result.", "Run it again.")
+    return run, metrics
+
+
+def copied(source: Path, target: Path) -> str | None:
+    """Copy a file for the browser and return the copy; None if there is nothing to copy."""
+    if not source.is_file():
+        return None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return str(shutil.copyfile(source, target))
+
+
+def renamed_outputs(
+    job: Job, scratch: Path, suffixes: tuple[str, ...], stem: str, name: object
+) -> list[str]:
+    """Return copies of a job's outputs, with ``stem`` in their names made what ``name`` says."""
+    if job.run_folder is None:
+        return []
+    folder, outputs = scratch / "downloads" / job.id, job.run_folder / "outputs"
+    found = (path for path in sorted(outputs.iterdir()) if path.suffix in suffixes)
+    copies = (copied(p, folder / p.name.replace(stem, slug(str(name)), 1)) for p in found)
+    return [copy for copy in copies if copy]
