@@ -5,7 +5,8 @@ Each is run for a few steps on tiny data, writing a checkpoint at every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -172,14 +173,25 @@ TRAININGS: dict[str, Callable[[Path], Training]] = {
 }
 
 
-@pytest.fixture(params=TRAININGS)
-def run(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Training:
-    pictures = streets()
-    for module in (train_teacher, street_segmenter):
-        monkeypatch.setattr(module, "load_street_data", lambda folder: pictures)
-    return TRAININGS[request.param](tmp_path / "data")
+@dataclass
+class Case:
+    """A training, and what it makes undisturbed."""
+
+    run: Training
+    whole: Path
+    result: Any
+
+
+@pytest.fixture(scope="module", params=TRAININGS)
+def case(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Case]:
+    folder, pictures = tmp_path_factory.mktemp("training"), streets()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (train_teacher, street_segmenter):
+            patch.setattr(module, "load_street_data", lambda folder: pictures)
+        run = TRAININGS[request.param](folder / "data")
+        yield Case(run, folder / "whole", run(folder / "whole"))
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -213,56 +225,53 @@ def fail_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_step_that_is_not_finite_leaves_the_state_before_it(
-    run: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(tmp_path / "whole")
     with monkeypatch.context() as patch:
         fail_at(5, patch)
         with pytest.raises(NumericalError) as caught:
-            run(tmp_path / "parts")
+            case.run(tmp_path / "parts")
     assert caught.value.code == "training.diverged" and "step 5" in caught.value.message
     assert are_finite(tmp_path / "parts")
     step = checkpoints.load(tmp_path / "parts" / CHECKPOINT).config["step"]
     assert step == 3  # the fourth gradient showed that it is good
-    run(tmp_path / "parts")
-    assert are_equal(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+    case.run(tmp_path / "parts")
+    assert are_equal(weights(tmp_path / "parts"), weights(case.whole))
 
 
 def test_a_training_that_explodes_can_be_resumed_with_a_lower_rate(
-    run: Training, tmp_path: Path
+    case: Case, tmp_path: Path
 ) -> None:
     with pytest.raises(NumericalError, match=r"training\.diverged"):
-        run(tmp_path / "out", 1e30)
+        case.run(tmp_path / "out", 1e30)
     assert are_finite(tmp_path / "out")
     if (tmp_path / "out" / CHECKPOINT).is_file():  # not where the second step already explodes
         with pytest.raises(CheckpointError, match="other_training"):
-            run(tmp_path / "out", 1e31)
-    run(tmp_path / "out", 1e-4)
+            case.run(tmp_path / "out", 1e31)
+    case.run(tmp_path / "out", 1e-4)
     assert are_finite(tmp_path / "out")
 
 
-def test_a_torn_checkpoint_is_no_loss(run: Training, tmp_path: Path) -> None:
+def test_a_torn_checkpoint_is_no_loss(case: Case, tmp_path: Path) -> None:
     def stop(event: Mapping[str, Any]) -> None:
         if event["step"] == 4:
             raise Cancelled
 
-    run(tmp_path / "whole")
     with pytest.raises(Cancelled):
-        run(tmp_path / "parts", progress=stop)
+        case.run(tmp_path / "parts", progress=stop)
     path = tmp_path / "parts" / CHECKPOINT
     steps = [checkpoints.load(p).config["step"] for p in (path, previous(path))]
     assert steps == [4, 3]
     path.write_bytes(path.read_bytes()[:-100])
     seen: list[int] = []
-    run(tmp_path / "parts", progress=lambda event: seen.append(event["step"]))
+    case.run(tmp_path / "parts", progress=lambda event: seen.append(event["step"]))
     assert seen[0] == 4
-    assert are_equal(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+    assert are_equal(weights(tmp_path / "parts"), weights(case.whole))
 
 
-def test_a_finished_training_is_finished(run: Training, tmp_path: Path) -> None:
-    first = run(tmp_path / "out")
-    before = weights(tmp_path / "out")
-    second = run(tmp_path / "out", progress=ignore_progress)
-    assert are_equal(before, weights(tmp_path / "out"))
-    if isinstance(first, dict):
-        assert second == first
+def test_a_finished_training_is_finished(case: Case) -> None:
+    before = weights(case.whole)
+    again = case.run(case.whole, progress=ignore_progress)
+    assert are_equal(before, weights(case.whole))
+    if isinstance(again, dict):
+        assert again == case.result
