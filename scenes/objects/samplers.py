@@ -215,14 +215,17 @@ def _ask_together(
     network: FlowNetwork[X], x: X, told: tuple[float, ...], conds: list[Tensor]
 ) -> list[X]:
     """Do as `_ask` in one call, for a batch of as many copies of every item, copy after copy."""
-    parts, tokens = len(conds), [torch.cat(conds)]
-    if not isinstance(x, SparseTensor):
-        return list(_ask(network, torch.cat([x] * parts), told, tokens)[0].chunk(parts))
-    # The joined grid is kept, and with it the neighbours of its voxels.
-    grid = x.grid.once(("repeated", parts), lambda: join_items([x] * parts).grid)
-    joined = SparseTensor(torch.cat([x.feats] * parts), grid)
-    v = cast(SparseTensor, _ask(network, joined, told, tokens)[0])
-    return [SparseTensor(feats, x.grid) for feats in v.feats.split(len(x.grid))]
+    parts = len(conds)
+    if isinstance(x, SparseTensor):
+        # The joined grid is kept, and with it the neighbours of its voxels.
+        grid = x.grid.once(("repeated", parts), lambda: join_items([x] * parts).grid)
+        joined = SparseTensor(torch.cat([x.feats] * parts), grid)
+    else:
+        joined = torch.cat([x] * parts)
+    v: Any = _ask(network, cast(Any, joined), told, [torch.cat(conds)])[0]
+    if isinstance(x, SparseTensor):
+        return [SparseTensor(feats, x.grid) for feats in v.feats.split(len(x.grid))]
+    return list(v.chunk(parts))
 
 
 def _mean(found: list[X]) -> X:
