@@ -92,7 +92,8 @@ def sign_flip_p(
         vectorized=True,
         n_resamples=permutations,
         batch=max(1, _BLOCK // len(d)),
-        random_state=generator,
+        # Called rng since scipy 1.15, which takes both names.
+        random_state=generator,  # pyright: ignore[reportCallIssue]
     )
     if compat:
         return float(np.mean(found.null_distribution > observed * (1 + 1e-9)))
