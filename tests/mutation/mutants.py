@@ -46,6 +46,8 @@ TWINS = {
 """Functions and methods that are taken for each other."""
 DROPPED = ("abs", "detach", "flip", "sqrt", "square", "clone", "contiguous")
 """Methods without which an expression still means something."""
+IDLE = ("dtype", "device", "strict", "exist_ok", "parents", "relative_cost")
+"""Keywords whose loss changes no number of a right program."""
 SILENT = ("report", "warn", "debug", "info", "warning", "check_cancelled")
 """Calls that tell somebody something and change no result."""
 
@@ -147,6 +149,9 @@ class Finder:
             yield from self.between(left, right, *words)
 
     def of_UnaryOp(self, node: ast.UnaryOp) -> Iterator[Mutant]:
+        if isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+            if node.operand.value == 1:  # the last axis or entry of two is also number 1
+                return
         yield self.cut(self.start(node), self.start(node.operand), "")
 
     def of_Constant(self, node: ast.Constant) -> Iterator[Mutant]:
@@ -176,5 +181,5 @@ class Finder:
             yield self.cut(self.end(node.func.value), self.end(node), "")
         parts = [*node.args, *node.keywords]
         for before, part in pairwise(sorted(parts, key=self.start)):
-            if isinstance(part, ast.keyword) and part.arg not in (None, "dtype", "device"):
+            if isinstance(part, ast.keyword) and part.arg and part.arg not in IDLE:
                 yield self.cut(self.end(before), self.end(part), "")
