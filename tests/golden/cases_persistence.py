@@ -44,7 +44,7 @@ def check_values(path: Path) -> None:
     """Compare the values of all cases."""
     for row in json.loads(path.read_text(encoding="utf-8")):
         scores, labels = scores_of(path.parent / f"loss_{row['case']}.npz")
-        for name in SETTINGS:
+        for name in SETTINGS.keys() & row["losses"].keys():
             expected = row["losses"][name]["value"]
             value = published(name, scores, labels).item()
             assert value == pytest.approx(expected, rel=1e-6), (row["case"], name)
@@ -53,7 +53,7 @@ def check_values(path: Path) -> None:
 def check_gradients(path: Path) -> None:
     """Compare gradients and which pixels are pushed to what."""
     case = np.load(path)
-    for name in ("TopoLoss", "TopoLoss_32"):
+    for name in (name for name in SETTINGS if f"grad_{name}" in case):
         scores, labels = scores_of(path)
         published(name, scores, labels).backward()
         assert scores.grad is not None
