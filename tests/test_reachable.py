@@ -22,7 +22,7 @@ HOOKS |= {"persistent_load", "emit", "format", "construct_mapping", "log_message
 ROOTS = {("apps.cli", "main"), ("geo3d", "__version__"), ("geo3d.mesh.sandbox_child", "main")}
 
 # Where the rooms are being rebuilt: goes when they are.
-OPEN = ("geo3d.distill.", "geo3d.fields.", "scenes.urban.")
+OPEN = ("geo3d.distill.",)
 
 Name = tuple[str, str]
 """Module and name, "Class.method" for a method."""

@@ -79,7 +79,7 @@ def read_layout(what: str, length: float | None, start: float, seed: int) -> Lay
     from scenes.urban.layout_json import load_layout
 
     if what in KINDS:
-        return generate_street(length or USUAL_LENGTH, seed, what)  # type: ignore[arg-type]
+        return generate_street(length or USUAL_LENGTH, seed, what)
     is_sample = Path(what).suffix in (".npy", ".npz")
     layout = import_sample(what) if is_sample else load_layout(what)
     if length is None and not start:

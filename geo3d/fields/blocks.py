@@ -143,16 +143,6 @@ class Blocks:
         for name in sorted(self._changed):
             self._store(name)
 
-    def copy(self, source: str, target: str) -> None:
-        """Let a block start as the copy of another, without its moments."""
-        block = self.get(target)
-        block.load_state_dict(self.get(source).state_dict())
-        self._changed.add(target)
-
-    def touch(self, name: str) -> None:
-        """Note that a block's parameters were changed from outside."""
-        self._changed.add(name)
-
     def export(self, folder: Path, moments: bool = True) -> tuple[str, ...]:
         """Write every block that has been trained to another folder; return the file names.
 
@@ -194,11 +184,6 @@ class Blocks:
             if self._adam is not None:
                 self._take_moments(name, tensors)
             self._changed.add(name)
-
-    @property
-    def resident_names(self) -> tuple[str, ...]:
-        """The blocks in memory, used longest ago first."""
-        return tuple(self._blocks)
 
     def resident_bytes(self) -> int:
         """Return the bytes of parameters and moments in memory."""

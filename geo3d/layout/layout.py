@@ -196,7 +196,7 @@ def slab(
     id: str,
     name: str,
     left: Float[np.ndarray, "m 3"],
-    right: Float[np.ndarray, "m 3"],
+    right: Float[np.ndarray, "n 3"],
     thickness: float = SLAB_THICKNESS,
     style: str = "",
 ) -> Primitive:

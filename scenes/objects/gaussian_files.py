@@ -59,10 +59,14 @@ def save_gaussians(
         gaussians.scaling.log(),
         rotation,
     ]
-    table = torch.cat(columns, dim=1).float().cpu().numpy().astype("<f4")
+    return save_table(path, torch.cat(columns, dim=1).float().cpu().numpy())
+
+
+def save_table(path: str | os.PathLike[str], table: Float[np.ndarray, "g 17"]) -> Path:
+    """Write numbers that are in the columns of the file already."""
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
     header += [f"property float {name}" for name in _NAMES] + ["end_header", ""]
-    return atomic_write_bytes(path, "\n".join(header).encode() + table.tobytes())
+    return atomic_write_bytes(path, "\n".join(header).encode() + table.astype("<f4").tobytes())
 
 
 def load_gaussians(

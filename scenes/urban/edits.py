@@ -180,16 +180,6 @@ class History:
         """The layout as it is now."""
         return self._layout
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is an edit to take back."""
-        return bool(self._past)
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether there is an edit to apply again."""
-        return bool(self._future)
-
     def apply(self, edit: Edit) -> Edit:
         """Make the edit's layout the present one; what was taken back before is forgotten."""
         self._past.append((self._layout, edit))

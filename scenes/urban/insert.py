@@ -23,6 +23,7 @@ from geo3d.layout.layout import Layout, Primitive, turn
 from geo3d.mesh.decimate import decimate
 from geo3d.mesh.io import load_mesh
 from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.ops import face_normals
 from scenes.urban.validate import depths_below
 
 MOST_VERTICES = 2000
@@ -112,7 +113,8 @@ def _solid(mesh: Mesh) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]
             # no sound coarser mesh: the hull will do
             pass
     hull = ConvexHull(vertices)
-    inward = np.einsum("fi,fi->f", _normals(vertices, hull.simplices), hull.equations[:, :3]) < 0
+    normals = face_normals(Mesh(vertices, hull.simplices))
+    inward = np.einsum("fi,fi->f", normals, hull.equations[:, :3]) < 0
     faces = np.where(inward[:, None], hull.simplices[:, ::-1], hull.simplices)
     used, numbers = np.unique(faces, return_inverse=True)
     return vertices[used], numbers.reshape(faces.shape).astype(np.int64)
@@ -126,11 +128,6 @@ def _is_closed(faces: Int[np.ndarray, "f 3"]) -> bool:
     ways, counts = np.unique(edges, axis=0, return_counts=True)
     opposite = np.unique(edges[:, ::-1], axis=0)
     return bool((counts == 1).all() and np.array_equal(ways, opposite))
-
-
-def _normals(vertices: np.ndarray, faces: np.ndarray) -> Float[np.ndarray, "f 3"]:
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    return np.cross(b - a, c - a)
 
 
 def _free_id(layout: Layout, path: str | os.PathLike[str]) -> str:

@@ -73,15 +73,6 @@ class LgvsdConfig:
     """Do as the release does where it is odd."""
 
 
-VARIANTS = {
-    "sds": LgvsdConfig(objective="sds"),
-    "sds_no_layout": LgvsdConfig(objective="sds", use_layout=False),
-    "vsd": LgvsdConfig(use_layout=False),
-    "lgvsd": LgvsdConfig(),
-}
-"""Objectives to compare."""
-
-
 class Views(NamedTuple):
     """What is known of b renderings."""
 

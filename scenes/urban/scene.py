@@ -86,6 +86,9 @@ class Scene:
         folder: where blocks are paged to; None uses a temporary folder.
         cells: the cells that exist; None takes those the layout needs.
         source: folder of a saved scene's blocks, read but never written.
+
+    Raises:
+        BackendUnavailable: ``backend.unavailable`` for a backend asked for by name.
     """
 
     def __init__(
@@ -97,6 +100,8 @@ class Scene:
         source: Path | None = None,
     ) -> None:
         self.config = config
+        self.backend = chosen_backend(config.backend, config.stuff.grid(config.convention))
+        """What computes the hash grids, by name."""
         self._chosen = None if cells is None else tuple(cells)
         self.blocks = Blocks(self._make, folder, source, config.resident)
         self.set_layout(layout)
@@ -128,15 +133,6 @@ class Scene:
             touched = set(cells_of_boxes(boxes, self.config.cell, self.config.band))
         cells = [_CELL + cell_name(key) for key in self.lattice.keys if key in touched]
         return (*cells, *(_OBJECT + id for id in self.placements if id in ids))
-
-    def copy_object(self, source: str, target: str) -> None:
-        """Let the field of one movable primitive start as that of another."""
-        self.blocks.copy(_OBJECT + source, _OBJECT + target)
-
-    @property
-    def backend(self) -> str:
-        """What computes the hash grids, by name."""
-        return chosen_backend(self.config.backend, self.config.stuff.grid(self.config.convention))
 
     def learn(self, rate: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
         """Start training with Adam, or change its rate."""

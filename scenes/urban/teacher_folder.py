@@ -35,7 +35,6 @@ UNSAFE = (
     *(".pt", ".pth", ".bin", ".ckpt", ".joblib"),
 )
 """File names that end like this can hold code."""
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 _PROBE = "controlnet_cond_embedding.conv_in.weight"
 
 

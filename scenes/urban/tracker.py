@@ -18,7 +18,7 @@ Source: Hu et al. 2022 (LoRA); Wang et al. 2023 (ProlificDreamer); Urban Archite
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,6 @@ import torch
 from torch import Tensor, nn
 
 from geo3d.distill.levels import NoiseSchedule, Prediction
-from geo3d.errors import CheckpointError
 from scenes.urban.guidance import Control, Guidance
 
 LAYERS = ("to_q", "to_k", "to_v", "to_out")
@@ -127,40 +126,6 @@ class Tracker(nn.Module):
             camera: (b, 16); zeros for no camera.
         """
         return guidance.output(*noisy, tokens, control, labels=camera, unet=self.unet)
-
-    def load_published(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take weights named as in the released method.
-
-        Args:
-            tensors: ``lora.<attention>.<layer>.{down,up}`` and ``camera.linear_{1,2}.*``.
-
-        Raises:
-            CheckpointError: ``tracker.wrong_weights``.
-        """
-        own = {
-            f"camera.{i}.{kind}": f"camera.linear_{n}.{kind}"
-            for i, n in ((0, 1), (2, 2))
-            for kind in ("weight", "bias")
-        }
-        for name in self.additions:
-            for side in ("down", "up"):
-                own[f"additions.{name}.{side}"] = f"lora.{name.replace('/', '.')}.{side}"
-        wanted = self.state_dict()
-        lost = [
-            k for k, v in own.items() if v not in tensors or tensors[v].shape != wanted[k].shape
-        ]
-        if lost:
-            raise CheckpointError(
-                "tracker.wrong_weights",
-                f"{len(lost)} weights of the tracker are missing or of another shape, "
-                f"{own[lost[0]]} first.",
-                "It must belong to this UNet and have this rank.",
-            )
-        self.load_state_dict({k: tensors[v].float() for k, v in own.items()})
-
-    def named_additions(self) -> dict[str, LowRank]:
-        """Return the additions by the dotted name of their layer (``...attn1.to_q``)."""
-        return {name.replace("/", "."): part for name, part in self.additions.items()}  # type: ignore[misc]
 
 
 class CopiedTracker(Tracker):

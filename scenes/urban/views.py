@@ -5,7 +5,6 @@ Notation: v views, h w their size; rays of all views follow each other, row by r
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -34,7 +33,6 @@ from scenes.urban.scene import Rendering, Scene
 from scenes.urban.styles import Styles
 from scenes.urban.tracker import camera_numbers
 
-_log = logging.getLogger(__name__)
 _AHEAD = 15.0
 """Metres before the camera at which a region's prompt is looked up."""
 

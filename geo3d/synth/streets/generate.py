@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from geo3d.layout.layout import Layout, turn
 from geo3d.synth.streets.block import Block, Section, furnish
-from geo3d.synth.streets.path import BLOCK, CLEAR, Path, Start, StreetKind
+from geo3d.synth.streets.path import BLOCK, CLEAR, Path, Start
 
 CAMERA_HEIGHT = 1.55
 """Metres of the camera above the road, as in KITTI-360."""
@@ -28,7 +28,7 @@ STEP = 0.7
 def generate_street(
     length: float,
     seed: int = 0,
-    kind: StreetKind = "straight",
+    kind: str = "straight",
     *,
     hills: float = 0.0,
     start: Start | None = None,
@@ -41,7 +41,7 @@ def generate_street(
     Args:
         length: metres of road; the cameras stop 10 m before its end.
         seed: which street of this kind.
-        kind: "straight", "curved" or "crossing" (a side street every 80 m).
+        kind: of `STREET_KINDS`: "straight", "curved" or "crossing" (a side street every 80 m).
         hills: height of the hills in metres; 0 is flat.
         start: where the road begins; the origin, heading along z, if None.
         prefix: goes in front of all ids.

@@ -48,9 +48,7 @@ class Path:
         ConfigError: ``street.unknown_kind``, ``street.bad_length``.
     """
 
-    def __init__(
-        self, length: float, seed: int, kind: StreetKind, hills: float, start: Start
-    ) -> None:
+    def __init__(self, length: float, seed: int, kind: str, hills: float, start: Start) -> None:
         if kind not in STREET_KINDS:
             raise ConfigError(
                 "street.unknown_kind",

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 _PRIMES = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)
 
 
-def hashed(seed: int, *keys: Int[np.ndarray, " p"] | int) -> Float[np.ndarray, "*p"]:
+def hashed(seed: int, *keys: Int[np.ndarray, ...] | int) -> Float[np.ndarray, ...]:
     """Return numbers in [0, 1) that depend on integer keys only (a 32-bit mix of them)."""
     mixed = np.asarray((seed * 0x2545F491 + 0x1234567) & 0xFFFFFFFF, np.uint32)
     with np.errstate(over="ignore"):

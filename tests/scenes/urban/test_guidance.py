@@ -7,7 +7,7 @@ import torch
 import urban_teachers
 
 from geo3d.errors import Cancelled, CheckpointError, ConfigError, ShapeError
-from scenes.urban.guidance import Guidance, SampleConfig, Savings
+from scenes.urban.guidance import Control, Guidance, SampleConfig, Savings, chunks
 from scenes.urban.resample import ResampleConfig, resample
 from scenes.urban.styles import load_styles
 from scenes.urban.teacher_folder import check_folder, convert_controlnet, read_teacher
@@ -54,6 +54,71 @@ def test_pictures_follow_layout_prompt_and_seed_and_do_not_depend_on_the_batch()
     few = Guidance(urban_teachers.parts(), Savings(chunk=1, slice_attention=True))
     alike = few.sample(given, "night", config, generator=seeded())
     torch.testing.assert_close(alike, base, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("sees_layout", [False, True])
+def test_sampling_by_hand(scale: float, sees_layout: bool) -> None:
+    guidance = Guidance(urban_teachers.parts())
+    given = conditions(guidance) if sees_layout else None
+    tokens, null = guidance.tokens(["night", "snow"]), guidance.tokens(["", ""])
+    levels = guidance.schedule
+    z = torch.randn(1, *guidance.latent_shape, generator=seeded()).expand(2, -1, -1, -1)
+    steps = guidance.timesteps(4)
+    assert steps == [999, 749, 499, 249]
+
+    def asked(said: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        control = None if given is None else guidance.control(z, t, said, given, 0.5)
+        return guidance.output(z, t, said, control)
+
+    with torch.no_grad():
+        for step, following in zip(steps, [*steps[1:], None], strict=True):
+            t = torch.full((2,), step)
+            output = asked(tokens, t)
+            if scale != 1:
+                without = asked(null, t)
+                output = without + scale * (output - without)
+            clean, noise = levels.clean_of(output, z, t), levels.noise_of(output, z, t)
+            # behind the last step there is no noise left
+            z = clean if following is None else levels.noisy(clean, noise, t * 0 + following)
+        wanted = (z / 2 + 0.5).clamp(0, 1)
+    config = SampleConfig(4, scale, conditioning_scale=0.5)
+    found = guidance.sample(given, tokens, config, generator=seeded())
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
+
+
+def test_sizes_follow_from_the_networks() -> None:
+    latents = Guidance(urban_teachers.parts(True))
+    assert latents.latent_shape == (4, 8, 8) and latents.factor == 2
+    pixels = Guidance(urban_teachers.parts())
+    assert pixels.latent_shape == (3, 8, 8) and pixels.factor == 1
+    made = urban_teachers.parts(True)
+    blind = Guidance(type(made)(made.unet, None, made.vae, made.scheduler, None))
+    assert blind.condition_size == blind.image_size == 16
+    z = torch.randn(2, 4, 8, 8, generator=seeded())
+    scale = latents.vae.config["scaling_factor"]
+    with torch.no_grad():
+        wanted = (latents.vae.decode(z / scale).sample / 2 + 0.5).clamp(0, 1)
+        torch.testing.assert_close(latents.decode(z), wanted)
+        rgb = torch.rand(1, 3, 16, 16, generator=seeded())
+        found = latents.vae.encode(2 * rgb - 1).latent_dist
+        noise = torch.full_like(found.mean, 0.5)
+        torch.testing.assert_close(latents.encode(rgb), scale * found.mean)
+        drawn = scale * (found.mean + 0.5 * found.std)
+        torch.testing.assert_close(latents.encode(rgb, noise), drawn)
+
+
+def test_batches_are_cut_into_parts() -> None:
+    assert chunks(5, 2) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert chunks(5, 0) == [slice(0, 5)] and chunks(0, 0) == []
+
+
+def test_parts_of_a_control_are_those_of_its_views() -> None:
+    rows = torch.arange(3.0)
+    control = Control((rows, 10 * rows), 100 * rows)
+    assert control.first(1).mid.tolist() == [0] and control.last(2).mid.tolist() == [100, 200]
+    assert [part.tolist() for part in control.last(1).down] == [[2], [20]]
+    assert [part.tolist() for part in control.first(2).down] == [[0, 1], [0, 10]]
 
 
 def test_the_first_step_of_zero_terminal_signal_is_the_last_of_the_schedule() -> None:

@@ -10,7 +10,6 @@ from geo3d.errors import ConfigError, NumericalError
 from scenes.urban import tracker as tracker_module
 from scenes.urban.guidance import Guidance, Savings
 from scenes.urban.lgvsd import (
-    VARIANTS,
     Draws,
     LgvsdConfig,
     Step,
@@ -29,6 +28,12 @@ from scenes.urban.tracker import (
 )
 
 N = 3
+VARIANTS = {
+    "sds": LgvsdConfig(objective="sds"),
+    "sds_no_layout": LgvsdConfig(objective="sds", use_layout=False),
+    "vsd": LgvsdConfig(use_layout=False),
+    "lgvsd": LgvsdConfig(),
+}
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -53,7 +58,7 @@ def setting(
 
 def shake(tracker: Tracker) -> None:
     with torch.no_grad():
-        for part in tracker.named_additions().values():
+        for part in tracker.additions.values():
             part.up.copy_(torch.randn(part.up.shape, generator=seeded(9)) * 0.3)
 
 
@@ -248,7 +253,7 @@ def test_what_is_not_finite_raises() -> None:
         distil(guidance, tracker, rgb, views, draws)
     with torch.no_grad():
         rgb[0, 0, 0, 0] = 0.5
-        next(iter(tracker.named_additions().values())).up.fill_(float("inf"))
+        next(iter(tracker.additions.values())).up.fill_(float("inf"))
     with pytest.raises(NumericalError, match=r"distill.not_finite"):
         distil(guidance, tracker, rgb, views, draws)
     assert all(p.grad is None for p in tracker.parameters())
