@@ -1,6 +1,6 @@
 """Distillation methods side by side: students of one teacher, trained at equal cost, one table.
 
-    grid/settings.yaml, grid/teacher.json        what the grid was last given, and its networks
+    grid/settings.json                           what the grid was last given, and its networks
     grid/students/METHOD-SEED/STAGE/             checkpoint, student, metrics.jsonl
     grid/samples/MAKER-STEPS/SEED-CHUNK.npz      as `comparison_samples.write_measured`
     grid/samples.csv, grid/table.md              every sample, and the table
@@ -48,10 +48,11 @@ from apps.bench.objects_table import (
     markdown,
     table,
 )
-from geo3d.config import config_to_dict, dump_config, load_config
-from geo3d.errors import CheckpointError, InputError
-from geo3d.files import atomic_write_json, atomic_write_text
+from geo3d.config import config_to_dict, load_config
+from geo3d.errors import InputError
+from geo3d.files import atomic_write_text
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.work.runner import claim
 from geo3d.work.tables import csv_text
 from scenes.objects.samplers import SamplerConfig
 from scenes.objects.small.cells import CellObject, read_cells
@@ -90,9 +91,9 @@ def compare_methods(
     """Train and sample what is missing, write samples and table, and return the table's rows.
 
     Raises:
-        InputError: ``comparison.too_few`` (fewer held-out objects than asked for), ``cells.none``.
-        CheckpointError: ``comparison.other_grid``, ``comparison.bad_file``, and those of reading
-            the networks.
+        InputError: ``comparison.too_few`` (fewer held-out objects than asked for), ``cells.none``,
+            ``work.other_folder``.
+        CheckpointError: ``comparison.bad_file``, and those of reading the networks.
         ConfigError: errors of reading the recipes.
     """
     grid = Grid(config)
@@ -170,26 +171,11 @@ class Grid:
         """Take the folder for these settings, before anything is trained.
 
         Raises:
-            CheckpointError: ``comparison.other_grid``.
-            InputError: ``comparison.too_few``, ``cells.none``.
+            InputError: ``work.other_folder``, ``comparison.too_few``, ``cells.none``.
         """
-        path, teacher = self.folder / "settings.yaml", self.folder / "teacher.json"
         networks = self.stages.digests()
         self._need_objects()
-        if path.is_file() and teacher.is_file():
-            known = config_to_dict(load_config(ComparisonConfig, path))
-            wanted = config_to_dict(self.config)
-            changed = [key for key in known if key not in _FREE and known[key] != wanted[key]]
-            if json.loads(teacher.read_text(encoding="utf-8")) != networks:
-                changed.append("teacher")
-            if changed:
-                raise CheckpointError(
-                    "comparison.other_grid",
-                    f"{self.folder} was begun with another {', '.join(changed)}.",
-                    "Choose another grid, or the values in its settings.yaml.",
-                )
-        atomic_write_json(teacher, networks)
-        atomic_write_text(path, dump_config(self.config))
+        claim(self.folder, {**config_to_dict(self.config), "teacher": networks}, _FREE)
 
     def _need_objects(self) -> None:
         if len(self.objects) < self.config.objects:

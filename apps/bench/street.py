@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from geo3d import checkpoints
 from geo3d.config import load_config
 from geo3d.files import asset_roots, atomic_write_json
 from geo3d.layout.layout import Layout
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.synth.streets.generate import generate_street
 from geo3d.synth.streets.path import StreetKind
+from geo3d.work.pool import Limits, Task
+from geo3d.work.runner import Work, run_items
 from scenes.urban import adherence
 from scenes.urban.adherence import near_labels
 from scenes.urban.config import SceneConfig
@@ -128,14 +130,16 @@ def bench_ablation(
         seconds: processor time of a cell.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    guidance = open_teacher(_config((), overrides))
-    plan = _plan(folder, guidance, overrides, seconds)
-    wanted = cells(seeds)
-    for i, cell in enumerate(wanted):
-        path = folder / cell.file
-        if not path.is_file():
-            atomic_write_json(path, _cell_numbers(cell, guidance, overrides, plan, folder))
-        report(progress, "cells of the comparison", i + 1, len(wanted))
+    plan = _plan(folder, open_teacher(_config((), overrides)), overrides, seconds)
+    work = Work(
+        folder,
+        [Task(cell.file, cell) for cell in cells(seeds)],
+        partial(_cell_maker, folder, overrides, plan),
+        lambda name: (folder / name).is_file(),
+        "cells of the comparison",
+    )
+    # one at a time: their processor times are compared
+    run_items(work, Limits(), progress)
     return ablation_table(folder)
 
 
@@ -170,20 +174,17 @@ def bench_scale(
 ) -> Rows:
     """Build streets of several lengths in the smallest preset, each in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows: Rows = []
-    for i, length in enumerate(lengths):
-        path = folder / f"scale-{length:g}.json"
-        if not path.is_file():
-            # a process of its own, so that the memory measured is its own
-            process = multiprocessing.get_context("spawn").Process(
-                target=_scale_row, args=(length, folder, overrides, path)
-            )
-            process.start()
-            process.join()
-        if path.is_file():
-            rows.append(json.loads(path.read_text("utf-8")))
-        report(progress, "lengths", i + 1, len(lengths))
-    return rows
+    files = {f"scale-{length:g}": folder / f"scale-{length:g}.json" for length in lengths}
+    work = Work(
+        folder,
+        [Task(name, length) for name, length in zip(files, lengths, strict=True)],
+        partial(partial, _scale_row, folder, overrides),
+        lambda name: files[name].is_file(),
+        "lengths",
+    )
+    # a process of its own for each, so that the memory measured is its own
+    run_items(work, Limits(threads=1, fresh=True), progress)
+    return [json.loads(path.read_text("utf-8")) for path in files.values() if path.is_file()]
 
 
 def bench_seams(scene: Scene, progress: ProgressCallback = ignore_progress) -> Rows:
@@ -239,6 +240,18 @@ def _with_steps(config: SceneConfig, steps: int) -> SceneConfig:
     )
 
 
+def _cell_maker(
+    folder: Path, overrides: tuple[str, ...], plan: Mapping[str, int]
+) -> Callable[[Cell], None]:
+    guidance = open_teacher(_config((), overrides))
+
+    def make(cell: Cell) -> None:
+        numbers = _cell_numbers(cell, guidance, overrides, plan, folder)
+        atomic_write_json(folder / cell.file, numbers)
+
+    return make
+
+
 def _cell_numbers(
     cell: Cell,
     guidance: Guidance,
@@ -292,7 +305,7 @@ def _drawn(
     return tensors["one"], tensors["two"]
 
 
-def _scale_row(length: float, folder: Path, overrides: tuple[str, ...], path: Path) -> None:
+def _scale_row(folder: Path, overrides: tuple[str, ...], length: float) -> None:
     torch.set_num_threads(1)
     start = time.process_time()
     layout = generate_street(length, 5, "curved")
@@ -309,7 +322,7 @@ def _scale_row(length: float, folder: Path, overrides: tuple[str, ...], path: Pa
         "cpu_s_per_m": metrics["build_cpu_seconds"] / length,
         "whole_cpu_s": time.process_time() - start,
     }
-    atomic_write_json(path, row)
+    atomic_write_json(folder / f"scale-{length:g}.json", row)
 
 
 def bench_edit(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,10 @@ from PIL import Image
 from geo3d.errors import FileFormatError, InputError
 from geo3d.files import atomic_path
 from geo3d.npz import read_npz
+from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.synth.objects.generate import generate_object
+from geo3d.work.pool import Limits, Task
+from geo3d.work.runner import Work, run_items
 from geo3d.work.shards import read_sound
 from scenes.objects.data.shards import OBJECT_SHARDS, ObjectBatch
 from scenes.objects.data.voxels import RESOLUTION, SurfaceVoxels
@@ -106,24 +110,46 @@ def cell_object(kind: str, seed: int, voxels: SurfaceVoxels, views: np.ndarray) 
     )
 
 
-def prepare_cells(objects: str | Path, cells: str | Path) -> Iterator[Path]:
-    """Make the cells of every shard of objects that has none yet, and yield the new files.
+def prepare_cells(
+    objects: str | Path,
+    cells: str | Path,
+    workers: int = 1,
+    progress: ProgressCallback = ignore_progress,
+) -> list[Path]:
+    """Make the cells of every shard of objects that has none yet, and return the new files.
 
     Args:
         objects: a folder of `geo3d data objects`, finished or not.
         cells: where to.
 
     Raises:
-        FileFormatError: ``shards.bad_shard``.
+        FileFormatError: ``shards.bad_shard``, and what else went wrong with the first that failed.
+        Cancelled: from ``progress``.
     """
-    Path(cells).mkdir(parents=True, exist_ok=True)
-    for path in sorted(Path(objects).glob("objects-*.npz")):
-        target = Path(cells) / path.name.replace("objects", "cells")
-        if target.is_file():
-            continue
-        batch = read_sound(OBJECT_SHARDS, path)
-        write_cells(target, [_from_batch(batch, i) for i in range(len(batch))])
-        yield target
+    folder = Path(cells)
+    targets = {
+        path.stem: folder / path.name.replace("objects", "cells")
+        for path in sorted(Path(objects).glob("objects-*.npz"))
+    }
+    todo = [target for target in targets.values() if not target.is_file()]
+    work = Work(
+        folder,
+        [Task(name, Path(objects) / f"{name}.npz") for name in targets],
+        partial(partial, _cells_of_shard, folder),
+        lambda name: targets[name].is_file(),
+        "shards of cells",
+        retry_all=True,
+    )
+    failures = run_items(work, Limits(workers, threads=1), progress)
+    for failure in failures.values():
+        raise FileFormatError(failure["code"], failure["message"], failure["hint"])
+    return todo
+
+
+def _cells_of_shard(folder: Path, path: Path) -> None:
+    batch = read_sound(OBJECT_SHARDS, path)
+    items = [_from_batch(batch, i) for i in range(len(batch))]
+    write_cells(folder / path.name.replace("objects", "cells"), items)
 
 
 def read_cells(folder: str | Path) -> list[CellObject]:

@@ -205,9 +205,9 @@ def test_a_grid_goes_on_and_grows(stages: tuple[Path, Path], tmp_path: Path) -> 
         lines = list(csv.DictReader(stream))
     assert len(lines) == sum(row["samples"] for row in more)
     assert {line["object"] for line in lines} == {item.name for item in small_objects()}
-    with pytest.raises(CheckpointError) as other:
+    with pytest.raises(InputError) as other:
         Grid(replace(config, points=65)).claim()
-    assert other.value.code == "comparison.other_grid"
+    assert other.value.code == "work.other_folder"
     with pytest.raises(InputError) as few:
         compare_methods(replace(config, objects=3))
     assert few.value.code == "comparison.too_few"
