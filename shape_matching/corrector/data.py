@@ -171,7 +171,7 @@ def _make_example(config: CorrectorDataConfig, folder: Path, number: int) -> Non
         "truth": torch.stack([t[:size, :size] for t in truth]),
         "found": found[:, :, :size, :size].half(),
     }
-    stored = {name: tensor.numpy() for name, tensor in arrays.items()}
+    stored: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
     errors = 100 * np.linalg.norm(apart, axis=-1).mean(axis=1)
     with (
         atomic_path(example_path(folder, number)) as temporary,

@@ -202,7 +202,7 @@ def _batch(
             np.array([pair[side].evals.numpy() for pair in maps], np.float32).reshape(-1, k)
             for side in (0, 1)
         ),
-        {n: np.array(c, t) for (n, t), c in zip(COLUMNS.items(), columns, strict=True)},
+        columns={n: np.array(c, t) for (n, t), c in zip(COLUMNS.items(), columns, strict=True)},
     )
 
 

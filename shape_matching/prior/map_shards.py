@@ -104,4 +104,4 @@ def _build(arrays: dict[str, np.ndarray]) -> MapBatch:
 
 def _batch(arrays: dict[str, np.ndarray]) -> MapBatch:
     columns = {name: array for name, array in arrays.items() if name not in _MAPS}
-    return MapBatch(*(arrays[name] for name in _MAPS), columns)
+    return MapBatch(*(arrays[name] for name in _MAPS), columns=columns)
