@@ -199,8 +199,8 @@ def _batch(
     return MapBatch(
         np.array([fmap for _, _, fmap in maps], np.float16).reshape(-1, k, k),
         *(
-            np.array([pair[side].evals.numpy() for pair in maps], np.float32).reshape(-1, k)
-            for side in (0, 1)
+            np.array([basis.evals.numpy() for basis in side], np.float32).reshape(-1, k)
+            for side in ([a for a, _, _ in maps], [b for _, b, _ in maps])
         ),
         columns={n: np.array(c, t) for (n, t), c in zip(COLUMNS.items(), columns, strict=True)},
     )
