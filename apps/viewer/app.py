@@ -22,7 +22,7 @@ import gradio as gr
 
 from apps.jobs import Jobs
 from apps.viewer.generate_tab import GenerateTab
-from apps.viewer.job_tab import QUIET
+from apps.viewer.job_tab import QUIET, JobTab
 from apps.viewer.jobs_tab import JobsTab
 from apps.viewer.match_tab import MatchTab
 from apps.viewer.scene_tab import SceneTab
@@ -34,6 +34,7 @@ MAX_UPLOAD = "64mb"
 CACHE_AGE_S = 24 * 3600
 """Copies of uploads and results for the browser are removed after this; jobs are never."""
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+TABS: tuple[type[JobTab], ...] = (MatchTab, SegmentTab, GenerateTab, SceneTab)
 HEADER = '<div class="g3-head"><h1>geo3d</h1><span class="g3-dim">workbench</span></div>'
 
 
@@ -48,14 +49,10 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
     with page:
         gr.HTML(HEADER)
         with gr.Tabs() as tabs:
-            with gr.Tab("Match", id="match"):
-                match = MatchTab(jobs, scratch)
-            with gr.Tab("Segment", id="segment"):
-                segment = SegmentTab(jobs, scratch)
-            with gr.Tab("Generate", id="generate"):
-                generate = GenerateTab(jobs, scratch)
-            with gr.Tab("Scene", id="scene"):
-                scene = SceneTab(jobs, scratch)
+            made = []
+            for tab in TABS:
+                with gr.Tab(tab.kind.capitalize(), id=tab.kind):
+                    made.append(tab(jobs, scratch))
             with gr.Tab("Jobs", id="jobs") as jobs_page:
                 listing = JobsTab(jobs)
         jobs_page.select(
@@ -64,9 +61,8 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
             [listing.table, listing.timer],
             **QUIET,
         )
-        for tab in (match, segment, generate, scene):
+        for tab in made:
             page.load(tab.attach, None, tab.attach_outputs, **QUIET)
-        for tab in (segment, generate, scene):
             page.load(tab.controls.select_tab, None, tabs, **QUIET)
     page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
     return page

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from apps.job_files import Job, read_json
 from apps.jobs import Jobs
@@ -20,8 +19,9 @@ from apps.viewer.job_parts import (
     checked_seed,
     command,
     copied,
-    fresh,
+    keep_image,
     renamed_outputs,
+    unknown_choice,
 )
 from geo3d.distill.conventions import strength_to_scale
 from geo3d.errors import InputError
@@ -94,8 +94,8 @@ def defaults(folder: Path) -> tuple[int, float]:
         return 25, 4.0
 
 
-def keep_picture(file: Path, scratch: Path) -> Upload:
-    """Read an uploaded picture and keep our own copy of its pixels.
+def read_upload(file: Path, scratch: Path) -> Upload:
+    """Read an uploaded image and keep our own copy of its pixels.
 
     Raises:
         InputError, LimitError, FileFormatError: what is wrong with it, see
@@ -103,12 +103,11 @@ def keep_picture(file: Path, scratch: Path) -> Upload:
     """
     from scenes.objects.image import read_image
 
-    image = read_image(file, MAX_PIXELS)
-    return _kept(image, file.stem, scratch)
+    return keep_image(read_image(file, MAX_PIXELS), file.stem, scratch)
 
 
 def example(title: str, scratch: Path) -> Upload:
-    """Return the picture of a made-up object."""
+    """Return an image of a made-up object."""
     from geo3d.render.cameras import Camera, look_at
     from geo3d.synth.objects.generate import generate_object
     from scenes.objects.data.views import cropped, draw_views
@@ -118,11 +117,11 @@ def example(title: str, scratch: Path) -> Upload:
     side, focal, middle = EXAMPLE_SIDE, 1.5 * EXAMPLE_SIDE, EXAMPLE_SIDE / 2
     camera = Camera(c2w, focal, focal, middle, middle, side, side)
     pixels = draw_views(mesh, [cropped(camera, mesh)])[0]
-    return _kept(Image.fromarray(pixels), title, scratch)
+    return keep_image(pixels, title, scratch)
 
 
-def submit(jobs: Jobs, picture: Upload, request: Request) -> Job:
-    """Copy the picture into a new job and queue ``geo3d generate`` on it.
+def submit(jobs: Jobs, image: Upload, request: Request) -> Job:
+    """Copy the image into a new job and queue ``geo3d generate`` on it.
 
     Raises:
         InputError: ``viewer.no_model``, ``viewer.unknown_choice``, ``viewer.bad_steps``,
@@ -134,12 +133,11 @@ def submit(jobs: Jobs, picture: Upload, request: Request) -> Job:
     model = known[request.model]
     both = has_student(model)
     folder = jobs.new_folder()
-    image = folder / "inputs" / "object.png"
-    shutil.copyfile(picture.path, image)
+    copy = shutil.copyfile(image.path, folder / "inputs" / "object.png")
     argv = command(
         "generate",
         folder,
-        image,
+        copy,
         model=model,
         steps=request.steps,
         guidance=f"{request.guidance:g}",
@@ -149,16 +147,14 @@ def submit(jobs: Jobs, picture: Upload, request: Request) -> Job:
         student_steps=request.student_steps if both else None,
         no_student=not both,
     )
-    record = {"kind": KIND, "picture": picture.name, "both": both, **vars(request)}
-    return jobs.submit(folder, f"Object of {picture.name}", argv, record)
+    record = {"kind": KIND, "picture": image.name, "both": both, **vars(request)}
+    return jobs.submit(folder, f"Object of {image.name}", argv, record)
 
 
-def picture_of(job: Job, scratch: Path) -> Upload:
-    """Return the picture of a job as the page shows it."""
-    from scenes.objects.image import read_image
-
-    image = read_image(job.folder / "inputs" / "object.png", MAX_PIXELS)
-    return _kept(image, str(job.settings["picture"]), scratch)
+def image_of(job: Job, scratch: Path) -> Upload:
+    """Return the image of a job as the page shows it."""
+    kept = read_upload(job.folder / "inputs" / "object.png", scratch)
+    return replace(kept, name=str(job.settings["picture"]))
 
 
 def shown(job: Job, who: str, scratch: Path) -> tuple[str | None, str | None]:
@@ -225,7 +221,7 @@ def _check(request: Request, known: Mapping[str, Path]) -> None:
             "Put one into the folder models/ beside the jobs, see docs/viewer.md.",
         )
     if request.model not in known:
-        raise InputError("viewer.unknown_choice", "There is no such model.", "Reload the page.")
+        raise unknown_choice("model")
     limits = ((request.steps, MAX_STEPS), (request.student_steps, MAX_STUDENT_STEPS))
     for value, most in limits:
         if not 1 <= value <= most:
@@ -235,9 +231,3 @@ def _check(request: Request, known: Mapping[str, Path]) -> None:
             "viewer.bad_guidance", f"Guidance is 1 (none) to {MAX_GUIDANCE:g}.", "Try 4."
         )
     checked_seed(request.seed)
-
-
-def _kept(image: Image.Image, name: str, scratch: Path) -> Upload:
-    folder = fresh(scratch, "pictures")
-    image.save(folder / "picture.png")
-    return Upload(name, str(folder / "picture.png"), image.width, image.height)

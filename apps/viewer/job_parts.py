@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from apps.job_files import Job, read_json
 from geo3d.errors import InputError
 from geo3d.files import new_id, slug
@@ -25,6 +28,23 @@ class Upload:
     width: int
     height: int
     notes: tuple[str, ...] = ()
+    label: Upload | None = None
+    """That came with an example."""
+
+
+def keep_image(
+    pixels: Image.Image | np.ndarray, name: str, scratch: Path, notes: tuple[str, ...] = ()
+) -> Upload:
+    """Write our copy of an image below ``scratch``."""
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    path = fresh(scratch, "pictures") / "picture.png"
+    image.save(path)
+    return Upload(name, str(path), image.width, image.height, notes)
+
+
+def unknown_choice(what: str) -> InputError:
+    """Return the refusal of what the page does not offer: a request need not come from our page."""
+    return InputError("viewer.unknown_choice", f"There is no such {what}.", "Reload the page.")
 
 
 def fresh(scratch: Path, kind: str) -> Path:

@@ -1,11 +1,13 @@
-"""What the tabs of jobs have in common: start, cancel, status, and finding a job again.
+"""What the tabs of jobs have in common: inputs in, start, cancel, status, result, and back again.
 
-A tab remembers a job by its id only; the rest is read from the job's folder.
+A tab remembers a job by its id only (in the address, ``?job=ID``); everything shown about it is
+read from the job's folder, so a refreshed or second page shows the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -46,6 +48,22 @@ def downloads_box(label: str, name: str = "downloads") -> gr.File:
     return gr.File(label=f"Download: {label}", file_count="multiple", **box)
 
 
+def image_box(label: str, name: str, **more: Any) -> gr.Image:
+    """Return a place for an image; hidden until there is one."""
+    box = {"interactive": False, "visible": False, "buttons": ["fullscreen"], "elem_id": name}
+    return gr.Image(label=label, type="filepath", **{**box, **more})
+
+
+def image_shown(path: str | None) -> gr.Image:
+    """Return the update that shows an image, or hides the box without one."""
+    return gr.Image(value=path, visible=path is not None)
+
+
+def seed_box(**more: Any) -> gr.Number:
+    """Return the box of a seed."""
+    return gr.Number(0, label="Seed", precision=0, minimum=0, **more)
+
+
 def link_box(**more: Any) -> gr.Checkbox:
     """Return the box that links the cameras of two panes."""
     # Read by viewer.js only; without `interactive` gradio shows it disabled.
@@ -82,9 +100,7 @@ class JobControls:
         outcome: Sequence[Any],
         watch: Callable[..., Updates] | None = None,
         watched: Sequence[Any] = (),
-        *,
-        shown_with: Sequence[Any] = (),
-        watched_with: Sequence[Any] = (),
+        given: Sequence[Any] = (),
     ) -> None:
         """Connect the buttons and the clock.
 
@@ -93,7 +109,7 @@ class JobControls:
             outcome: the components it fills.
             watch: returns what is shown of a job that runs.
             watched: the components it fills.
-            shown_with, watched_with: components whose values the two are given beside the job.
+            given: components whose values the two are given beside the job.
         """
 
         def poll(job_id: str, *values: Any) -> Updates:
@@ -108,18 +124,9 @@ class JobControls:
 
         self.cancel.click(self._cancel, self.job_id, self.parts, **QUIET)
         self.job_id.change(None, self.job_id, None, js=show_address(self.kind))
-        followed, given = [*self.outputs, *watched], [self.job_id, *watched_with]
-        self.timer.tick(poll, given, followed, queue=False, **QUIET)
-        filled = [*outcome, self.status]
-        self.finished.change(shown, [self.finished, *shown_with], filled, **QUIET)
-
-    def start(self, submit: Callable[[], Job], cleared: Updates) -> Updates:
-        """Submit a job and show it instead of what is ``cleared``, or show why there is none."""
-        try:
-            job = submit()
-        except Geo3dError as error:
-            return self.refused(error)
-        return cleared | self.started(job)
+        followed = [*self.outputs, *watched]
+        self.timer.tick(poll, [self.job_id, *given], followed, queue=False, **QUIET)
+        self.finished.change(shown, [self.finished, *given], [*outcome, self.status], **QUIET)
 
     def started(self, job: Job) -> Updates:
         """Show a job that was queued just now, or that the page's address names."""
@@ -175,3 +182,104 @@ class JobControls:
             return self.state(job) | (watch(job, *values) if watch else {})
         except Geo3dError as error:
             return self.idle() | self.refused(error)
+
+
+class JobTab:
+    """A tab: inputs on the left, the result of a job on the right.
+
+    What a tab has of its own: `_build_inputs` and `_build_result` make the components of the two
+    sides, `_wire` connects them and calls `_connect`, `_submit` queues a job of what is chosen,
+    `_reopened` shows the input of an earlier job; `_outcome` returns the card of a job that is
+    done, its files to download, and what else is shown.
+    """
+
+    kind: str
+    """Of its jobs; also the tab's id on the page."""
+    settings: dict[str, Any]
+    """What is chosen beside the input, by its name in the settings of a job."""
+    controls: JobControls
+    result: gr.HTML
+    downloads: gr.File
+    _build_inputs: Callable[[], None]
+    _build_result: Callable[[], None]
+    _wire: Callable[[], None]
+    _submit: Callable[..., Job]
+    _reopened: Callable[[Job], Updates]
+    _outcome: Callable[..., tuple[str, Sequence[str], Updates]]
+    _watch: Callable[..., Updates] | None = None
+    """Shows what there is of a job that runs."""
+
+    def __init__(self, jobs: Jobs, scratch: Path) -> None:
+        self._jobs = jobs
+        self._scratch = scratch
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=340, elem_classes="g3-controls"):
+                self._build_inputs()
+            with gr.Column(scale=5, min_width=480):
+                self._build_result()
+        self._wire()
+
+    def _first(self) -> Updates:
+        """Return what a page without a job begins with."""
+        return {}
+
+    def _choices(self) -> Updates:
+        """Return the entries there are now of lists that grow, by component."""
+        return {}
+
+    def _no_result(self) -> Updates:
+        """Take an earlier result off the page."""
+        return {self.result: "", self.downloads: gr.File(value=None, visible=False)}
+
+    def _connect(
+        self,
+        inputs: Sequence[Any],
+        loaded: Sequence[Any],
+        outcome: Sequence[Any],
+        watched: Sequence[Any] = (),
+        given: Sequence[Any] = (),
+    ) -> list[Any]:
+        """Connect the buttons, and return all that another input changes.
+
+        Args:
+            inputs: what `_submit` is given.
+            loaded: what another input fills itself.
+            outcome: what `_outcome` and `_no_result` fill, besides card and downloads.
+            watched: what `_watch` fills.
+            given: components whose values `_outcome` and `_watch` are given, too.
+        """
+        outcome = [self.result, self.downloads, *outcome]
+        page = list(dict.fromkeys([*outcome, *watched, *self.controls.outputs]))
+        self.controls.run.click(self._start, list(inputs), page, **QUIET)
+        self.controls.wire(self._show, outcome, self._watch, watched, given)
+        every = list(dict.fromkeys([*loaded, *page]))
+        self.attach_outputs = [*every, *self.settings.values()]
+        return every
+
+    def attach(self, request: gr.Request) -> Updates:
+        """Show the job that the page's address names, and the lists as they are now."""
+        lists = self._choices()
+        updates = {box: gr.Dropdown(names) for box, names in lists.items()}
+        job = self.controls.job_of(request)
+        if job is None:
+            return updates | self._first()
+        try:
+            updates |= self._reopened(job)
+        except Geo3dError as error:
+            return updates | self.controls.refused(error)
+        for name, box in self.settings.items():
+            value = job.settings[name]
+            updates[box] = gr.Dropdown(lists[box], value=value) if box in lists else value
+        return updates | self.controls.started(job)
+
+    def _start(self, *values: Any) -> Updates:
+        """Queue a job and show it instead of an earlier result, or show why there is none."""
+        try:
+            job = self._submit(*values)
+        except Geo3dError as error:
+            return self.controls.refused(error)
+        return self._no_result() | self.controls.started(job)
+
+    def _show(self, job_id: str, *values: Any) -> Updates:
+        card, files, more = self._outcome(self._jobs.get(job_id), *values)
+        return {self.result: card, self.downloads: gr.File(value=files, visible=True), **more}

@@ -1,29 +1,25 @@
-"""The tab "Match": two meshes in, a dense correspondence out.
-
-The page remembers a job by its id only (in the address, ``?job=ID``); everything shown about it is
-read from the job's folder, so a refreshed or second page shows the same.
-"""
+"""The tab "Match": two meshes in, a dense correspondence out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from apps.job_files import Job
-from apps.jobs import Jobs
 from apps.viewer import fragments, match_job
-from apps.viewer.job_parts import checked_seed
+from apps.viewer.job_parts import checked_seed, unknown_choice
 from apps.viewer.job_tab import (
     QUIET,
     JobControls,
+    JobTab,
     Updates,
     downloads_box,
     file_box,
     link_box,
     mesh_pane,
+    seed_box,
 )
 from apps.viewer.match_result import MATCHED, legend, read_result, write_views
 from apps.viewer.shapes import (
@@ -40,24 +36,15 @@ from shape_matching.method_names import METHOD_HINTS
 
 CAMERA = (60, 75, None)
 """Where both panes look from at first: azimuth and elevation in degrees, distance to fit."""
-KIND = "match"
 
 
-class MatchTab:
+class MatchTab(JobTab):
     """Components of the tab and what happens when they are used."""
 
-    def __init__(self, jobs: Jobs, scratch: Path) -> None:
-        self._jobs = jobs
-        self._scratch = scratch
-        self._examples = example_pairs()
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=340, elem_classes="g3-controls"):
-                self._build_controls()
-            with gr.Column(scale=5, min_width=480):
-                self._build_panes()
-        self._wire()
+    kind = "match"
 
-    def _build_controls(self) -> None:
+    def _build_inputs(self) -> None:
+        self._examples = example_pairs()
         self.example = gr.Dropdown(["", *self._examples], label="Example pair", elem_id="example")
         self.files, self.cards, self.shapes = [], [], []
         for side in ("source", "target"):
@@ -81,11 +68,12 @@ class MatchTab:
         with gr.Row():
             self.method = gr.Dropdown(methods, value=methods[0], label="Method", min_width=150)
             self.preset = gr.Dropdown(presets, value=presets[0], label="Preset", min_width=150)
-        self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+        self.seed = seed_box()
+        self.settings = {"method": self.method, "preset": self.preset, "seed": self.seed}
         self.estimate = gr.HTML(elem_id="estimate")
-        self.controls = JobControls(self._jobs, KIND, "Match")
+        self.controls = JobControls(self._jobs, self.kind, "Match")
 
-    def _build_panes(self) -> None:
+    def _build_result(self) -> None:
         with gr.Row(elem_classes="g3-tools"):
             self.coloring = gr.Radio(
                 [MATCHED],
@@ -113,10 +101,13 @@ class MatchTab:
 
     def _wire(self) -> None:
         choice = [self.method, self.preset]
-        outcome = [self.coloring, *self.panes, self.legend, self.result, self.downloads]
-        pictured = [self.map, self.map_shown]
-        page = [*outcome, *pictured, *self.controls.outputs]
-        loaded = [*self.shapes, *self.cards, *page, self.estimate]
+        loaded = self._connect(
+            [*self.shapes, *self.settings.values(), self.truth],
+            [*self.shapes, *self.cards, self.estimate],
+            [self.coloring, *self.panes, self.legend],
+            [self.map, self.map_shown],
+            [self.coloring, self.map_shown],
+        )
         self.example.input(self._pick, [self.example, *choice], [*loaded, *self.files], **QUIET)
         for i, file in enumerate(self.files):
             file.upload(
@@ -130,39 +121,25 @@ class MatchTab:
             )
         for chooser in choice:
             chooser.change(self._estimate, [*self.shapes, *choice], self.estimate, **QUIET)
-        inputs = [*self.shapes, *choice, self.seed, self.truth]
-        self.controls.run.click(self._start, inputs, page, **QUIET)
-        self.controls.wire(
-            self._show,
-            outcome,
-            self._picture,
-            pictured,
-            shown_with=[self.coloring],
-            watched_with=[self.map_shown],
-        )
         asked, colored = [self.controls.job_id, self.coloring], [*self.panes, self.legend]
         self.coloring.input(self._recolor, asked, colored, **QUIET)
-        self.attach_outputs = [*loaded, *choice, self.seed, *self.files, self.example]
+        self.attach_outputs += [*self.files, self.example]
 
     def attach(self, request: gr.Request) -> Updates:
-        """Show the job that the page's address names; without one, the first example."""
-        job_id = str(request.query_params.get("job", ""))
-        if not job_id:
-            return self._first_example()
+        """Show the job that the page's address names, or that there is none."""
         try:
-            job = self._jobs.get(job_id)
-            if job.settings.get("kind") != KIND:
-                # Another tab shows it.
-                return self._first_example()
-            shapes = match_job.shapes_of(job, self._scratch)
+            if job_id := str(request.query_params.get("job", "")):
+                self._jobs.get(job_id)
         except Geo3dError as error:
             return self.controls.refused(error)
-        updates = self._loaded(shapes, str(job.settings["method"]), str(job.settings["preset"]))
-        updates |= {self.method: job.settings["method"], self.preset: job.settings["preset"]}
-        updates |= {self.seed: job.settings["seed"]}
-        return updates | self.controls.started(job) | self._picture(job, "")
+        return super().attach(request)
 
-    def _first_example(self) -> Updates:
+    def _reopened(self, job: Job) -> Updates:
+        shapes = match_job.shapes_of(job, self._scratch)
+        method, preset = str(job.settings["method"]), str(job.settings["preset"])
+        return self._loaded(shapes, method, preset) | self._watch(job, "", "")
+
+    def _first(self) -> Updates:
         if not self._examples:
             return {self.estimate: fragments.note("Choose two meshes to begin.")}
         first = next(iter(self._examples))
@@ -208,14 +185,8 @@ class MatchTab:
         return updates
 
     def _no_result(self) -> Updates:
-        return {
-            self.coloring: gr.Radio(visible=False),
-            self.legend: "",
-            self.result: "",
-            self.map: "",
-            self.map_shown: "",
-            self.downloads: gr.File(value=None, visible=False),
-        }
+        emptied = dict.fromkeys([self.legend, self.map, self.map_shown], "")
+        return super()._no_result() | emptied | {self.coloring: gr.Radio(visible=False)}
 
     def _estimate(
         self, source: Shape | None, target: Shape | None, method: str, preset: str
@@ -229,7 +200,7 @@ class MatchTab:
             f"Expected time: about {fragments.age(seconds)} on this machine."
         )
 
-    def _start(
+    def _submit(
         self,
         source: Shape | None,
         target: Shape | None,
@@ -237,21 +208,20 @@ class MatchTab:
         preset: str,
         seed: float | None,
         truth: list[str] | None,
-    ) -> Updates:
-        def submit() -> Job:
-            settings = _checked_settings(method, preset, seed)
-            if source is None or target is None:
-                raise InputError(
-                    "viewer.missing_shape",
-                    f"There is no {'source' if source is None else 'target'} mesh.",
-                    "Upload one, or pick an example pair.",
-                )
-            files = [Path(path) for path in truth or ()]
-            return match_job.submit(self._jobs, source, target, settings, files)
+    ) -> Job:
+        if method not in match_job.METHODS or preset not in PRESETS:
+            raise unknown_choice("method or preset")
+        settings = match_job.Settings(method, preset, checked_seed(seed))
+        if source is None or target is None:
+            raise InputError(
+                "viewer.missing_shape",
+                f"There is no {'source' if source is None else 'target'} mesh.",
+                "Upload one, or pick an example pair.",
+            )
+        files = [Path(path) for path in truth or ()]
+        return match_job.submit(self._jobs, source, target, settings, files)
 
-        return self.controls.start(submit, self._no_result())
-
-    def _picture(self, job: Job, shown: str) -> Updates:
+    def _watch(self, job: Job, _: str, shown: str) -> Updates:
         """Show the newest functional map, unless the page has it."""
         picture = match_job.map_picture(job)
         name = f"{picture[0]}-{job.ended}" if picture else ""
@@ -262,22 +232,20 @@ class MatchTab:
             self.map_shown: name,
         }
 
-    def _show(self, job_id: str, coloring: str) -> Updates:
-        job = self._jobs.get(job_id)
+    def _outcome(self, job: Job, coloring: str, _: str = "") -> tuple[str, Sequence[str], Updates]:
         result = read_result(job)
         chosen = coloring if coloring in result.colorings else MATCHED
+        radio = gr.Radio(choices=result.colorings, value=chosen, visible=True)
         files = match_job.downloads(job, result, self._scratch)
-        return {
-            self.coloring: gr.Radio(choices=result.colorings, value=chosen, visible=True),
-            self.result: match_job.result_card(job, result),
-            self.downloads: gr.File(value=files, visible=True),
-        } | self._recolor(job_id, chosen)
+        shown = {self.coloring: radio} | self._recolor(job.id, chosen)
+        return match_job.result_card(job, result), files, shown
 
     def _recolor(self, job_id: str, coloring: str) -> Updates:
         job = self._jobs.get(job_id)
         result = read_result(job)
         if coloring not in result.colorings:
-            return _nothing(self.legend)
+            # gradio does not take an empty mapping
+            return {self.legend: gr.skip()}
         views = write_views(result, coloring, self._scratch / "views" / job.id)
         source, target = self.panes
         return {
@@ -287,21 +255,7 @@ class MatchTab:
         }
 
 
-def _nothing(component: Any) -> Updates:
-    """Return updates that change nothing; gradio does not take an empty mapping."""
-    return {component: gr.skip()}
-
-
 def _card(shape: Shape | None) -> str:
     if shape is None:
         return ""
     return fragments.mesh_card(shape.name, shape.n_vertices, shape.n_faces, shape.defects)
-
-
-def _checked_settings(method: str, preset: str, seed: float | None) -> match_job.Settings:
-    """Check again what the page offers: a request need not come from our page."""
-    if method not in match_job.METHODS or preset not in PRESETS:
-        raise InputError(
-            "viewer.unknown_choice", "There is no such method or preset.", "Reload the page."
-        )
-    return match_job.Settings(method, preset, checked_seed(seed))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from apps.viewer.job_parts import unknown_choice
 from geo3d.errors import InputError, LimitError
 from geo3d.layout.classes import CLASSES, GROUND
 from geo3d.layout.layout import Layout, Primitive, box, ellipsoid
@@ -190,7 +191,7 @@ def _edit(street: Street, request: dict[str, Any], name: str) -> Edit:
 
 def _added(layout: Layout, request: dict[str, Any], name: str) -> Edit:
     if name not in USUAL_SIZES or name not in CLASSES:
-        raise InputError("viewer.unknown_choice", "There is no such class.", "Reload the page.")
+        raise unknown_choice("class")
     x, z = _number(request, "x"), _number(request, "z")
     width, length = _number(request, "width"), _number(request, "length")
     size = np.array(USUAL_SIZES[name])

@@ -8,7 +8,7 @@ from pathlib import Path
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments
-from apps.viewer.job_parts import checked_seed, command, copied, fresh, result_of
+from apps.viewer.job_parts import checked_seed, command, copied, fresh, result_of, unknown_choice
 from geo3d.errors import InputError
 from geo3d.files import asset_roots, slug
 from geo3d.layout.layout import Layout
@@ -73,7 +73,7 @@ def made_up(kind: str, length: float | None, seed: float | None) -> Layout:
     """
     found = next((k for k in KINDS if k == kind), None)
     if found is None:
-        raise InputError("viewer.unknown_choice", "There is no such street.", "Reload the page.")
+        raise unknown_choice("street")
     if length is None or not LENGTHS[0] <= length <= LENGTHS[1]:
         raise InputError(
             "viewer.bad_length",
@@ -113,9 +113,7 @@ def submit(jobs: Jobs, layout: Layout, request: Request) -> Job:
     """
     known = request.light in (NO_STYLE, *LIGHTS) and request.look in (NO_STYLE, *LOOKS)
     if request.preset not in PRESETS or not known:
-        raise InputError(
-            "viewer.unknown_choice", "There is no such preset or style.", "Reload the page."
-        )
+        raise unknown_choice("preset or style")
     checked_seed(request.seed)
     folder = jobs.new_folder()
     path = save_layout(layout, folder / "inputs" / "layout.json")

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
 
 from apps.job_files import Job
-from apps.jobs import Jobs
 from apps.viewer import fragments, scene_edit, scene_job, scene_views
-from apps.viewer.job_tab import QUIET, JobControls, Updates, downloads_box, file_box, mesh_pane
+from apps.viewer.job_tab import (
+    QUIET,
+    JobControls,
+    JobTab,
+    Updates,
+    downloads_box,
+    file_box,
+    image_box,
+    image_shown,
+    mesh_pane,
+    seed_box,
+)
 from apps.viewer.scene_edit import Street
 from apps.viewer.scene_job import NO_STYLE, Request
 from geo3d.errors import Geo3dError, InputError
@@ -34,21 +44,19 @@ STEP_RAD = 0.2617993877991494
 """15 degrees."""
 
 
-class SceneTab:
+class SceneTab(JobTab):
     """Components of the tab and what happens when they are used."""
 
-    def __init__(self, jobs: Jobs, scratch: Path) -> None:
-        self._jobs = jobs
-        self._scratch = scratch
+    kind = scene_job.KIND
+
+    def _build_inputs(self) -> None:
         self.street = gr.State(None)
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=340, elem_classes="g3-controls"):
-                self._build_sources()
-                self._build_settings()
-            with gr.Column(scale=5, min_width=480):
-                self._build_map()
-                self._build_views()
-        self._wire()
+        self._build_sources()
+        self._build_settings()
+
+    def _build_result(self) -> None:
+        self._build_map()
+        self._build_views()
 
     def _build_sources(self) -> None:
         self.example = gr.Dropdown(
@@ -57,12 +65,12 @@ class SceneTab:
         self.file = file_box("Layout (json)", [".json"], "scene-file")
         with gr.Accordion("Make up a street", open=False):
             with gr.Row():
-                self.kind = gr.Dropdown(
+                self.street_kind = gr.Dropdown(
                     list(scene_job.KINDS), value="straight", label="Kind", min_width=100
                 )
                 low, high = scene_job.LENGTHS
                 self.length = gr.Number(60, label="Metres", minimum=low, maximum=high, min_width=80)
-                self.street_seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=80)
+                self.street_seed = seed_box(min_width=80)
             self.make = gr.Button("Make this street", elem_id="scene-make")
         self.card = gr.HTML(elem_id="scene-card")
         self.save = gr.Button("Save the layout as a file", size="sm", elem_id="scene-save")
@@ -74,27 +82,17 @@ class SceneTab:
         )
 
     def _build_settings(self) -> None:
+        lights, looks = [NO_STYLE, *LIGHTS], [NO_STYLE, *LOOKS]
+        box = {"value": NO_STYLE, "min_width": 120}
         with gr.Row():
-            self.light = gr.Dropdown(
-                [NO_STYLE, *LIGHTS],
-                value=NO_STYLE,
-                label="Light",
-                min_width=120,
-                elem_id="scene-light",
-            )
-            self.look = gr.Dropdown([NO_STYLE, *LOOKS], value=NO_STYLE, label="Look", min_width=120)
+            light = gr.Dropdown(lights, label="Light", elem_id="scene-light", **box)
+            look = gr.Dropdown(looks, label="Look", **box)
         presets = [(f"{name}: {cost}", name) for name, cost in scene_job.PRESETS.items()]
-        self.preset = gr.Dropdown(presets, value="demo", label="Preset", elem_id="scene-preset")
-        self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-        self.controls = JobControls(self._jobs, scene_job.KIND, "Build the scene")
-        self.preview = gr.Image(
-            label="Newest picture",
-            type="filepath",
-            interactive=False,
-            buttons=["fullscreen"],
-            visible=False,
-            elem_id="scene-preview",
-        )
+        preset = gr.Dropdown(presets, value="demo", label="Preset", elem_id="scene-preset")
+        self.seed = seed_box()
+        self.settings = {"preset": preset, "light": light, "look": look, "seed": self.seed}
+        self.controls = JobControls(self._jobs, self.kind, "Build the scene")
+        self.preview = image_box("Newest picture", "scene-preview")
 
     def _build_map(self) -> None:
         with gr.Row(elem_classes="g3-tools g3-mapbar"):
@@ -169,16 +167,20 @@ class SceneTab:
         self.downloads = downloads_box("film, mesh, points, Gaussians, layout", "scene-downloads")
 
     def _wire(self) -> None:
-        outcome = [self.result, self.drive, self.downloads, self.shown, self.pane, self.preview]
         edited = [self.street, self.plan, self.selection, self.problem, self.conditions]
         edited += [self.pane, self.style, *self.size]
-        opened = [*edited, self.camera, self.card, self.saved, *outcome, *self.controls.outputs]
-        opened = list(dict.fromkeys(opened))
-        files = [self.file, self.example]
-        self.example.input(self._pick, self.example, [*opened, *files], **QUIET)
-        self.file.upload(self._upload, self.file, [*opened, *files], **QUIET)
-        made = [self.kind, self.length, self.street_seed]
-        self.make.click(self._make, made, [*opened, *files], **QUIET)
+        opened = self._connect(
+            [self.street, *self.settings.values()],
+            [*edited, self.camera, self.card, self.saved],
+            [self.drive, self.shown, self.pane, self.preview],
+            [self.preview],
+        )
+        opened += [self.file, self.example]
+        self.attach_outputs += [self.file, self.example]
+        self.example.input(self._pick, self.example, opened, **QUIET)
+        self.file.upload(self._upload, self.file, opened, **QUIET)
+        made = [self.street_kind, self.length, self.street_seed]
+        self.make.click(self._make, made, opened, **QUIET)
         wanted = [self.street, self.message, self.name]
         self.asked.click(self._change, wanted, edited, js=TAKE_MESSAGE, **QUIET)
         for op, button in self.buttons.items():
@@ -191,29 +193,16 @@ class SceneTab:
             self._look, [self.street, self.camera], [self.plan, self.conditions], **QUIET
         )
         self.save.click(self._save, self.street, self.saved, **QUIET)
-        chosen = [self.preset, self.light, self.look, self.seed]
-        self.controls.run.click(
-            self._start, [self.street, *chosen], [*outcome, *self.controls.outputs], **QUIET
-        )
-        self.controls.wire(self._show, outcome, self._watch, [self.preview])
         self.shown.input(
             self._model, [self.street, self.controls.job_id, self.shown], self.pane, **QUIET
         )
-        self.attach_outputs = [*opened, *files, *chosen]
 
-    def attach(self, request: gr.Request) -> Updates:
-        """Show the scene that the page's address names; without one, the first example."""
-        job = self.controls.job_of(request)
-        if job is None:
-            first = next(iter(scene_job.examples()), "")
-            return self._pick(first) | {self.example: first}
-        updates = self._open(lambda: scene_job.layout_of(job), "")
-        if self.street not in updates:
-            return updates
-        names = ("preset", "light", "look", "seed")
-        boxes = (self.preset, self.light, self.look, self.seed)
-        chosen = {box: job.settings[name] for box, name in zip(boxes, names, strict=True)}
-        return updates | chosen | self.controls.started(job)
+    def _first(self) -> Updates:
+        first = next(iter(scene_job.examples()), "")
+        return self._pick(first) | {self.example: first}
+
+    def _reopened(self, job: Job) -> Updates:
+        return self._opened(scene_job.layout_of(job))
 
     def _pick(self, title: str) -> Updates:
         found = scene_job.examples()
@@ -232,11 +221,15 @@ class SceneTab:
         return done | ({self.example: "", self.file: None} if self.street in done else {})
 
     def _open(self, read: Callable[[], Layout], about: str = "") -> Updates:
-        """Show another street; a job shown before goes on without this page."""
+        """Show another street, or why there is none."""
         try:
-            street = scene_edit.open_street(read(), new_id())
+            return self._opened(read())
         except Geo3dError as error:
             return {self.card: fragments.error_card(error, about=about)}
+
+    def _opened(self, layout: Layout) -> Updates:
+        """Show a street that has no result yet; a job shown before goes on without this page."""
+        street = scene_edit.open_street(layout, new_id())
         last = len(street.layout.trajectory) - 1
         return (
             self._no_result()
@@ -318,41 +311,32 @@ class SceneTab:
         return gr.File(value=scene_job.keep_layout(street.layout, self._scratch), visible=True)
 
     def _no_result(self) -> Updates:
-        return {
-            self.result: "",
+        return super()._no_result() | {
             self.drive: "",
-            self.downloads: gr.File(value=None, visible=False),
             self.shown: gr.Radio(value=LAYOUT, visible=False),
-            self.preview: gr.Image(value=None, visible=False),
+            self.preview: image_shown(None),
         }
 
-    def _start(
+    def _submit(
         self, street: Street | None, preset: str, light: str, look: str, seed: float | None
-    ) -> Updates:
-        def submit() -> Job:
-            if street is None:
-                raise InputError("viewer.no_layout", "There is no street.", "Pick or make one.")
-            request = Request(preset, light, look, -1 if seed is None else int(seed))
-            return scene_job.submit(self._jobs, street.layout, request)
-
-        return self.controls.start(submit, self._no_result())
+    ) -> Job:
+        if street is None:
+            raise InputError("viewer.no_layout", "There is no street.", "Pick or make one.")
+        request = Request(preset, light, look, -1 if seed is None else int(seed))
+        return scene_job.submit(self._jobs, street.layout, request)
 
     def _watch(self, job: Job) -> Updates:
-        """Show the newest picture of a job."""
-        picture = scene_job.preview(job, self._scratch)
-        shown = gr.skip() if picture is None else gr.Image(value=picture, visible=True)
-        return {self.preview: shown}
+        """Show the newest image of a job."""
+        image = scene_job.preview(job, self._scratch)
+        return {self.preview: gr.skip() if image is None else image_shown(image)}
 
-    def _show(self, job_id: str) -> Updates:
-        job = self._jobs.get(job_id)
-        frames = scene_job.frames(job)
+    def _outcome(self, job: Job) -> tuple[str, Sequence[str], Updates]:
         files = [scene_job.output(job, name, self._scratch) for name in scene_job.FILES]
-        return {
-            self.result: scene_job.result_card(job),
-            self.drive: scene_views.drive(frames),
-            self.downloads: gr.File(value=[f for f in files if f], visible=True),
+        shown = {
+            self.drive: scene_views.drive(scene_job.frames(job)),
             self.shown: gr.Radio(value=LAYOUT, visible=True),
-        } | self._watch(job)
+        }
+        return scene_job.result_card(job), [f for f in files if f], shown | self._watch(job)
 
     def _model(self, street: Street | None, job_id: str, shown: str) -> Any:
         """Return what the 3D pane shows: the layout as it is now, or the mesh of the scene."""

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
 
 from apps.commands.segment import COMPARED
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments
-from apps.viewer.job_parts import MAX_PIXELS, Upload, command, fresh, renamed_outputs, result_of
+from apps.viewer.job_parts import (
+    MAX_PIXELS,
+    Upload,
+    command,
+    keep_image,
+    renamed_outputs,
+    result_of,
+    unknown_choice,
+)
 from geo3d.errors import InputError
 from geo3d.files import asset
 from geo3d.segmentation.loss_names import LOSS_MAP_HINTS
-from geo3d.segmentation.pictures import PictureLimits, read_label, read_picture, save_mask
+from geo3d.segmentation.pictures import PictureLimits, read_label, read_picture
 from geo3d.synth.walls import brick_wall
 
 KIND = "segment"
@@ -36,6 +44,8 @@ EXAMPLE_SIDE = 384
 LIMITS = PictureLimits(max_bytes=64 << 20, max_pixels=MAX_PIXELS)
 """Of pictures for the page; the command line takes larger ones."""
 MAX_LOSSES = 4
+WHITE = np.uint8(255)
+"""Mortar in the image of a label."""
 _TRAINED = (
     "train-segmenter/*/outputs/segmenter.safetensors",
     "bench-segment/*/outputs/cells/*/*/*/*/*/segmenter.safetensors",
@@ -60,17 +70,14 @@ def models(jobs: Jobs) -> dict[str, Path | None]:
     return {SHIPPED: None, **{_model_name(path, root): path for path in found}}
 
 
-def keep_picture(file: Path, scratch: Path) -> Upload:
-    """Read an uploaded picture and keep our own copy of its pixels.
+def read_upload(file: Path, scratch: Path) -> Upload:
+    """Read an uploaded image and keep our own copy of its pixels.
 
     Raises:
         InputError, LimitError, FileFormatError: what is wrong with it, see `read_picture`.
     """
-    picture = read_picture(file, LIMITS)
-    path = fresh(scratch, "pictures") / "picture.png"
-    Image.fromarray(picture.pixels).save(path)
-    height, width = picture.pixels.shape[:2]
-    return Upload(file.stem, str(path), width, height, picture.notes)
+    found = read_picture(file, LIMITS)
+    return keep_image(found.pixels, file.stem, scratch, found.notes)
 
 
 def keep_label(file: Path, scratch: Path) -> Upload:
@@ -80,34 +87,35 @@ def keep_label(file: Path, scratch: Path) -> Upload:
         InputError, LimitError, FileFormatError: what is wrong with it, see `read_label`.
     """
     label = read_label(file, LIMITS)
-    path = save_mask(fresh(scratch, "pictures") / "label.png", label.mask)
-    height, width = label.mask.shape
-    return Upload(file.stem, str(path), width, height, label.notes)
+    return keep_image(label.mask * WHITE, file.stem, scratch, label.notes)
 
 
-def example(title: str, scratch: Path) -> tuple[Upload, Upload]:
-    """Return a drawn wall and its label."""
+def example(title: str, scratch: Path) -> Upload:
+    """Return a drawn wall, with its label."""
     seed, group = EXAMPLES[title]
     wall = brick_wall(seed, EXAMPLE_SIDE, EXAMPLE_SIDE, group=group)
-    path = fresh(scratch, "pictures") / "picture.png"
-    Image.fromarray(wall.image).save(path)
-    label = save_mask(path.with_name("label.png"), wall.mask)
-    sides = (EXAMPLE_SIDE, EXAMPLE_SIDE)
-    return Upload(title, str(path), *sides), Upload(f"{title}, label", str(label), *sides)
+    label = keep_image(wall.mask * WHITE, f"{title}, label", scratch)
+    return replace(keep_image(wall.image, title, scratch), label=label)
 
 
-def submit(jobs: Jobs, picture: Upload, label: Upload | None, request: Request) -> Job:
-    """Copy the picture into a new job and queue ``geo3d segment`` on it.
+def image_of(job: Job, scratch: Path) -> Upload:
+    """Return the image of a job as the page shows it."""
+    kept = read_upload(job.folder / "inputs" / "picture.png", scratch)
+    return replace(kept, name=str(job.settings["picture"]))
+
+
+def submit(jobs: Jobs, image: Upload, label: Upload | None, request: Request) -> Job:
+    """Copy the image into a new job and queue ``geo3d segment`` on it.
 
     Raises:
         InputError: ``viewer.unknown_choice``, ``viewer.too_many_losses``, ``viewer.label_size``.
         LimitError: see `apps.jobs.Jobs.submit`.
     """
     known = models(jobs)
-    _check(picture, label, request, known)
+    _check(image, label, request, known)
     folder = jobs.new_folder()
     inputs = folder / "inputs"
-    shutil.copyfile(picture.path, inputs / "picture.png")
+    shutil.copyfile(image.path, inputs / "picture.png")
     compared = asset(MODEL) if request.compared == SHIPPED else known.get(request.compared)
     given = None
     if request.losses and label is not None:
@@ -123,13 +131,12 @@ def submit(jobs: Jobs, picture: Upload, label: Upload | None, request: Request) 
     )
     record = {
         "kind": KIND,
-        "picture": picture.name,
+        "picture": image.name,
         "label": label.name if label else "",
-        "model": request.model,
-        "compared": request.compared,
+        **vars(request),
         "losses": list(request.losses),
     }
-    return jobs.submit(folder, f"Mortar of {picture.name}", argv, record)
+    return jobs.submit(folder, f"Mortar of {image.name}", argv, record)
 
 
 def views(job: Job) -> dict[str, Path]:
@@ -186,25 +193,23 @@ def _card(model: str, row: Mapping[str, Any]) -> str:
 
 
 def _check(
-    picture: Upload, label: Upload | None, request: Request, known: Mapping[str, Path | None]
+    image: Upload, label: Upload | None, request: Request, known: Mapping[str, Path | None]
 ) -> None:
     """Check again what the page offers: a request need not come from our page."""
     choices = request.model in known and request.compared in (*known, NOTHING)
     if not choices or not set(request.losses) <= set(LOSS_MAP_HINTS):
-        raise InputError(
-            "viewer.unknown_choice", "There is no such model or loss.", "Reload the page."
-        )
+        raise unknown_choice("model or loss")
     if len(request.losses) > MAX_LOSSES:
         raise InputError(
             "viewer.too_many_losses",
             f"{len(request.losses)} losses are too many at once.",
             f"Choose {MAX_LOSSES} or fewer.",
         )
-    if label and (label.width, label.height) != (picture.width, picture.height):
+    if label and (label.width, label.height) != (image.width, image.height):
         raise InputError(
             "viewer.label_size",
             f"The label has {label.width} x {label.height} pixels, the picture "
-            f"{picture.width} x {picture.height}.",
+            f"{image.width} x {image.height}.",
             "Take the label of this picture.",
         )
 

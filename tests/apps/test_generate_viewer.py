@@ -56,7 +56,7 @@ def tab(jobs: Jobs, tmp_path: Path) -> Any:
 
 def picture(tab: Any, folder: Path, name: str = "red.png") -> Any:
     cut_out_picture().save(folder / name)
-    return tab._upload(str(folder / name))[tab.picture]
+    return tab._upload(str(folder / name))[tab.image]
 
 
 def finished(jobs: Jobs, job_id: str) -> Any:
@@ -128,7 +128,7 @@ def test_bad_uploads_are_refused_with_a_reason(tab: Any, tmp_path: Path) -> None
     answer = tab._upload(str(bad))
     assert "object_image.unreadable" in answer[tab.card]
     assert "<img" not in answer[tab.card]
-    assert answer[tab.picture] is None and answer[tab.file] is None
+    assert answer[tab.image] is None and answer[tab.file] is None
 
 
 def test_names_never_become_markup(tab: Any, tmp_path: Path) -> None:
@@ -139,9 +139,9 @@ def test_names_never_become_markup(tab: Any, tmp_path: Path) -> None:
 
 def test_examples_are_cut_out_objects(tab: Any) -> None:
     for title in generate_job.EXAMPLES:
-        found = tab._pick(title)[tab.picture]
+        found = tab._pick(title)[tab.image]
         assert found.width == generate_job.EXAMPLE_SIDE
-    assert tab._pick("")[tab.picture] is None
+    assert tab._pick("")[tab.image] is None
 
 
 def test_defaults_are_those_of_the_model(tab: Any, runs: Path) -> None:

@@ -72,7 +72,7 @@ def test_models_trained_here_can_be_chosen(jobs: Jobs) -> None:
 def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -> None:
     image, label = wall_picture(tmp_path / "my.png"), wall_label(tmp_path / "label.png")
     loaded = tab._upload(str(image))
-    picture = loaded[tab.picture]
+    picture = loaded[tab.image]
     assert (picture.width, picture.height) == (96, 96)
     kept = tab._upload_label(str(label))[tab.label]
     started = tab._start(picture, kept, "first", "second", ["ce_dice"])
@@ -110,8 +110,8 @@ def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -
 
 
 def test_the_other_tab_leaves_these_jobs_alone(tab: Any, jobs: Jobs, tmp_path: Path) -> None:
-    picture, label = segment_job.example("Drawn wall", tmp_path)
-    job_id = tab._start(picture, label, SHIPPED, NOTHING, None)[tab.controls.job_id]
+    picture = segment_job.example("Drawn wall", tmp_path)
+    job_id = tab._start(picture, picture.label, SHIPPED, NOTHING, None)[tab.controls.job_id]
     argv = json.loads((jobs.get(job_id).folder / "job.json").read_text())["argv"]
     assert "--model" not in argv and "--compare" not in argv and "--label" not in argv
     other = jobs.submit(jobs.new_folder(), "a", ["match"], {"kind": "match"})
@@ -120,7 +120,7 @@ def test_the_other_tab_leaves_these_jobs_alone(tab: Any, jobs: Jobs, tmp_path: P
 
 
 def test_what_cannot_be_done_is_named(tab: Any, jobs: Jobs, tmp_path: Path) -> None:
-    picture = tab._upload(str(wall_picture(tmp_path / "a.png")))[tab.picture]
+    picture = tab._upload(str(wall_picture(tmp_path / "a.png")))[tab.image]
     small = tab._upload_label(str(wall_label(tmp_path / "b.png", size=64)))[tab.label]
     losses = ["ce_dice", "cl_dice", "cb_dice", "cavity", "warping"]
     cases = [
@@ -145,12 +145,12 @@ def test_bad_uploads_are_refused_with_a_reason(tab: Any, tmp_path: Path) -> None
     answer = tab._upload(str(bad))
     assert "picture.unreadable" in answer[tab.card]
     assert "<img" not in answer[tab.card]
-    assert answer[tab.picture] is None and answer[tab.file] is None
+    assert answer[tab.image] is None and answer[tab.file] is None
     colours = wall_picture(tmp_path / "colours.png")
     assert "picture.bad_label" in tab._upload_label(str(colours))[tab.label_card]
 
 
 def test_examples_come_with_their_labels(tab: Any) -> None:
     loaded = tab._pick("Drawn wall")
-    assert loaded[tab.picture].width == loaded[tab.label].width
-    assert tab._pick("")[tab.picture] is None
+    assert loaded[tab.image].width == loaded[tab.label].width
+    assert tab._pick("")[tab.image] is None

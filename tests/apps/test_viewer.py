@@ -284,7 +284,7 @@ class TestMatchJob:
 
 def polled_by(tab: Any, job_id: str, map_shown: str) -> Any:
     """Return what a tick of the tab's clock changes."""
-    return tab.controls._poll(job_id, tab._picture, map_shown)
+    return tab.controls._poll(job_id, tab._watch, MATCHED, map_shown)
 
 
 class TestHandlers:
