@@ -163,6 +163,13 @@ def listener(args: argparse.Namespace, run: Run | None = None) -> ProgressCallba
     return chain(cancel_listener(run), events, bar)
 
 
+def metrics_log(folder: Path) -> Callable[[Mapping[str, Any]], None]:
+    """Return what appends numbers to ``metrics.jsonl`` of a folder that is no run."""
+    from geo3d.files import append_line
+
+    return lambda numbers: append_line(folder / "metrics.jsonl", json.dumps(dict(numbers)))
+
+
 def remember(request: Mapping[str, Any]) -> Callable[[Run], object]:
     """Return what writes down, in a new run, what `request_of` reads."""
     from geo3d.files import atomic_write_json

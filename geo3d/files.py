@@ -138,3 +138,15 @@ def _fsync(path: Path, flags: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append a line to a file, made if it is not there; a kill leaves at most one torn last line.
+
+    One write call on an O_APPEND descriptor.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(descriptor, f"{text}\n".encode())
+    finally:
+        os.close(descriptor)

@@ -8,8 +8,10 @@ Listeners (terminal bar, JSON lines, viewer) are ordinary callables.  A listener
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 ProgressCallback = Callable[[Mapping[str, Any]], None]
 MetricsCallback = Callable[[Mapping[str, Any]], None]
@@ -29,3 +31,11 @@ def report(
 ) -> None:
     """Send one event to ``progress``."""
     progress({"stage": stage, "step": step, "total": total, "metrics": metrics})
+
+
+def tell_each(items: Sequence[_T], progress: ProgressCallback, stage: str) -> Iterator[_T]:
+    """Yield the items; tell how many are done before each, and after the last."""
+    for done, item in enumerate(items):
+        report(progress, stage, done, len(items))
+        yield item
+    report(progress, stage, len(items), len(items))

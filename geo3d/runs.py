@@ -34,7 +34,14 @@ from typing import Any, TypeVar
 from geo3d import provenance
 from geo3d.config import config_hash, config_to_dict, dump_config, load_config
 from geo3d.errors import Cancelled, Geo3dError, InputError
-from geo3d.files import atomic_write_bytes, atomic_write_json, atomic_write_text, new_id, slug
+from geo3d.files import (
+    append_line,
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    new_id,
+    slug,
+)
 
 _log = logging.getLogger(__name__)
 _C = TypeVar("_C")
@@ -90,15 +97,8 @@ class Run:
 
     def log_metrics(self, values: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        line = json.dumps(dict(values), default=_plain) + "\n"
-        # One write call on an O_APPEND descriptor: a kill leaves at most one torn last line.
-        descriptor = os.open(
-            self.path / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666
-        )
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+        line = json.dumps(dict(values), default=_plain)
+        append_line(self.path / "metrics.jsonl", line)
         self.beat()
 
     def beat(self) -> None:

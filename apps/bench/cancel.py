@@ -15,7 +15,7 @@ from apps.job_files import Job, read_json
 from apps.jobs import Jobs
 from apps.viewer import generate_job
 from geo3d.errors import InputError
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.progress import ProgressCallback, ignore_progress, tell_each
 
 STEPS = 100
 MOMENTS = (("structure", 10), ("structure", 60), ("latent", 5), ("latent", 20), ("latent", 50))
@@ -36,16 +36,13 @@ def bench_cancel(
         root = Path(folder)
         jobs = Jobs(root / "jobs")
         try:
-            picture = generate_job.example("Chair", root)
-            for number, (stage, step) in enumerate(moments):
-                report(progress, "cancelled", number, len(moments))
-                request = generate_job.Request(generate_job.SHIPPED, STEPS, 1, 3.0, number)
-                rows.append(
-                    _cancelled(jobs, generate_job.submit(jobs, picture, request), stage, step)
-                )
+            image = generate_job.example("Chair", root)
+            for stage, step in tell_each(moments, progress, "cancelled"):
+                request = generate_job.Request(generate_job.SHIPPED, STEPS, 1, 3.0, len(rows))
+                job = generate_job.submit(jobs, image, request)
+                rows.append(_cancelled(jobs, job, stage, step))
         finally:
             jobs.close()
-    report(progress, "cancelled", len(moments), len(moments))
     return rows
 
 

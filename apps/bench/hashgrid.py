@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apps.bench.measuring import medians
 from geo3d.fields.hashgrid import encode_reference
 from geo3d.fields.hashgrid_fast import encode_fast
 from geo3d.fields.levels import HashGridConfig, row_count
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.progress import ProgressCallback, ignore_progress, tell_each
 
 POINTS = 262_144
 LOG2_ROWS = (15, 19)
@@ -28,23 +28,21 @@ def bench_hashgrid(
 ) -> list[dict[str, Any]]:
     """Time 16 levels of 2 features, resolutions 16 to 2048, on random points, float32, on the CPU.
 
-    The compiled grid runs once more first, as that is when it compiles.
+    Both run once more first, as that is when the compiled grid compiles.
     """
     rows = []
-    for number, log2_rows in enumerate(LOG2_ROWS):
-        report(progress, "hash grids", number, len(LOG2_ROWS))
+    for log2_rows in tell_each(LOG2_ROWS, progress, "hash grids"):
         config = HashGridConfig(16, 2, 16, 2048, log2_rows)
         generator = torch.Generator().manual_seed(seed)
         x = torch.rand(points, 3, generator=generator)
         table = torch.rand(row_count(config), 2, generator=generator).requires_grad_()
         upstream = torch.rand(points, config.width, generator=generator)
-        _passes(encode_fast, x, table, config, upstream)
         rounds = []
-        for _ in range(repeats):
+        for _ in range(repeats + 1):
             # in turns, so that a busy moment of the machine meets both
             plain = _passes(encode_reference, x, table, config, upstream)
             rounds.append((*plain, *_passes(encode_fast, x, table, config, upstream)))
-        torch_forward, torch_both, forward, both = map(statistics.median, zip(*rounds, strict=True))
+        torch_forward, torch_both, forward, both = medians(rounds)
         rows.append(
             {
                 "rows": f"2^{log2_rows}",
@@ -57,7 +55,6 @@ def bench_hashgrid(
                 "times faster both": torch_both / both,
             }
         )
-    report(progress, "hash grids", len(LOG2_ROWS), len(LOG2_ROWS))
     return rows
 
 

@@ -12,12 +12,11 @@ take turns on the same few objects, so that whatever is there compares like with
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from apps.bench.objects_methods import (
     METHODS,
@@ -48,6 +47,7 @@ from apps.bench.objects_table import (
     markdown,
     table,
 )
+from apps.running import metrics_log
 from geo3d.config import config_to_dict, load_config
 from geo3d.errors import InputError
 from geo3d.files import atomic_write_text
@@ -137,17 +137,6 @@ def _truth(part: Part) -> Part:
     return part._replace(maker=Maker(TRUTH, 0, {}, ()), seed=0)
 
 
-class _Lines:
-    """Writes metrics as lines of JSON."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def __call__(self, numbers: Mapping[str, Any]) -> None:
-        self.stream.write(json.dumps(dict(numbers)) + "\n")
-        self.stream.flush()
-
-
 class Grid:
     """The parts of a comparison and where they are kept."""
 
@@ -171,19 +160,17 @@ class Grid:
         """Take the folder for these settings, before anything is trained.
 
         Raises:
+            CheckpointError: those of reading the networks.
             InputError: ``work.other_folder``, ``comparison.too_few``, ``cells.none``.
         """
         networks = self.stages.digests()
-        self._need_objects()
-        claim(self.folder, {**config_to_dict(self.config), "teacher": networks}, _FREE)
-
-    def _need_objects(self) -> None:
         if len(self.objects) < self.config.objects:
             raise InputError(
                 "comparison.too_few",
                 f"{self.config.cells} has {len(self.objects)} objects, not {self.config.objects}.",
                 "Make more with `geo3d data objects`, or lower objects.",
             )
+        claim(self.folder, {**config_to_dict(self.config), "teacher": networks}, _FREE)
 
     def train(self, progress: ProgressCallback) -> None:
         """Train the students that are not yet there."""
@@ -194,9 +181,8 @@ class Grid:
                     out = student_folder(self.config, name, stage)
                     out.mkdir(parents=True, exist_ok=True)
                     config = student_config(self.config, name, stage)
-                    with (out / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-                        log = _Lines(stream)
-                        train(config, out, device="cpu", log_metrics=log, progress=progress)
+                    log = metrics_log(out)
+                    train(config, out, device="cpu", log_metrics=log, progress=progress)
 
     def makers(self) -> list[Maker]:
         """Return the teacher, the teacher in few steps, and the students."""

@@ -31,7 +31,7 @@ from apps.bench.objects_samples import (
 )
 from geo3d.errors import ConfigError
 from geo3d.mesh.sampling import cell_overlap, compare_points
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.progress import ProgressCallback, ignore_progress, report, tell_each
 from scenes.objects.models import load_model
 from scenes.objects.small.autoencoders import cell_features, surface_points
 from scenes.objects.small.cells import COARSE, CellObject, read_cells
@@ -93,8 +93,7 @@ def bench_reconstruction(
     to_mesh = load_model(work / PARTS["slat_decoder_mesh"])
     to_gaussians = load_model(work / PARTS["slat_decoder_gs"])
     found: dict[str, list[float]] = {}
-    for done, item in enumerate(objects):
-        report(progress, "reconstruction", done, len(objects))
+    for item in tell_each(objects, progress, "reconstruction"):
         occupancy = item.occupancy()
         logits = decode(encode(torch.from_numpy(occupancy)[None, None].float()).mean)
         x = latent(cell_features([item]))
@@ -106,7 +105,6 @@ def bench_reconstruction(
         numbers |= _of_gaussians(to_gaussians(x)[0], points, colors)
         for name, value in numbers.items():
             found.setdefault(name, []).append(value)
-    report(progress, "reconstruction", len(objects), len(objects))
     return [_row(name, values) for name, values in found.items()]
 
 

@@ -7,7 +7,6 @@ over pictures.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from apps.bench.measuring import timed
 from geo3d.errors import InputError
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.progress import ProgressCallback, ignore_progress, tell_each
 from geo3d.render.cameras import orbit
 from geo3d.synth.objects.generate import generate_object
 from scenes.objects.data.views import draw_views
@@ -67,8 +67,7 @@ def bench_generation(
         config = GenerateConfig(structure, latent, ("mesh",), on_empty="keep")
         makers.append((f"student, {steps} + {steps} steps", student, config))
     runs: dict[str, list[Row]] = {name: [] for name, _, _ in makers}
-    for done, kind in enumerate(kinds):
-        report(progress, "timing", done, len(kinds))
+    for kind in tell_each(kinds, progress, "timing"):
         picture = _picture(kind)
         timed: dict[str, list[Row]] = {name: [] for name, _, _ in makers}
         for repeat in range(repeats + 1):
@@ -78,7 +77,6 @@ def bench_generation(
                     timed[name].append(run)
         for name, found in timed.items():
             runs[name].append({key: float(np.median([r[key] for r in found])) for key in found[0]})
-    report(progress, "timing", len(kinds), len(kinds))
     means = {
         name: {key: float(np.mean([r[key] for r in found])) for key in found[0]}
         for name, found in runs.items()
@@ -106,14 +104,12 @@ def _sampling(found: Mapping[str, float]) -> float:
 
 def _timed(pipeline: Pipeline, picture: Image.Image, seed: int, config: GenerateConfig) -> Row:
     """Make one object and return the milliseconds of every stage."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    made = pipeline.generate([picture], [seed], config)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    made, spent = timed(pipeline.generate, [picture], [seed], config)
     latent = made.objects[0].latent
     return {
         **{stage: 1e3 * made.seconds.get(stage, 0.0) for stage in STAGES},
-        "all": 1e3 * wall,
-        "cpu": 1e3 * cpu,
+        "all": 1e3 * spent.wall,
+        "cpu": 1e3 * spent.cpu,
         "passes": sum(made.calls.values()),
         "cells": 0 if latent is None else len(latent),
     }

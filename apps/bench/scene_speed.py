@@ -10,23 +10,24 @@ training step is made and the view is rendered.  Blocks that are left behind go 
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from apps.bench.measuring import apart, medians, timed
 from geo3d.layout.layout import Layout
 from geo3d.mesh.mesh import Mesh
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.progress import ProgressCallback, ignore_progress, tell_each
 from geo3d.render.cameras import Camera
 from geo3d.render.raycast import RayCaster, raycast
 from geo3d.synth.streets.generate import generate_street
+from geo3d.work.pool import resident_mib
 from scenes.urban.conditions import RayScene, street_camera
 from scenes.urban.config import FieldsConfig
 from scenes.urban.importers import import_sample
@@ -56,10 +57,8 @@ def bench_conditions(
     layouts.append(generate_street(1000.0, seed, "curved"))
     layouts += [import_sample(path) for path in sorted((data or Path()).glob("sample_*.npy"))]
     rows = []
-    for number, layout in enumerate(layouts):
-        report(progress, "layout maps", number, len(layouts))
+    for layout in tell_each(layouts, progress, "layout maps"):
         rows += [_row(layout, size, frames, threads) for size in SIZES]
-    report(progress, "layout maps", len(layouts), len(layouts))
     return rows
 
 
@@ -69,9 +68,9 @@ def _row(layout: Layout, size: int, frames: int, threads: int) -> dict[str, Any]
     scene = RayScene(layout, threads)
     vertices, faces, _, _ = layout.triangles()
     caster = RayCaster(Mesh(vertices, faces))
-    first, cpu = _seconds(lambda camera: scene.maps(camera, segments=False), cameras)
-    whole, _ = _seconds(scene.maps, cameras)
-    embree, _ = _seconds(lambda camera: raycast(caster, camera), cameras[:4])
+    cpu, first = _seconds(lambda camera: scene.maps(camera, segments=False), cameras)
+    _, whole = _seconds(scene.maps, cameras)
+    _, embree = _seconds(lambda camera: raycast(caster, camera), cameras[:4])
     return {
         "layout": layout.name,
         "triangles": len(faces),
@@ -84,15 +83,9 @@ def _row(layout: Layout, size: int, frames: int, threads: int) -> dict[str, Any]
     }
 
 
-def _seconds(draw: Callable[[Camera], Any], cameras: Sequence[Camera]) -> tuple[float, float]:
-    """Return median wall and processor time per frame; the first frame is not counted."""
-    walls, processors = [], []
-    for camera in cameras:
-        wall, processor = time.perf_counter(), time.process_time()
-        draw(camera)
-        walls.append(time.perf_counter() - wall)
-        processors.append(time.process_time() - processor)
-    return float(np.median(walls[1:])), float(np.median(processors[1:]))
+def _seconds(draw: Callable[[Camera], Any], cameras: Sequence[Camera]) -> list[float]:
+    """Return median processor and wall time per frame; the first frame is not counted."""
+    return medians([timed(draw, camera)[1] for camera in cameras])
 
 
 LENGTHS = (100.0, 1000.0, 5000.0)
@@ -112,14 +105,9 @@ def bench_render(
         lengths: metres.
         size: width and height of the views.
     """
-    rows = []
-    for number, length in enumerate(lengths):
-        report(progress, "streets", number, len(lengths))
-        # a process of its own, so that the memory measured is its own
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            rows.append(pool.submit(_drive, length, size, seed, torch.get_num_threads()).result())
-    report(progress, "streets", len(lengths), len(lengths))
-    return rows
+    threads = torch.get_num_threads()
+    told = tell_each(lengths, progress, "streets")
+    return [apart(_drive, length, size, seed, threads) for length in told]
 
 
 def _drive(length: float, size: int, seed: int, threads: int) -> dict[str, Any]:
@@ -146,7 +134,7 @@ def _drive(length: float, size: int, seed: int, threads: int) -> dict[str, Any]:
         train.append(middle - start)
         render.append(time.perf_counter() - middle)
         blocks = max(blocks, scene.blocks.resident_bytes())
-        memory = max(memory, _resident_set())
+        memory = max(memory, resident_mib(os.getpid()))
     rays = size * size
     return {
         "metres": length,
@@ -155,13 +143,5 @@ def _drive(length: float, size: int, seed: int, threads: int) -> dict[str, Any]:
         "rendered rays/s": round(rays / statistics.median(render)),
         "s per step, mean": statistics.fmean(train),
         "blocks in memory, MB": round(blocks / 2**20),
-        "process, MB": round(memory / 2**20),
+        "process, MB": round(memory),
     }
-
-
-def _resident_set() -> int:
-    """Return the bytes of memory of this process; 0 where the system does not tell."""
-    status = Path("/proc/self/statm")
-    if not status.is_file():
-        return 0
-    return int(status.read_text().split()[1]) * 4096

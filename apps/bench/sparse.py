@@ -11,7 +11,6 @@ Notation: n voxels on a spherical shell in a grid of edge r, c channels.
 from __future__ import annotations
 
 import importlib.util
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from apps.bench.measuring import medians
+from geo3d.progress import ProgressCallback, ignore_progress, tell_each
 from scenes.objects.attention import attend_packed
 from scenes.objects.neighbours import neighbour_pairs, windows
 from scenes.objects.sparse import SparseTensor
@@ -56,12 +56,10 @@ def bench_sparse(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return tables of errors and times of convolution and attention."""
     tables: dict[str, list[dict[str, Any]]] = {"submanifold convolution": [], "attention": []}
-    for i, (edge, channels) in enumerate(sizes):
-        report(progress, "sparse", i, len(sizes))
+    for edge, channels in tell_each(sizes, progress, "sparse"):
         x = shell(edge, channels, seed)
         tables["submanifold convolution"] += convolution_rows(x, edge, repeats)
         tables["attention"] += attention_rows(x, repeats)
-    report(progress, "sparse", len(sizes), len(sizes))
     return tables
 
 
@@ -142,8 +140,7 @@ def _rows(
 
 
 def _run(way: Callable[..., Tensor], inputs: tuple[Tensor, ...], repeats: int) -> Run:
-    forward, backward = [], []
-    out, gradients = inputs[0], inputs
+    rounds, out, gradients = [], inputs[0], inputs
     for _ in range(repeats + 1):
         leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
         begun = time.perf_counter()
@@ -152,11 +149,8 @@ def _run(way: Callable[..., Tensor], inputs: tuple[Tensor, ...], repeats: int) -
         towards = torch.randn(out.shape, generator=_generator(9))
         with _without_stream():
             gradients = torch.autograd.grad(out, leaves, towards)
-        forward.append(middle - begun)
-        backward.append(time.perf_counter() - middle)
-    # The first run warms up.
-    times = (statistics.median(forward[1:]), statistics.median(backward[1:]))
-    return Run(out.detach(), gradients, *times)
+        rounds.append((middle - begun, time.perf_counter() - middle))
+    return Run(out.detach(), gradients, *medians(rounds))
 
 
 def _error(found: Tensor, wanted: Tensor) -> float:

@@ -7,10 +7,6 @@ geodesic errors x100, normalised by sqrt(area of the source).
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,12 +15,13 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from apps.bench.measuring import apart, peak_mib, timed
 from geo3d.backends import require
 from geo3d.mesh.decimate import decimate
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import normalized
 from geo3d.mesh.sampling import farthest_point_samples
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.progress import ProgressCallback, ignore_progress, tell_each
 from geo3d.spectral.basis import eigenbasis
 from geo3d.spectral.fmap import p2p_to_fmap
 from geo3d.spectral.zoomout import zoomout
@@ -68,10 +65,8 @@ def compare(
     require("pyfmaps")
     rows = []
     pairs = bench_pairs(n_vertices, seed)
-    for i, (kind, pair) in enumerate(zip(KINDS, pairs, strict=True)):
-        report(progress, "against pyFM", i, len(pairs))
+    for kind, pair in tell_each(list(zip(KINDS, pairs, strict=True)), progress, "against pyFM"):
         rows += [{"shape": kind, **row} for row in _compare_pair(*pair, repeats)]
-    report(progress, "against pyFM", len(pairs), len(pairs))
     return rows
 
 
@@ -83,14 +78,7 @@ def scaling(
     Nothing is cached between or before; the process's own start and imports are not counted in the
     seconds, but are in the memory.
     """
-    rows = []
-    context = multiprocessing.get_context("spawn")
-    for i, size in enumerate(sizes):
-        report(progress, "sizes", i, len(sizes))
-        with context.Pool(1) as pool:
-            rows.append(pool.apply(_match_once, (size, seed)))
-    report(progress, "sizes", len(sizes), len(sizes))
-    return rows
+    return [apart(_match_once, size, seed) for size in tell_each(sizes, progress, "sizes")]
 
 
 def _pair(kind: str, n_vertices: int, seed: int) -> tuple[Mesh, Mesh, np.ndarray]:
@@ -201,7 +189,7 @@ def _row(
 ) -> dict[str, Any]:
     """Run both in turn ``repeats`` times after one warm-up each."""
     results = [ours(), pyfm()]
-    times = np.array([[_seconds(ours), _seconds(pyfm)] for _ in range(repeats)])
+    times = np.array([[timed(ours)[1], timed(pyfm)[1]] for _ in range(repeats)])
     cpu, wall = np.median(times[..., 0], axis=0), np.median(times[..., 1], axis=0)
     row: dict[str, Any] = {
         "what": name,
@@ -218,31 +206,22 @@ def _row(
     return row
 
 
-def _seconds(function: Callable[[], Any]) -> tuple[float, float]:
-    cpu, wall = time.process_time(), time.perf_counter()
-    function()
-    return time.process_time() - cpu, time.perf_counter() - wall
-
-
 def _match_once(size: int, seed: int) -> dict[str, Any]:
     source, target, truth = _pair("quadruped", size, seed)
-    before = peak_gib()
-    cpu, wall = time.process_time(), time.perf_counter()
-    found = match(source, target, MatchConfig(cache=False), device="cpu")
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    before = peak_mib()
+    sizes = {"vertices": source.n_vertices, "target_vertices": target.n_vertices}
+    numbers = match_numbers(source, target, truth, MatchConfig(cache=False), 2)
+    return {**sizes, **numbers, "peak_gib_before": round(before / 1024, 2)}
+
+
+def match_numbers(
+    source: Mesh, target: Mesh, truth: np.ndarray, config: MatchConfig, digits: int
+) -> dict[str, float]:
+    """Match a pair and return seconds, the peak memory of this process, and the error."""
+    found, spent = timed(match, source, target, config, device="cpu")
     return {
-        "vertices": source.n_vertices,
-        "target_vertices": target.n_vertices,
-        "cpu_s": round(cpu, 2),
-        "wall_s": round(wall, 2),
-        "peak_gib": round(peak_gib(), 2),
-        "peak_gib_before": round(before, 2),
+        "cpu_s": round(spent.cpu, digits),
+        "wall_s": round(spent.wall, digits),
+        "peak_gib": round(peak_mib() / 1024, 2),
         "error_x100": round(scorer(source, truth)(found.p2p_21), 2),
     }
-
-
-def peak_gib() -> float:
-    """Return the most memory this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes, Linux kibibytes
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)

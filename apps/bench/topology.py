@@ -9,11 +9,6 @@ of its own for each loss: the highest resident size while it runs, minus the siz
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import resource
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +20,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from apps.bench.measuring import apart, forget_peak, medians, peak_mib, timed
 from geo3d.errors import InputError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.topology.betti import betti_numbers
@@ -116,15 +112,9 @@ def median_seconds(action: Callable[[], Any], repeats: int) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        action()
-        found = []
-        for _ in range(repeats):
-            start = time.process_time()
-            action()
-            found.append(time.process_time() - start)
+        return medians([timed(action)[1] for _ in range(repeats + 1)])[0]
     finally:
         torch.set_num_threads(threads)
-    return float(np.median(found))
 
 
 def run_loss(name: str, logits: Float[Tensor, "b c h w"], labels: Int64[Tensor, "b h w"]) -> float:
@@ -187,9 +177,7 @@ def bench_betti(repeats: int = 20, seed: int = 0) -> list[dict[str, Any]]:
 
 def peak_memory(name: str, data: Path | None = None, seed: int = 0) -> float:
     """Return the MB that one loss needs on top of its input, measured in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_measure_memory, (name, data, seed))
+    return apart(_measure_memory, name, data, seed)
 
 
 def _measure_memory(name: str, data: Path | None, seed: int) -> float:
@@ -197,25 +185,6 @@ def _measure_memory(name: str, data: Path | None, seed: int) -> float:
     logits, labels = make_batch(data, seed=seed)
     # Compiles, and loads what is loaded once.
     run_loss(name, logits[:, :, :64, :64], labels[:, :64, :64])
-    before = _forget_peak()
+    before = forget_peak()
     run_loss(name, logits, labels)
-    return max(_peak() - before, 0.0)
-
-
-def _forget_peak() -> float:
-    """Give free memory back, start the high-water mark anew where that works; return MB in use."""
-    if not sys.platform.startswith("linux"):
-        return _peak()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _peak()
-
-
-def _peak() -> float:
-    """Return the high-water mark of the resident size in MB."""
-    if sys.platform.startswith("linux"):
-        text = Path("/proc/self/status").read_text(encoding="ascii")
-        line = next(line for line in text.splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    # macOS counts bytes, Linux kilobytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return max(peak_mib() - before, 0.0)

@@ -9,7 +9,6 @@ steps.  A few steps are timed and the rest is multiplied.
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,13 +17,13 @@ from typing import Any
 
 import torch
 
-from apps.bench.spectral import bench_pairs, peak_gib, scorer
+from apps.bench.measuring import apart, peak_mib
+from apps.bench.spectral import bench_pairs, match_numbers
 from geo3d.config import load_config
 from geo3d.device import item_generator
 from geo3d.distill.preconditioning import IDDPM
-from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.progress import ProgressCallback, ignore_progress, tell_each
 from shape_matching.config import MatchConfig
-from shape_matching.match import match
 from shape_matching.prior.denoiser import Denoiser, DenoiserConfig
 from shape_matching.prior.prior import Prior
 from shape_matching.prior.zero_shot import optimise
@@ -46,19 +45,14 @@ def bench_zero_shot(
     Args:
         steps: published steps that are timed, after one to warm up.
     """
-    rows: list[dict[str, Any]] = []
-    context = multiprocessing.get_context("spawn")
     jobs: Mapping[str, Callable[[], dict[str, Any]]] = {
         "published settings": partial(_published, n_vertices, seed, steps),
         "diffumatch": partial(_match, n_vertices, seed, "default", True),
         "diffumatch, preset fast": partial(_match, n_vertices, seed, "fast", True),
         "axiomatic": partial(_match, n_vertices, seed, "default", False),
     }
-    for i, (name, job) in enumerate(jobs.items()):
-        report(progress, "settings", i, len(jobs))
-        with context.Pool(1) as pool:
-            rows.append({"what": name, **pool.apply(job)})
-    report(progress, "settings", len(jobs), len(jobs))
+    told = tell_each(list(jobs), progress, "settings")
+    rows = [{"what": name, **apart(jobs[name])} for name in told]
     for row in rows:
         row["ratio_cpu"] = round(rows[0]["cpu_s"] / row["cpu_s"], 1)
     return rows
@@ -85,23 +79,14 @@ def _published(n_vertices: int, seed: int, steps: int) -> dict[str, Any]:
     return {
         "cpu_s": round(prepared + PUBLISHED_STEPS * per_step, 1),
         "wall_s": None,
-        "peak_gib": round(peak_gib(), 2),
+        "peak_gib": round(peak_mib() / 1024, 2),
         "error_x100": None,
         "cpu_s_per_step": round(per_step, 2),
     }
 
 
 def _match(n_vertices: int, seed: int, preset: str, with_prior: bool) -> dict[str, Any]:
-    source, target, truth = bench_pairs(n_vertices, seed)[0]
-    config = replace(
-        load_config(MatchConfig, preset=preset), cache=False, improve=with_prior, seed=seed
-    )
-    cpu, wall = time.process_time(), time.perf_counter()
-    found = match(source, target, config, device="cpu")
-    return {
-        "cpu_s": round(time.process_time() - cpu, 1),
-        "wall_s": round(time.perf_counter() - wall, 1),
-        "peak_gib": round(peak_gib(), 2),
-        "error_x100": round(scorer(source, truth)(found.p2p_21), 2),
-        "cpu_s_per_step": None,
-    }
+    config = load_config(MatchConfig, preset=preset)
+    config = replace(config, cache=False, improve=with_prior, seed=seed)
+    numbers = match_numbers(*bench_pairs(n_vertices, seed)[0], config, 1)
+    return {**numbers, "cpu_s_per_step": None}

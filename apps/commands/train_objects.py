@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.commands import add_common, emit
-from apps.running import full_path, listener, require_folders, settings
+from apps.running import full_path, listener, metrics_log, require_folders, settings
 
 if TYPE_CHECKING:
     from scenes.objects.small.settings import StageConfig
@@ -119,29 +119,21 @@ def _curves(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _train(args: argparse.Namespace) -> dict[str, Any]:
-    import json
-
     out = Path(args.work) / args.stage
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+    log = metrics_log(out)
+    if args.stage in AUTOENCODERS:
+        from scenes.objects.small.train import train_stage
 
-        def log(numbers: Any) -> None:
-            stream.write(json.dumps(dict(numbers)) + "\n")
-            stream.flush()
+        return train_stage(_settings(args), out, log, listener(args))
+    from geo3d.config import load_config
+    from scenes.objects.train_config import DistillConfig
+    from scenes.objects.training import train
 
-        if args.stage in AUTOENCODERS:
-            from scenes.objects.small.train import train_stage
-
-            return train_stage(_settings(args), out, log, listener(args))
-        from geo3d.config import load_config
-        from scenes.objects.train_config import DistillConfig
-        from scenes.objects.training import train
-
-        path = Path(args.work) / "latents" / f"{args.stage}.yaml"
-        values = {"seed": args.seed or 0}
-        config = load_config(DistillConfig, path, None, args.set, values=values)
-        folder = out / "outputs"
-        return train(config, folder, device="cpu", log_metrics=log, progress=listener(args))
+    path = Path(args.work) / "latents" / f"{args.stage}.yaml"
+    config = load_config(DistillConfig, path, None, args.set, values={"seed": args.seed or 0})
+    how: dict[str, Any] = {"log_metrics": log, "progress": listener(args)}
+    return train(config, out / "outputs", device="cpu", **how)
 
 
 def _settings(args: argparse.Namespace) -> StageConfig:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from geo3d.errors import ConfigError
-from geo3d.files import asset, atomic_write_json, atomic_write_text
+from geo3d.files import append_line, asset, atomic_write_json, atomic_write_text
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.segmentation import config as training_config
 from geo3d.segmentation.config import Framework, SegmentationConfig
@@ -201,7 +201,7 @@ def run_cell(
         dataset,
         place,
         device=config.device,
-        log_metrics=lambda values: _append(place / "metrics.jsonl", values),
+        log_metrics=lambda values: append_line(place / "metrics.jsonl", json.dumps(dict(values))),
         progress=progress,
     )
     trained = time.process_time()
@@ -268,11 +268,6 @@ def is_finished(cell: Cell, folder: Path) -> bool:
 def _training_of(config: BenchmarkConfig, cell: Cell) -> SegmentationConfig:
     framework: Framework = cell.setting.framework  # type: ignore[assignment]
     return replace(config.training, loss=cell.setting.loss, framework=framework, seed=cell.seed)
-
-
-def _append(path: Path, values: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(values) + "\n")
 
 
 def _bad(message: str) -> ConfigError:

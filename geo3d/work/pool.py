@@ -201,13 +201,13 @@ def _excess(worker: _Worker, limits: Limits) -> Geo3dError | None:
     if limits.timeout is not None and time.monotonic() > worker.begun + limits.timeout:
         message = f"The task took longer than {limits.timeout:g} s and was stopped."
         return Geo3dError("work.timeout", message, "Give it more time.")
-    if limits.memory_mib is not None and _resident_mib(worker.process.pid) > limits.memory_mib:
+    if limits.memory_mib is not None and resident_mib(worker.process.pid) > limits.memory_mib:
         message = f"The task took more than {limits.memory_mib:g} MiB and was stopped."
         return Geo3dError("work.over_memory", message, "Give it more memory.")
     return None
 
 
-def _resident_mib(pid: int | None) -> float:
+def resident_mib(pid: int | None) -> float:
     """Return the memory a process holds; 0 where nobody tells."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as stream:
