@@ -43,4 +43,4 @@ def test_an_unfinished_folder_is_not_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "prior", "--out", str(tmp_path), "--pictures", str(tmp_path)]) == 3
-    assert "prior_data.no_index" in capsys.readouterr().err
+    assert "shards.no_index" in capsys.readouterr().err
