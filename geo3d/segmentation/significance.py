@@ -81,6 +81,9 @@ def sign_flip_p(
     d = differences[known]
     if weights is not None:
         d = d * weights[known]
+    if len(d) == 1:
+        # scipy wants two observations; one that is zero changes no sum
+        d = np.append(d, 0.0)
     observed = abs(d.sum())
     # The statistic of the original d is then the observed one in both procedures.
     d = np.copysign(1.0, d.sum()) * d

@@ -118,3 +118,9 @@ def test_unequal_runs_are_refused() -> None:
     runs = {one: {"0": measures(values)}, two: {"1": measures(values)}}
     with pytest.raises(InputError, match=r"significance\.unequal_seeds"):
         compare_with_baseline(runs, topomortar_groups(), Procedure(compat=True))
+
+
+@pytest.mark.parametrize(("compat", "expected"), [(False, 1.0), (True, 0.0)])
+def test_a_single_pair_says_nothing(compat: bool, expected: float) -> None:
+    p = sign_flip_p(np.array([0.7]), np.random.default_rng(0), permutations=20, compat=compat)
+    assert p == expected
