@@ -19,13 +19,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
+from geo3d.config import load_config
 from geo3d.errors import ConfigError, InputError
-
-if TYPE_CHECKING:
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
+from geo3d.files import append_line, atomic_write_json
+from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run, open_run, read_metrics, run_state, start_run
 
 _C = TypeVar("_C")
 _FIXED = ("config", "preset", "set")
@@ -111,7 +112,6 @@ def run_training(
         return 0
 
     def work(run: Run, progress: ProgressCallback) -> None:
-        from geo3d.runs import read_metrics
         from geo3d.work.curves import plot_training
 
         numbers = train(
@@ -142,8 +142,6 @@ def settings(
         values: by dotted key; None and "" are flags that were not given.
         preset: where there is no ``--preset``.
     """
-    from geo3d.config import load_config
-
     given = {key: value for key, value in (values or {}).items() if value not in (None, "")}
     file, chosen = getattr(args, "config", None), getattr(args, "preset", None)
     overrides = getattr(args, "set", ())
@@ -154,8 +152,6 @@ def settings(
 
 def listener(args: argparse.Namespace, run: Run | None = None) -> ProgressCallback:
     """Return the listener of a verb: a bar on the terminal; with a run, its file and its cancel."""
-    from geo3d.listeners import cancel_listener, chain, jsonl_listener, tqdm_listener
-
     bar = tqdm_listener(disable=args.quiet or args.json)
     if run is None:
         return bar
@@ -165,15 +161,11 @@ def listener(args: argparse.Namespace, run: Run | None = None) -> ProgressCallba
 
 def metrics_log(folder: Path) -> Callable[[Mapping[str, Any]], None]:
     """Return what appends numbers to ``metrics.jsonl`` of a folder that is no run."""
-    from geo3d.files import append_line
-
     return lambda numbers: append_line(folder / "metrics.jsonl", json.dumps(dict(numbers)))
 
 
 def remember(request: Mapping[str, Any]) -> Callable[[Run], object]:
     """Return what writes down, in a new run, what `request_of` reads."""
-    from geo3d.files import atomic_write_json
-
     return lambda run: atomic_write_json(run.path / "request.json", dict(request))
 
 
@@ -217,8 +209,6 @@ def full_path(path: str | os.PathLike[str] | None) -> str | None:
 
 
 def _start(args: argparse.Namespace, verb: str, begin: Callable[[], Beginning]) -> Run:
-    from geo3d.runs import start_run
-
     begun = begin()
     device = begun.device
     if device is None:
@@ -235,8 +225,6 @@ def _start(args: argparse.Namespace, verb: str, begin: Callable[[], Beginning]) 
 
 
 def _resume(args: argparse.Namespace, verb: str, fixed: str, verify_inputs: bool) -> Run:
-    from geo3d.runs import open_run, run_state
-
     names = (*_FIXED, *fixed.split())
     given = [name for name in names if getattr(args, name, None) not in (None, [], False)]
     if given:
@@ -256,8 +244,6 @@ def _followed(
     args: argparse.Namespace, cls: type[_C], begin: Callable[[], Beginning], empty: Path
 ) -> tuple[_C, Path]:
     """Return settings and folder of the training that another process began or resumed."""
-    from geo3d.config import load_config
-
     if not args.resume:
         return begin().config, empty
     return load_config(cls, Path(args.resume) / "config.yaml"), Path(args.resume) / "outputs"

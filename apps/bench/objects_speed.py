@@ -17,6 +17,7 @@ from PIL import Image
 
 from apps.bench.measuring import timed
 from geo3d.errors import InputError
+from geo3d.files import asset
 from geo3d.progress import ProgressCallback, ignore_progress, tell_each
 from geo3d.render.cameras import orbit
 from geo3d.synth.objects.generate import generate_object
@@ -33,7 +34,7 @@ Row = dict[str, Any]
 
 
 def bench_generation(
-    model: str | Path,
+    data: str | Path | None = None,
     repeats: int = 3,
     seed: int = 0,
     progress: ProgressCallback = ignore_progress,
@@ -42,7 +43,7 @@ def bench_generation(
     """Return a row for the pipeline and for its students in 1 and 2 steps, in milliseconds.
 
     Args:
-        model: pipeline folder with students.
+        data: pipeline folder with students; by default the shipped one.
         repeats: measured runs per picture, after one that does not count.
         seed: of the noise.
         progress: hears of every picture.
@@ -52,6 +53,7 @@ def bench_generation(
         InputError: ``bench.no_students``.
         CheckpointError: as `load_pipeline`.
     """
+    model = data or asset("objects/pipeline")
     if not (Path(model) / "student.json").is_file():
         raise InputError(
             "bench.no_students",

@@ -50,11 +50,19 @@ class Run(NamedTuple):
 
 def bench_sparse(
     sizes: tuple[tuple[int, int], ...] = SIZES,
+    max_vertices: int = 100_000,
     repeats: int = 3,
     seed: int = 0,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return tables of errors and times of convolution and attention."""
+    """Return tables of errors and times of convolution and attention.
+
+    Args:
+        sizes: edges of the grids, and channels.
+        max_vertices: cells that a grid may have (a flag of `geo3d bench`).
+        repeats: of which medians are taken.
+    """
+    sizes = tuple(size for size in sizes if size[0] ** 3 <= max_vertices)
     tables: dict[str, list[dict[str, Any]]] = {"submanifold convolution": [], "attention": []}
     for edge, channels in tell_each(sizes, progress, "sparse"):
         x = shell(edge, channels, seed)

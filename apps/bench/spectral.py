@@ -50,7 +50,7 @@ def bench_pairs(n_vertices: int, seed: int) -> list[tuple[Mesh, Mesh, np.ndarray
 
 
 def compare(
-    n_vertices: int = 5_000,
+    vertices: int = 5_000,
     seed: int = 0,
     repeats: int = 3,
     progress: ProgressCallback = ignore_progress,
@@ -64,20 +64,21 @@ def compare(
     """
     require("pyfmaps")
     rows = []
-    pairs = bench_pairs(n_vertices, seed)
+    pairs = bench_pairs(vertices, seed)
     for kind, pair in tell_each(list(zip(KINDS, pairs, strict=True)), progress, "against pyFM"):
         rows += [{"shape": kind, **row} for row in _compare_pair(*pair, repeats)]
     return rows
 
 
 def scaling(
-    sizes: tuple[int, ...] = SIZES, seed: int = 0, progress: ProgressCallback = ignore_progress
+    max_vertices: int = SIZES[-1], seed: int = 0, progress: ProgressCallback = ignore_progress
 ) -> list[dict[str, Any]]:
-    """Time `match` from meshes to map at each size, in a fresh process each, with its peak memory.
+    """Time `match` from meshes to map by size, in a fresh process each, with its peak memory.
 
     Nothing is cached between or before; the process's own start and imports are not counted in the
     seconds, but are in the memory.
     """
+    sizes = [size for size in SIZES if size <= max_vertices]
     return [apart(_match_once, size, seed) for size in tell_each(sizes, progress, "sizes")]
 
 

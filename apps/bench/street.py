@@ -116,7 +116,7 @@ def cells(seeds: int = 2) -> list[Cell]:
 
 
 def bench_ablation(
-    folder: Path,
+    data: Path,
     overrides: tuple[str, ...] = (),
     seeds: int = 2,
     seconds: float = CELL_SECONDS,
@@ -125,22 +125,22 @@ def bench_ablation(
     """Build what is not built yet, and return one row per variant.
 
     Args:
-        folder: keeps the cells.
+        data: keeps the cells.
         overrides: further settings of all cells, such as the teacher.
         seconds: processor time of a cell.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = _plan(folder, open_teacher(_config((), overrides)), overrides, seconds)
+    data.mkdir(parents=True, exist_ok=True)
+    plan = _plan(data, open_teacher(_config((), overrides)), overrides, seconds)
     work = Work(
-        folder,
+        data,
         [Task(cell.file, cell) for cell in cells(seeds)],
-        partial(_cell_maker, folder, overrides, plan),
-        lambda name: (folder / name).is_file(),
+        partial(_cell_maker, data, overrides, plan),
+        lambda name: (data / name).is_file(),
         "cells of the comparison",
     )
     # one at a time: their processor times are compared
     run_items(work, Limits(), progress)
-    return ablation_table(folder)
+    return ablation_table(data)
 
 
 def ablation_table(folder: Path) -> Rows:
@@ -167,18 +167,18 @@ def ablation_table(folder: Path) -> Rows:
 
 
 def bench_scale(
-    folder: Path,
+    data: Path,
     overrides: tuple[str, ...] = (),
     lengths: tuple[float, ...] = SCALE_LENGTHS,
     progress: ProgressCallback = ignore_progress,
 ) -> Rows:
     """Build streets of several lengths in the smallest preset, each in a process of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {f"scale-{length:g}": folder / f"scale-{length:g}.json" for length in lengths}
+    data.mkdir(parents=True, exist_ok=True)
+    files = {f"scale-{length:g}": data / f"scale-{length:g}.json" for length in lengths}
     work = Work(
-        folder,
+        data,
         [Task(name, length) for name, length in zip(files, lengths, strict=True)],
-        partial(partial, _scale_row, folder, overrides),
+        partial(partial, _scale_row, data, overrides),
         lambda name: files[name].is_file(),
         "lengths",
     )
@@ -187,8 +187,9 @@ def bench_scale(
     return [json.loads(path.read_text("utf-8")) for path in files.values() if path.is_file()]
 
 
-def bench_seams(scene: Scene, progress: ProgressCallback = ignore_progress) -> Rows:
-    """Return the jumps at the borders of a finished scene's cells, and elsewhere."""
+def bench_seams(data: Path, progress: ProgressCallback = ignore_progress) -> Rows:
+    """Return the jumps at the borders of the cells of a finished run's scene, and elsewhere."""
+    scene = load_scene(data / "outputs" / "scene")
     poses = stations(scene.layout, 2.5)
     return [{"scene": scene.layout.name, **measure_seams(scene, poses, 96, progress)}]
 
@@ -326,14 +327,14 @@ def _scale_row(folder: Path, overrides: tuple[str, ...], length: float) -> None:
 
 
 def bench_edit(
-    run: Path,
+    data: Path,
     overrides: tuple[str, ...] = (),
     progress: ProgressCallback = ignore_progress,
 ) -> Rows:
     """Move one vehicle of a finished run's scene by 4 m; nothing of the run is changed."""
-    settings = run / "config.yaml"
+    settings = data / "config.yaml"
     config = load_config(SceneConfig, settings if settings.is_file() else None, None, overrides)
-    scene = load_scene(run / "outputs" / "scene")
+    scene = load_scene(data / "outputs" / "scene")
     places = scene.layout.trajectory[:, :3, 3]
     middle = places[len(places) // 2]
     vehicles = [p for p in scene.layout.primitives if p.movable]

@@ -154,7 +154,7 @@ def bench_losses(
     return rows
 
 
-def bench_betti(repeats: int = 20, seed: int = 0) -> list[dict[str, Any]]:
+def bench_betti(rounds: int = 20, seed: int = 0) -> list[dict[str, Any]]:
     """Return milliseconds of the Betti numbers of 512^2 masks and of a volume of 64^3 voxels."""
     generator = np.random.default_rng(seed)
     volume = ndimage.gaussian_filter(generator.normal(size=(64, 64, 64)), 2) > 0
@@ -168,7 +168,7 @@ def bench_betti(repeats: int = 20, seed: int = 0) -> list[dict[str, Any]]:
     }
     rows = []
     for name, mask in masks.items():
-        seconds = median_seconds(lambda m=mask: betti_numbers(m), repeats)
+        seconds = median_seconds(lambda m=mask: betti_numbers(m), rounds)
         rows.append({"mask": name, "Betti": str(betti_numbers(mask)), "cpu ms": 1000 * seconds})
     for name, milliseconds in PUBLISHED_BETTI_MS.items():
         rows.append({"mask": name, "Betti": "(2, 30)", "cpu ms": milliseconds})

@@ -35,7 +35,7 @@ K_NETWORK, N_SAMPLES = 200, 1_500
 
 
 def bench_zero_shot(
-    n_vertices: int = 5_000,
+    vertices: int = 5_000,
     seed: int = 0,
     steps: int = 2,
     progress: ProgressCallback = ignore_progress,
@@ -46,10 +46,10 @@ def bench_zero_shot(
         steps: published steps that are timed, after one to warm up.
     """
     jobs: Mapping[str, Callable[[], dict[str, Any]]] = {
-        "published settings": partial(_published, n_vertices, seed, steps),
-        "diffumatch": partial(_match, n_vertices, seed, "default", True),
-        "diffumatch, preset fast": partial(_match, n_vertices, seed, "fast", True),
-        "axiomatic": partial(_match, n_vertices, seed, "default", False),
+        "published settings": partial(_published, vertices, seed, steps),
+        "diffumatch": partial(_match, vertices, seed, "default", True),
+        "diffumatch, preset fast": partial(_match, vertices, seed, "fast", True),
+        "axiomatic": partial(_match, vertices, seed, "default", False),
     }
     told = tell_each(list(jobs), progress, "settings")
     rows = [{"what": name, **apart(jobs[name])} for name in told]

@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geo3d.runs import Run
 
 RUN_FLAGS = tuple("config preset set seed device out resume threads json quiet".split())
 """Common flags of a verb whose run can be resumed."""
@@ -71,3 +77,25 @@ def add_part(choices: Any, verb: str, name: str, help: str) -> None:
 def emit(args: argparse.Namespace, payload: Mapping[str, Any], text: str) -> None:
     """Print the result of a verb: ``payload`` as JSON under ``--json``, else ``text``."""
     print(json.dumps(payload, indent=2, default=str) if getattr(args, "json", False) else text)
+
+
+def show_run(args: argparse.Namespace, done: Run, text: str, **more: Any) -> None:
+    """Print the result of a run: its numbers, its folder and ``more``, or ``text``."""
+    emit(args, {**done.numbers, **more, "run": str(done.path)}, text)
+
+
+def failed_lines(failed: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each image that could not be used."""
+    return [f"{row['image']}: [{row['code']}] {row['message']}" for row in failed]
+
+
+def unique_names(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return a harmless name per file; equal ones get a number."""
+    from geo3d.files import slug
+
+    names: list[str] = []
+    for path in paths:
+        stem = slug(Path(path).stem)
+        numbered = (f"{stem}-{number}" for number in itertools.count(2))
+        names.append(next(n for n in itertools.chain([stem], numbered) if n not in names))
+    return names

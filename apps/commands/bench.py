@@ -34,25 +34,133 @@ Seconds are medians; on a shared machine quote the ratios.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import importlib
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_type_hints
 
-from apps.commands import add_common, add_part, emit
+from apps.commands import add_common, add_part, show_run
 from apps.running import Beginning, require_folders, run_verb
+from geo3d.config import load_config
+from geo3d.errors import ConfigError
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
+from geo3d.work.tables import aligned
 
-if TYPE_CHECKING:
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
-
-Tables = dict[str, list[dict[str, Any]]]
 FLAGS: dict[str, dict[str, Any]] = {
     "data": {"type": Path, "metavar": "FOLDER", "help": "see above"},
     "vertices": {"type": int, "default": 5_000, "help": "size compared with pyFM"},
-    "max-vertices": {"type": int, "default": 100_000, "help": "largest size of scaling"},
+    "max_vertices": {"type": int, "default": 100_000, "help": "largest size of scaling"},
     "repeats": {"type": int, "default": 3, "help": "runs of which medians are taken"},
 }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Something that can be measured."""
+
+    help: str
+    parts: Mapping[str, tuple[str, str]]
+    """By name: title of the table, with flags in braces, and MODULE.FUNCTION of `apps.bench`.
+
+    The function is given what it has parameters for: flags, ``progress``, ``previews`` (a folder),
+    ``overrides`` (``--set``) or ``config`` (settings read from it).  Without a title it returns
+    tables by title.
+    """
+    flags: tuple[str, ...] = ()
+    """Of `FLAGS`, or common ones, besides those of every bench."""
+    alone: tuple[str, ...] = ()
+    """Parts that are done only when they are named."""
+    needs_part: bool = False
+    """Whether there is no doing all parts, and no part without --data."""
+
+
+BENCHES = {
+    "spectral": Bench(
+        "basis, ZoomOut and match beside pyFM, and by size",
+        {
+            "compare": ("against pyFM, {vertices} vertices", "spectral.compare"),
+            "scaling": ("cost of a match by size", "spectral.scaling"),
+        },
+        ("vertices", "max_vertices", "repeats"),
+    ),
+    "zero-shot": Bench(
+        "a pair with the prior, beside the published settings",
+        {"": ("one pair, {vertices} vertices", "zero_shot.bench_zero_shot")},
+        ("vertices",),
+    ),
+    "sparse": Bench(
+        "sparse layers beside dense oracles and spconv",
+        {"": ("", "sparse.bench_sparse")},
+        ("max_vertices", "repeats"),
+    ),
+    "topology": Bench(
+        "topology losses, on generated walls or --data TOPOMORTAR; Betti numbers; repairs",
+        {
+            "losses": (
+                "losses, batch of two 512^2 pictures, forward and backward",
+                "topology.bench_losses",
+            ),
+            "betti": ("Betti numbers", "topology.bench_betti"),
+            "toys": (
+                "steps in which each term alone repairs the toys",
+                "topology_toys.bench_toys",
+            ),
+            "volumes": (
+                "Betti numbers of volumes before and after each term alone",
+                "topology_volumes.bench_volumes",
+            ),
+        },
+        ("data", "repeats"),
+    ),
+    "conditions": Bench(
+        "maps of a street's layout; of those in --data, too",
+        {"": ("layout maps", "scene_speed.bench_conditions")},
+        ("data",),
+    ),
+    "hashgrid": Bench(
+        "hash grids, compiled beside plain torch",
+        {"": ("hash grid, 262144 points, 16 levels of 2 features", "hashgrid.bench_hashgrid")},
+        ("repeats",),
+    ),
+    "render": Bench(
+        "rays/s and memory of streets of 100 m, 1 km and 5 km",
+        {"": ("streets, 64^2 views", "scene_speed.bench_render")},
+    ),
+    "objects": Bench(
+        "ways of distilling the small image-to-3D pipeline, and its stages (--data PIPELINE)",
+        {
+            "quality": ("ways of distilling", "objects.compare_methods"),
+            "table": ("ways of distilling", "objects.write_table"),
+            "speed": ("from picture to mesh", "objects_speed.bench_generation"),
+            "reconstruction": (
+                "encoded and decoded",
+                "objects_reconstruction.bench_reconstruction",
+            ),
+            "guidance": ("guidance of the teacher", "objects_reconstruction.bench_guidance"),
+            "cancel": ("cancelled in the sampler", "cancel.bench_cancel"),
+        },
+        ("data", "repeats", "set"),
+        alone=("table", "reconstruction", "guidance", "cancel"),
+    ),
+    "street": Bench(
+        "street scenes: --data is a folder that keeps cells (ablation, scale) or a finished run",
+        {
+            name: (f"street scenes, {name}", f"street.bench_{name}")
+            for name in ("ablation", "scale", "seams", "edit")
+        },
+        ("data", "set"),
+        needs_part=True,
+    ),
+    "load": Bench(
+        "processor time of a match alone and beside busy processes",
+        {"": ("a match of two birds", "load.bench_load")},
+    ),
+}
+"""What can be measured."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     for name, bench in BENCHES.items():
         part = choices.add_parser(name, help=bench.help, description=bench.help)
-        if bench.parts:
+        if len(bench.parts) > 1:
             everything = () if bench.needs_part else ("all",)
             part.add_argument(
                 "--part",
@@ -70,7 +178,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
         for flag in bench.flags:
             if flag in FLAGS:
-                part.add_argument(f"--{flag}", **FLAGS[flag])
+                part.add_argument(f"--{flag.replace('_', '-')}", **FLAGS[flag])
             else:
                 add_common(part, flag)
         add_common(part, "seed", "out", "threads", "json", "quiet")
@@ -85,201 +193,34 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from geo3d.work.tables import aligned
-
     bench = BENCHES[args.what]
     folder = getattr(args, "data", None)
     if folder is None and bench.needs_part:
-        from geo3d.errors import ConfigError
-
         raise ConfigError("bench.no_folder", "This bench needs --data.", "Name a folder.")
-    if folder is not None and not bench.makes_folder:
+    # Cells are kept in a folder that the first call makes.
+    if folder is not None and not bench.needs_part:
         require_folders(folder)
-
-    def work(run: Run, progress: ProgressCallback) -> None:
-        run.finish(bench.measure(args, run, progress))
-
-    done = run_verb(args, "bench", lambda: Beginning(args.what, device="cpu"), work)
-    tables = done.numbers
-    text = "\n\n".join(f"{name}\n{aligned(list(rows[0]), rows)}" for name, rows in tables.items())
-    emit(args, {**tables, "run": str(done.path)}, f"{text}\n\nkept in {done.path}")
+    begun = Beginning(args.what, device="cpu")
+    done = run_verb(args, "bench", lambda: begun, partial(_measure, args, bench))
+    tables = done.numbers.items()
+    text = "\n\n".join(f"{name}\n{aligned(list(rows[0]), rows)}" for name, rows in tables)
+    show_run(args, done, f"{text}\n\nkept in {done.path}")
     return 0
 
 
-def _spectral(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
-    from apps.bench.spectral import SIZES, compare, scaling
-
-    tables = {}
-    if args.part != "scaling":
-        tables[f"against pyFM, {args.vertices} vertices"] = compare(
-            args.vertices, args.seed, args.repeats, progress
-        )
-    if args.part != "compare":
-        sizes = tuple(size for size in SIZES if size <= args.max_vertices)
-        tables["cost of a match by size"] = scaling(sizes, args.seed, progress)
-    return tables
-
-
-def _zero_shot(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
-    from apps.bench.zero_shot import bench_zero_shot
-
-    rows = bench_zero_shot(args.vertices, args.seed, progress=progress)
-    return {f"one pair, {args.vertices} vertices": rows}
-
-
-def _conditions(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
-    from apps.bench.scene_speed import bench_conditions
-
-    return {"layout maps": bench_conditions(args.data, args.seed, progress=progress)}
-
-
-def _objects(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
-    from apps.bench.objects import compare_methods, write_table
-    from apps.bench.objects_methods import ComparisonConfig
-    from apps.bench.objects_speed import bench_generation
-    from geo3d.config import load_config
-    from geo3d.files import asset
-
-    tables = {}
-    if args.part == "cancel":
-        from apps.bench.cancel import bench_cancel
-
-        return {"cancelled in the sampler": bench_cancel(progress=progress)}
-    if args.part in ("reconstruction", "guidance"):
-        from apps.bench import objects_reconstruction as reconstruction
-
-        kept = load_config(reconstruction.ReconstructionConfig, overrides=args.set)
-        if args.part == "guidance":
-            return {"guidance of the teacher": reconstruction.bench_guidance(kept, progress)}
-        return {"encoded and decoded": reconstruction.bench_reconstruction(kept, progress)}
-    if args.part != "speed":
-        config = load_config(ComparisonConfig, overrides=args.set)
-        is_there = args.part == "table"
-        rows = write_table(config) if is_there else compare_methods(config, progress)
-        tables["ways of distilling"] = rows
-    if args.part in ("all", "speed"):
-        model = args.data or asset("objects/pipeline")
-        tables["from picture to mesh"] = bench_generation(model, args.repeats, args.seed, progress)
-    return tables
-
-
-def _hashgrid(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
-    from apps.bench.hashgrid import POINTS, bench_hashgrid
-
-    name = f"hash grid, {POINTS} points, 16 levels of 2 features"
-    return {name: bench_hashgrid(args.repeats, args.seed, progress=progress)}
-
-
-def _render(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
-    from apps.bench.scene_speed import bench_render
-
-    return {"streets, 64^2 views": bench_render(seed=args.seed, progress=progress)}
-
-
-def _street(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
-    from apps.bench import street as bench_street
-    from scenes.urban.scene_folder import load_scene
-
-    given = tuple(args.set)
-    if args.part == "ablation":
-        rows = bench_street.bench_ablation(args.data, given, progress=progress)
-    elif args.part == "scale":
-        rows = bench_street.bench_scale(args.data, given, progress=progress)
-    elif args.part == "seams":
-        rows = bench_street.bench_seams(load_scene(args.data / "outputs" / "scene"), progress)
-    else:
-        rows = bench_street.bench_edit(args.data, given, progress)
-    return {f"street scenes, {args.part}": rows}
-
-
-def _sparse(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
-    from apps.bench.sparse import SIZES, bench_sparse
-
-    sizes = tuple(size for size in SIZES if size[0] ** 3 <= args.max_vertices)
-    return bench_sparse(sizes, args.repeats, args.seed, progress)
-
-
-def _topology(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
-    from apps.bench.topology import bench_betti, bench_losses
-    from apps.bench.topology_toys import bench_toys
-    from apps.bench.topology_volumes import bench_volumes
-
-    tables = {}
-    if args.part in ("all", "losses"):
-        tables["losses, batch of two 512^2 pictures, forward and backward"] = bench_losses(
-            args.data, args.repeats, args.seed, progress=progress
-        )
-    if args.part in ("all", "betti"):
-        tables["Betti numbers"] = bench_betti(seed=args.seed)
-    if args.part in ("all", "toys"):
-        tables["steps in which each term alone repairs the toys"] = bench_toys(
-            progress, run.previews
-        )
-    if args.part in ("all", "volumes"):
-        name = "Betti numbers of volumes before and after each term alone"
-        tables[name] = bench_volumes(args.seed, progress, run.previews)
-    return tables
-
-
-def _load(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Tables:
-    from apps.bench.load import bench_load
-
-    return {"a match of two birds": bench_load(progress)}
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Something that can be measured."""
-
-    measure: Callable[[argparse.Namespace, Run, ProgressCallback], Tables]
-    help: str
-    flags: tuple[str, ...] = ()
-    """Of `FLAGS`, or common ones, besides those of every bench."""
-    parts: tuple[str, ...] = ()
-    needs_part: bool = False
-    """Whether there is no doing all parts, and no part without --data."""
-    makes_folder: bool = False
-    """Whether --data need not be there yet."""
-
-
-BENCHES = {
-    "spectral": Bench(
-        _spectral,
-        "basis, ZoomOut and match beside pyFM, and by size",
-        ("vertices", "max-vertices", "repeats"),
-        ("compare", "scaling"),
-    ),
-    "zero-shot": Bench(
-        _zero_shot, "a pair with the prior, beside the published settings", ("vertices",)
-    ),
-    "sparse": Bench(
-        _sparse, "sparse layers beside dense oracles and spconv", ("max-vertices", "repeats")
-    ),
-    "topology": Bench(
-        _topology,
-        "topology losses, on generated walls or --data TOPOMORTAR; Betti numbers; repairs",
-        ("data", "repeats"),
-        ("losses", "betti", "toys", "volumes"),
-    ),
-    "conditions": Bench(
-        _conditions, "maps of a street's layout; of those in --data, too", ("data",)
-    ),
-    "hashgrid": Bench(_hashgrid, "hash grids, compiled beside plain torch", ("repeats",)),
-    "render": Bench(_render, "rays/s and memory of streets of 100 m, 1 km and 5 km"),
-    "objects": Bench(
-        _objects,
-        "ways of distilling the small image-to-3D pipeline, and its stages (--data PIPELINE)",
-        ("data", "repeats", "set"),
-        ("quality", "table", "speed", "reconstruction", "guidance", "cancel"),
-    ),
-    "street": Bench(
-        _street,
-        "street scenes: --data is a folder that keeps cells (ablation, scale) or a finished run",
-        ("data", "set"),
-        ("ablation", "scale", "seams", "edit"),
-        needs_part=True,
-        makes_folder=True,
-    ),
-    "load": Bench(_load, "processor time of a match alone and beside busy processes"),
-}
-"""What can be measured."""
+def _measure(args: argparse.Namespace, bench: Bench, run: Run, progress: ProgressCallback) -> None:
+    flags = {name: getattr(args, name) for name in (*bench.flags, "seed")}
+    flags["overrides"] = tuple(getattr(args, "set", ()))
+    known = {**flags, "progress": progress, "previews": run.previews}
+    wanted = getattr(args, "part", "all")
+    tables: dict[str, Any] = {}
+    for name, (title, place) in bench.parts.items():
+        if wanted == name or (wanted == "all" and name not in bench.alone):
+            module, _, function = place.partition(".")
+            call = getattr(importlib.import_module(f"apps.bench.{module}"), function)
+            given = {key: known[key] for key in inspect.signature(call).parameters if key in known}
+            if "config" in inspect.signature(call).parameters:
+                given["config"] = load_config(get_type_hints(call)["config"], overrides=args.set)
+            made = call(**given)
+            tables |= {title.format(**known): made} if title else made
+    run.finish(tables)

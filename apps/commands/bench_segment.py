@@ -27,10 +27,11 @@ from apps.running import (
     run_verb,
     settings,
 )
+from geo3d.errors import ConfigError
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
 
 if TYPE_CHECKING:
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
     from geo3d.segmentation.benchmark import BenchmarkConfig
 
 NOTHING_MEASURED = 5
@@ -110,8 +111,6 @@ def _begin(args: argparse.Namespace) -> Beginning:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    from geo3d.errors import ConfigError
-
     if args.tables and (args.resume or args.data or args.losses or args.config or args.preset):
         raise ConfigError(
             "segment_bench.tables_only",

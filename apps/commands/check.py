@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from apps.commands import add_common, emit
+from geo3d.errors import ConfigError
+from geo3d.files import atomic_write_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_usage_errors(args: argparse.Namespace, names: list[str]) -> None:
-    from geo3d.errors import ConfigError
     from geo3d.mesh.io import require_writable
     from geo3d.mesh.repair import require_known
 
@@ -71,7 +72,6 @@ def _repair(
 ) -> Any:
     import numpy as np
 
-    from geo3d.files import atomic_write_bytes
     from geo3d.mesh.check import check_arrays
     from geo3d.mesh.io import read_raw, save_mesh
     from geo3d.mesh.repair import repair

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.commands import add_parts, emit
+from geo3d.errors import ConfigError
 
 PARTS = {
     "prior": "functional maps of generated shapes, for `geo3d train prior`",
@@ -34,7 +35,6 @@ def out_folder(args: argparse.Namespace) -> str:
     Raises:
         ConfigError: ``data.no_out``.
     """
-    from geo3d.errors import ConfigError
 
     if not args.out:
         raise ConfigError("data.no_out", "There is no --out.", "Name the folder of the data.")

@@ -15,6 +15,7 @@ import argparse
 from apps.commands import add_common, emit
 from apps.commands.data import out_folder, show_index
 from apps.running import listener, settings
+from geo3d.threads import usable_cores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,6 @@ def run(args: argparse.Namespace) -> int:
         emit(args, {"picture": str(path)}, str(path))
         return 0
     out = out_folder(args)
-    from geo3d.threads import usable_cores
     from scenes.objects.data.object_data import ObjectDataConfig, make_object_data
 
     config = settings(args, ObjectDataConfig, {"objects": args.objects})

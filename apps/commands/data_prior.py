@@ -19,6 +19,8 @@ from typing import Any
 from apps.commands import add_common, emit
 from apps.commands.data import out_folder, show_index
 from apps.running import listener, require_files, require_folders, settings
+from geo3d.threads import usable_cores
+from geo3d.work.tables import markdown_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +44,6 @@ def run(args: argparse.Namespace) -> int:
     require_folders(*(args.compare or ()))
     if args.pictures or args.compare:
         return _look(args)
-    from geo3d.threads import usable_cores
 
     how: dict[str, Any] = {"workers": args.workers or usable_cores(), "progress": listener(args)}
     if args.dfaust:
@@ -78,8 +79,6 @@ def _look(args: argparse.Namespace) -> int:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the comparison as a Markdown table."""
-    from geo3d.work.tables import markdown_table
-
     columns = ("maps", "n", "diagonal 1-10 / 11-20 / 21-30", "near", "rms")
     lines = []
     for row in rows:

@@ -15,6 +15,7 @@ import argparse
 from apps.commands import add_common
 from apps.commands.data import out_folder, show_index
 from apps.running import listener, settings
+from geo3d.threads import usable_cores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw the images; exit code 5 when some shards could not be made."""
     out = out_folder(args)
-    from geo3d.threads import usable_cores
     from scenes.urban.street_data import StreetDataConfig, make_street_data
 
     config = settings(args, StreetDataConfig, {"pictures": args.images})

@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from apps.commands import add_common, emit
+from apps.commands import add_common, show_run
 from apps.running import Beginning, run_verb, settings
+from geo3d.files import asset
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
 
 if TYPE_CHECKING:
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
     from shape_matching.evaluate.protocols import Pair
 
 FEW = (
@@ -36,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and say where the pictures are."""
-    from geo3d.files import asset
     from shape_matching.config import MatchConfig
     from shape_matching.evaluate.datasets import open_dataset
     from shape_matching.evaluate.protocols import read_pairs
@@ -59,15 +59,9 @@ def run(args: argparse.Namespace) -> int:
         f"  {row['pair']:<24} error x100 {row['error_x100']:6.2f}   {row['seconds']:5.1f} s"
         for row in rows
     ]
-    text = "\n".join(
-        [
-            "matched (mean geodesic error as a percentage of sqrt(area)):",
-            *lines,
-            f"  mean {mean:.2f}",
-            f"pictures: {run_folder.previews}",
-        ]
-    )
-    emit(args, {"pairs": rows, "mean_error_x100": mean, "run": str(run_folder.path)}, text)
+    head = "matched (mean geodesic error as a percentage of sqrt(area)):"
+    images = f"pictures: {run_folder.previews}"
+    show_run(args, run_folder, "\n".join([head, *lines, f"  mean {mean:.2f}", images]))
     return 0
 
 

@@ -15,13 +15,10 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from apps.commands import RUN_FLAGS, add_common, emit
+from apps.commands import RUN_FLAGS, add_common, show_run
 from apps.running import Beginning, run_training, settings
-
-if TYPE_CHECKING:
-    from geo3d.runs import Run
+from geo3d.runs import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,5 +57,4 @@ def _show(args: argparse.Namespace, done: Run) -> None:
         for name, value in done.numbers.items()
         if name.startswith("loss") and "bin" not in name
     )
-    payload = {**done.numbers, "models": models, "run": str(done.path)}
-    emit(args, payload, "\n".join([*models, f"  {terms}", f"  run: {done.path}"]))
+    show_run(args, done, "\n".join([*models, f"  {terms}", f"  run: {done.path}"]), models=models)

@@ -29,11 +29,13 @@ from apps.running import (
     run_verb,
     settings,
 )
+from geo3d.errors import ConfigError
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
+from geo3d.threads import usable_cores
 from shape_matching.method_names import methods_help
 
 if TYPE_CHECKING:
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
     from shape_matching.evaluate.config import EvaluationConfig
 
 
@@ -75,8 +77,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _begin(args: argparse.Namespace) -> Beginning:
-    from geo3d.errors import ConfigError
-
     if not args.data:
         raise ConfigError("evaluate.no_data", "There is no --data.", "Name the folder of shapes.")
     require_folders(args.data)
@@ -93,7 +93,6 @@ def _begin(args: argparse.Namespace) -> Beginning:
 
 def _settings(args: argparse.Namespace) -> EvaluationConfig:
     """Return the settings: defaults, preset and file of the method, then the flags."""
-    from geo3d.threads import usable_cores
     from shape_matching.config import MatchConfig
     from shape_matching.evaluate.config import EvaluationConfig
 

@@ -27,14 +27,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from apps.commands import add_common, emit
+from apps.commands import add_common, emit, failed_lines, show_run, unique_names
 from apps.running import Beginning, require_files, require_folders, run_verb
+from geo3d.errors import ConfigError, InputError, NumericalError
+from geo3d.files import asset
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
+from geo3d.work.tables import aligned
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
     from scenes.objects.export import ExportConfig
     from scenes.objects.pipeline import GenerateConfig, Pipeline
 
@@ -127,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     inputs = [path for path in args.images if Path(path).is_file()]
     begun = Beginning(Path(args.images[0]).stem, config, inputs)
     done = run_verb(args, "generate", lambda: begun, work)
-    emit(args, {**done.numbers, "run": str(done.path)}, _text(done.numbers, done))
+    show_run(args, done, _text(done.numbers, done))
     return BAD_INPUT if done.numbers["failed"] else 0
 
 
@@ -138,7 +141,6 @@ def _make_again(
 
     That the students fail where the flows did not is a finding of the comparison, and no error.
     """
-    from geo3d.errors import NumericalError
 
     def tell(event: Mapping[str, Any]) -> None:
         progress({**event, "stage": f"{event['stage']}{STUDENT}"})
@@ -156,8 +158,6 @@ def _make_again(
 
 def _pipeline(args: argparse.Namespace) -> tuple[Pipeline, Path]:
     from geo3d.device import pick_device
-    from geo3d.errors import ConfigError
-    from geo3d.files import asset
     from scenes.objects.pipeline import load_pipeline
     from scenes.objects.precision import TORSO_TYPES
 
@@ -188,11 +188,8 @@ def _config(args: argparse.Namespace, pipeline: Pipeline) -> GenerateConfig:
     from scenes.objects.pipeline import GenerateConfig
     from scenes.objects.pipeline_folder import DECODERS, Output
 
-    changes: dict[str, Any] = {}
-    if args.steps is not None:
-        changes["steps"] = args.steps
-    if args.guidance is not None:
-        changes["guidance_scale"] = args.guidance
+    given = {"steps": args.steps, "guidance_scale": args.guidance}
+    changes = {name: value for name, value in given.items() if value is not None}
     structure, latent = (replace(sampler, **changes) for sampler in pipeline.samplers)
     usual: tuple[Output, ...] = ("mesh", "gaussian")
     outputs = args.outputs or [o for o in usual if DECODERS[o] in pipeline.networks]
@@ -246,26 +243,21 @@ def _make_all(
 
 def _prepared(images: Sequence[str], failed: list[dict[str, Any]]) -> list[tuple[str, Image.Image]]:
     """Return names and prepared pictures; what cannot be used goes to ``failed``."""
-    from geo3d.errors import InputError
-    from geo3d.files import slug
     from scenes.objects.image import prepare_image, read_image
 
-    found: list[tuple[str, Image.Image]] = []
+    found: list[Image.Image] = []
+    used = []
     for image in images:
         try:
-            picture = prepare_image(read_image(image))
+            found.append(prepare_image(read_image(image)))
+            used.append(image)
         except InputError as error:
             if len(images) == 1:
                 raise
             failed.append({"image": image, **error.to_dict()})
-            continue
-        name, number = slug(Path(image).stem), 2
-        while name in [taken for taken, _ in found]:
-            name, number = f"{slug(Path(image).stem)}-{number}", number + 1
-        found.append((name, picture))
     if not found:
         raise InputError("generate.no_picture", "None of the pictures can be used.", "")
-    return found
+    return list(zip(unique_names(used), found, strict=True))
 
 
 def _export(
@@ -298,16 +290,20 @@ def _estimate(
 
 
 def _estimate_text(expected: Mapping[str, Any]) -> str:
-    lines = [
-        f"  {row['key']:<28}{row['parameters'] / 1e6:8.1f} M parameters"
-        f"{row['bytes'] / 2**30:8.2f} GiB{row['flops'] / 1e12:12.2f} TFLOP"
+    columns = ("network", "M parameters", "GiB", "TFLOP")
+    rows = [
+        (
+            row["key"],
+            f"{row['parameters'] / 1e6:.1f}",
+            f"{row['bytes'] / 2**30:.2f}",
+            f"{row['flops'] / 1e12:.2f}",
+        )
         for row in expected["networks"]
     ]
-    lines.append(
-        f"about {expected['peak_bytes'] / 2**30:.2f} GiB at most, "
+    return (
+        f"{aligned(columns, rows)}\nabout {expected['peak_bytes'] / 2**30:.2f} GiB at most, "
         f"{expected['seconds']:.1f} s at {expected['flops_per_second'] / 1e9:.0f} GFLOP/s"
     )
-    return "\n".join(lines)
 
 
 def _label(name: str, seed: int, seeds: Sequence[int]) -> str:
@@ -337,8 +333,7 @@ def _lines(metrics: Mapping[str, Any]) -> list[str]:
         parts += [f"{row[k]} {k}" for k in ("vertices", "faces", "gaussians") if k in row]
         lines.append(f"{row['name']}: {', '.join(parts)}")
         lines += [f"  note: {note}" for note in row["notes"]]
-    for row in metrics["failed"]:
-        lines.append(f"{row['image']}: [{row['code']}] {row['message']}")
+    lines += failed_lines(metrics["failed"])
     spent = ", ".join(f"{stage} {t:.2f}" for stage, t in metrics["seconds"].items())
     lines.append(f"seconds: {spent}; in all {metrics['seconds_in_all']:.2f}")
     return lines

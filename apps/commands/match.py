@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.commands import RUN_FLAGS, add_common, emit
+from apps.commands import RUN_FLAGS, add_common, show_run
 from apps.running import (
     Beginning,
     full_path,
@@ -29,14 +29,15 @@ from apps.running import (
     run_verb,
     settings,
 )
+from geo3d.errors import ConfigError, FileFormatError
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
 from shape_matching.method_names import methods_help
 
 if TYPE_CHECKING:
     import numpy as np
 
     from geo3d.mesh.mesh import Mesh
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
     from shape_matching.correspondence import Correspondence
 
 FINAL_FMAP, LIVE_FMAP = "fmap.png", "live-fmap.png"
@@ -61,8 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Match, write the run folder, print the summary."""
     done = run_verb(args, "match", partial(_begin, args), _match, " ".join(FILES))
-    payload = {**done.numbers, "run": str(done.path), "map": str(done.outputs / "map.txt")}
-    emit(args, payload, _text(done.numbers, done))
+    show_run(args, done, _text(done.numbers, done), map=str(done.outputs / "map.txt"))
     return 0
 
 
@@ -89,7 +89,6 @@ def _begin(args: argparse.Namespace) -> Beginning:
 
 
 def _check_request(args: argparse.Namespace) -> None:
-    from geo3d.errors import ConfigError
     from shape_matching.methods import METHODS, takes
 
     if not args.source or not args.target:
@@ -187,8 +186,6 @@ def read_landmarks(path: str) -> np.ndarray:
         FileFormatError: ``landmarks.bad_file``.
     """
     import numpy as np
-
-    from geo3d.errors import FileFormatError
 
     try:
         rows = [line.split() for line in Path(path).read_text(encoding="utf-8").splitlines()]

@@ -21,14 +21,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.commands import RUN_FLAGS, add_common, emit
+from apps.commands import RUN_FLAGS, add_common, show_run
 from apps.commands.scene_edit import add_edit_arguments, run_edit
 from apps.running import Beginning, require_files, require_folders, run_verb, settings
+from geo3d.errors import ConfigError
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
 
 if TYPE_CHECKING:
     from geo3d.layout.layout import Layout
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
 
 KINDS = ("straight", "curved", "crossing")
 USUAL_LENGTH = 60.0
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         return run_edit(args)
     work = partial(_build, bool(args.resume))
     done = run_verb(args, "scene", partial(_begin, args), work, "layout style teacher controlnet")
-    emit(args, {**done.numbers, "run": str(done.path)}, _text(done.numbers, done))
+    show_run(args, done, _text(done.numbers, done))
     return 0
 
 
@@ -88,8 +89,6 @@ def read_layout(what: str, length: float | None, start: float, seed: int) -> Lay
 
 
 def _begin(args: argparse.Namespace) -> Beginning:
-    from geo3d.errors import ConfigError
-
     if not args.layout:
         raise ConfigError(
             "scene.no_layout",

@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from apps.commands import emit
+from apps.commands import emit, show_run
 from apps.running import Beginning, require_files, run_verb
+from geo3d.errors import ConfigError
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run, open_run
+from geo3d.work.tables import aligned
 
 if TYPE_CHECKING:
     from geo3d.layout.layout import Layout
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
     from scenes.urban.edits import Edit
-
-CHANGES = ("move", "remove", "turn", "insert", "restyle")
 
 
 def add_edit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +35,7 @@ def add_edit_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("changing a finished scene (several changes at once, too)")
     group.add_argument("--edit", metavar="RUN", help="run folder of the scene; it stays as it is")
     for flag, names, help in (
+        ("remove", ("ID",), "take away"),
         ("move", ("ID", "DX", "DZ"), "move by metres along x and z"),
         ("turn", ("ID", "DEG"), "turn about the vertical"),
         ("restyle", ("ID", "TEXT"), "give other words about its look"),
@@ -42,7 +44,6 @@ def add_edit_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{flag}", nargs=len(names), metavar=names, action="append", default=[], help=help
         )
-    group.add_argument("--remove", metavar="ID", action="append", default=[], help="take away")
     group.add_argument("--class", dest="name", default="car", help="of --insert (default car)")
     group.add_argument("--size", metavar="M", type=float, help="metres of --insert in the plan")
     group.add_argument("--list", action="store_true", help="list the ids of the scene")
@@ -51,7 +52,6 @@ def add_edit_arguments(parser: argparse.ArgumentParser) -> None:
 def run_edit(args: argparse.Namespace) -> int:
     """Apply the changes in a run folder of its own, print the numbers."""
     require_files(*(file for file, _, _ in args.insert))
-    from geo3d.runs import open_run
 
     source = open_run(args.edit, verify_inputs=False)
     from scenes.urban.config import SceneConfig
@@ -60,14 +60,13 @@ def run_edit(args: argparse.Namespace) -> int:
     layout = load_layout(source.outputs / "scene" / "layout.json")
     if args.list:
         rows = [{"id": p.id, "class": p.name, "style": p.style} for p in layout.primitives]
-        text = "\n".join(f"{row['id']:<28}{row['class']:<16}{row['style']}" for row in rows)
-        emit(args, {"primitives": rows}, text)
+        emit(args, {"primitives": rows}, aligned(list(rows[0]), rows))
         return 0
     edit = asked_edit(args, layout)
     inputs = [source.outputs / "scene", *(file for file, _, _ in args.insert)]
     begun = Beginning(f"{source.record['name']}-edit", source.load_config(SceneConfig), inputs)
     done = run_verb(args, "scene", lambda: begun, partial(_apply, source, edit))
-    emit(args, {**done.numbers, "run": str(done.path)}, _text(done.numbers, done))
+    show_run(args, done, _text(done.numbers, done))
     return 0
 
 
@@ -78,38 +77,33 @@ def asked_edit(args: argparse.Namespace, layout: Layout) -> Edit:
         ConfigError: ``scene.no_change``, ``scene.bad_change``.
         InputError: ``layout.unknown_id`` and others of `scenes.urban.edits`.
     """
-    from geo3d.errors import ConfigError
     from scenes.urban import edits
+    from scenes.urban.insert import mesh_primitive
 
-    history = edits.History(layout)
-    made = []
-    for id, dx, dz in args.move:
-        made.append(history.apply(edits.move(history.layout, id, (_number(dx), 0, _number(dz)))))
-    for id, deg in args.turn:
-        made.append(history.apply(edits.rotate(history.layout, id, math.radians(_number(deg)))))
-    for id, text in args.restyle:
-        made.append(history.apply(edits.restyle(history.layout, id, text)))
-    for id in args.remove:
-        made.append(history.apply(edits.remove(history.layout, id)))
-    for file, x, z in args.insert:
-        made.append(history.apply(_inserted(args, history.layout, file, (_number(x), _number(z)))))
+    style = args.style or ""
+    changes: dict[str, Callable[..., Edit]] = {
+        "move": lambda now, id, dx, dz: edits.move(now, id, (_number(dx), 0, _number(dz))),
+        "turn": lambda now, id, deg: edits.rotate(now, id, math.radians(_number(deg))),
+        "restyle": edits.restyle,
+        "remove": edits.remove,
+        "insert": lambda now, file, x, z: edits.add(
+            now,
+            mesh_primitive(
+                now, file, (_number(x), _number(z)), args.name, length=args.size, style=style
+            ),
+        ),
+    }
+    history, made = edits.History(layout), []
+    for name, change in changes.items():
+        for given in getattr(args, name):
+            made.append(history.apply(change(history.layout, *given)))
     if not made:
-        flags = ", ".join(f"--{name}" for name in CHANGES)
+        flags = ", ".join(f"--{name}" for name in changes)
         raise ConfigError("scene.no_change", "There is no change.", f"Give one of {flags}.")
     return edits.joined(made)
 
 
-def _inserted(args: argparse.Namespace, layout: Layout, file: str, at: tuple[float, float]) -> Edit:
-    from scenes.urban.edits import add
-    from scenes.urban.insert import mesh_primitive
-
-    style = args.style or ""
-    return add(layout, mesh_primitive(layout, file, at, args.name, length=args.size, style=style))
-
-
 def _number(text: str) -> float:
-    from geo3d.errors import ConfigError
-
     try:
         value = float(text)
     except ValueError:

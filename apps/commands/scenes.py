@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from apps.commands import add_common, emit
 from apps.running import Beginning, require_files, run_verb
+from geo3d.errors import ConfigError
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
 
 if TYPE_CHECKING:
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
     from scenes.batch_plan import BatchConfig
 
 FAILED = 3
@@ -52,8 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make all scenes, print the summary; exit code 3 when one of them failed."""
-    from geo3d.errors import ConfigError
-
     if bool(args.batch) == bool(args.resume):
         raise ConfigError(
             "batch.no_file", "There is no batch file, or one beside --resume.", "Give one of both."

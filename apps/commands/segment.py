@@ -22,12 +22,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.commands import add_common, emit
+from apps.commands import add_common, failed_lines, show_run, unique_names
 from apps.running import Beginning, full_path, remember, request_of, require_files, run_verb
+from geo3d.errors import ConfigError, InputError
+from geo3d.files import atomic_write_json
+from geo3d.progress import ProgressCallback, tell_each
+from geo3d.runs import Run
 
 if TYPE_CHECKING:
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
     from geo3d.segmentation.predict import Segmenter
 
 BAD_INPUT = 3
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         _segment_all(run, request, loaded or _segmenters(request), progress)
 
     done = run_verb(args, "segment", begin, work, FIXED)
-    emit(args, {**done.numbers, "run": str(done.path)}, _text(done.numbers, done))
+    show_run(args, done, _text(done.numbers, done))
     return BAD_INPUT if done.numbers["failed"] else 0
 
 
@@ -108,8 +110,6 @@ def _beginning(request: Mapping[str, Any]) -> Beginning:
 
 
 def _check_request(args: argparse.Namespace) -> None:
-    from geo3d.errors import ConfigError
-
     if not args.images:
         raise ConfigError("segment.no_picture", "No image is given.", "geo3d segment IMAGE")
     if args.label and (len(args.images) > 1 or not args.loss_maps):
@@ -140,14 +140,11 @@ def _segment_all(
     segmenters: Sequence[Segmenter],
     progress: ProgressCallback,
 ) -> None:
-    from geo3d.errors import InputError
-    from geo3d.progress import report
-
     done: list[list[dict[str, Any]]] = [[] for _ in segmenters]
     failed = []
     images = [Path(image) for image in request["images"]]
-    for number, (image, name) in enumerate(zip(images, _names(images), strict=True)):
-        report(progress, "pictures", number, len(images))
+    named = list(zip(images, unique_names(images), strict=True))
+    for image, name in tell_each(named, progress, "pictures"):
         try:
             for segmenter, rows, ending in zip(segmenters, done, ("", COMPARED), strict=False):
                 summary = run_folder.outputs / f"{name}{ending}.json"
@@ -158,7 +155,6 @@ def _segment_all(
             if len(images) == 1:
                 raise
             failed.append({"image": str(image), **error.to_dict()})
-    report(progress, "pictures", len(images), len(images))
     compared = done[1] if len(done) > 1 else []
     run_folder.finish(
         {"pictures": done[0], "compared": compared, "failed": failed},
@@ -174,7 +170,6 @@ def _segment(
     how: tuple[Mapping[str, Any], ProgressCallback],
 ) -> None:
     """Segment one picture; its summary is written last and marks it as done."""
-    from geo3d.files import atomic_write_json
     from geo3d.segmentation.outputs import Places, write_loss_maps, write_prediction
     from geo3d.segmentation.pictures import read_label, read_picture
 
@@ -196,19 +191,6 @@ def _segment(
     atomic_write_json(summary, {"image": str(image), **row})
 
 
-def _names(images: Sequence[Path]) -> list[str]:
-    """Return a harmless name per picture; equal ones get a number."""
-    from geo3d.files import slug
-
-    names: list[str] = []
-    for image in images:
-        name, number = slug(image.stem), 2
-        while name in names:
-            name, number = f"{slug(image.stem)}-{number}", number + 1
-        names.append(name)
-    return names
-
-
 def _about(segmenter: Segmenter) -> dict[str, Any]:
     config = segmenter.config
     return {"loss": config.loss, "framework": config.framework, **segmenter.info}
@@ -224,7 +206,6 @@ def _text(metrics: Mapping[str, Any], run_folder: Run) -> str:
             f"{100 * row['mortar_fraction']:.1f} % mortar"
         )
         lines += [f"  note: {note}" for note in row["notes"]]
-    for row in metrics["failed"]:
-        lines.append(f"{row['image']}: [{row['code']}] {row['message']}")
+    lines += failed_lines(metrics["failed"])
     lines.append(f"masks: {run_folder.outputs}\noverlays: {run_folder.previews}")
     return "\n".join(lines)

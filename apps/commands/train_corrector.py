@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from apps.commands import add_common, emit
+from apps.commands import add_common, show_run
 from apps.running import Beginning, full_path, listener, run_training, settings
-
-if TYPE_CHECKING:
-    from geo3d.runs import Run
+from geo3d.errors import ConfigError
+from geo3d.runs import Run
+from geo3d.threads import usable_cores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _begin(args: argparse.Namespace) -> Beginning:
-    from geo3d.errors import ConfigError
-    from geo3d.threads import usable_cores
     from shape_matching.corrector.data import make_examples
     from shape_matching.corrector.training import CorrectorTrainingConfig
 
@@ -67,4 +65,4 @@ def _show(args: argparse.Namespace, done: Run) -> None:
         f"{numbers['distance_before']:.2f} as found, {numbers['distance_after']:.2f} corrected; "
         f"{numbers['share_better']:.0%} became better\n  run: {done.path}"
     )
-    emit(args, {**numbers, "corrector": str(file), "run": str(done.path)}, text)
+    show_run(args, done, text, corrector=str(file))

@@ -25,6 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from apps.commands import add_common, emit
 from apps.running import full_path, listener, metrics_log, require_folders, settings
+from geo3d.config import load_config
+from geo3d.errors import ConfigError
+from geo3d.files import asset
 
 if TYPE_CHECKING:
     from scenes.objects.small.settings import StageConfig
@@ -66,8 +69,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _folder(args: argparse.Namespace, flag: str, what: str) -> str:
-    from geo3d.errors import ConfigError
-
     if not getattr(args, flag):
         raise ConfigError("train_objects.no_folder", f"There is no --{flag}.", f"Name {what}.")
     return getattr(args, flag)
@@ -102,7 +103,6 @@ def _sheet(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     out = _folder(args, "out", "a PNG file")
     objects = _folder(args, "objects", "a folder of objects nothing was trained on")
     require_folders(objects)
-    from geo3d.files import asset
     from scenes.objects.small.sheet import draw_generated
 
     model = args.model or asset("objects/pipeline")
@@ -126,7 +126,6 @@ def _train(args: argparse.Namespace) -> dict[str, Any]:
         from scenes.objects.small.train import train_stage
 
         return train_stage(_settings(args), out, log, listener(args))
-    from geo3d.config import load_config
     from scenes.objects.train_config import DistillConfig
     from scenes.objects.training import train
 

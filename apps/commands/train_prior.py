@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from apps.commands import RUN_FLAGS, add_common, emit
+from apps.commands import RUN_FLAGS, add_common, show_run
 from apps.running import (
     Beginning,
     full_path,
@@ -26,10 +26,10 @@ from apps.running import (
     run_verb,
     settings,
 )
-
-if TYPE_CHECKING:
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
+from geo3d.files import atomic_write_json
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
+from geo3d.work.tables import aligned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,6 @@ def _begin(args: argparse.Namespace) -> Beginning:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from geo3d.device import pick_device
-    from geo3d.files import atomic_write_json
     from shape_matching.prior.prior import load_prior
     from shape_matching.prior.report import evaluate_prior
     from shape_matching.prior.splits import load_split
@@ -80,21 +79,18 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     begun = Beginning(Path(args.evaluate).stem, None, [args.data, args.evaluate])
     done = run_verb(args, "evaluate-prior", lambda: begun, work)
-    numbers = done.numbers
-    emit(args, {**numbers, "run": str(done.path)}, _table(numbers, done.path))
+    show_run(args, done, _table(done.numbers, done.path))
     return 0
 
 
 def _table(numbers: dict[str, Any], folder: Path) -> str:
     errors = numbers["errors"]
-    lines = [f"  {'sigma':<20}" + "".join(f"{level:>9}" for level in errors["prior"])]
-    for name, by_level in errors.items():
-        lines.append(f"  {name:<20}" + "".join(f"{1000 * e:9.2f}" for e in by_level.values()))
+    rows = [[name, *(f"{1000 * e:.2f}" for e in row.values())] for name, row in errors.items()]
+    lines = aligned(["sigma", *map(str, errors["prior"])], rows)
     warning = "" if numbers["is_held_out"] else "  not known to be maps it did not learn from\n"
     return (
         f"denoising error x1000 on {numbers['held_out_maps']} maps\n"
-        + "\n".join(lines)
-        + f"\n{warning}  distance to the nearest training map: samples "
+        f"{lines}\n{warning}  distance to the nearest training map: samples "
         f"{numbers['sample_to_nearest_training_map']:.2f}, held-out maps "
         f"{numbers['held_out_to_nearest_training_map']:.2f}\n  images: {folder}"
     )
@@ -108,4 +104,4 @@ def _show(args: argparse.Namespace, done: Run) -> None:
         if name.startswith("error_")
     )
     text = f"{prior}\n  denoising error x1000 by noise level: {errors}\n  run: {done.path}"
-    emit(args, {**done.numbers, "prior": str(prior), "run": str(done.path)}, text)
+    show_run(args, done, text, prior=str(prior))

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.commands import RUN_FLAGS, add_common, emit
+from apps.commands import RUN_FLAGS, add_common, emit, show_run
 from apps.running import (
     Beginning,
     full_path,
@@ -25,10 +25,11 @@ from apps.running import (
     run_verb,
     settings,
 )
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
+from geo3d.work.tables import aligned
 
 if TYPE_CHECKING:
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
     from geo3d.segmentation.config import SegmentationConfig
 
 _SETTINGS = {"labels": "data.labels", "size": "data.size", "loss": "loss", "framework": "framework"}
@@ -110,10 +111,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _table(means: Mapping[str, Mapping[str, float]]) -> str:
     columns = ("Dice", "clDice", "HD95", "Betti0", "Betti1", "BettiMatching0", "BettiMatching1")
-    lines = [f"{'':<12}" + "".join(f"{name:>16}" for name in columns)]
-    for group, row in means.items():
-        lines.append(f"{group:<12}" + "".join(f"{row[name]:16.3f}" for name in columns))
-    return "\n".join(lines)
+    rows = [[group, *(f"{row[name]:.3f}" for name in columns)] for group, row in means.items()]
+    return aligned(("group", *columns), rows)
 
 
 def _show(args: argparse.Namespace, done: Run) -> None:
@@ -124,5 +123,4 @@ def _show(args: argparse.Namespace, done: Run) -> None:
         if name in metrics
     )
     text = f"{path}\n  last loss, and means over validation images: {numbers}"
-    payload = {**metrics, "segmenter": str(path), "run": str(done.path)}
-    emit(args, payload, f"{text}\n  run: {done.path}")
+    show_run(args, done, f"{text}\n  run: {done.path}", segmenter=str(path))

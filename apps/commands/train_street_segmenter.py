@@ -9,15 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from apps.commands import add_common, emit
+from apps.commands import add_common, show_run
 from apps.commands.train_street_teacher import street_folder
 from apps.running import Beginning, require_folders, run_training, settings
-
-if TYPE_CHECKING:
-    from geo3d.runs import Run
-
+from geo3d.runs import Run
 
 FILE = "segmenter.safetensors"
 
@@ -48,5 +45,4 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace, done: Run) -> None:
     file, numbers = done.outputs / FILE, done.numbers
-    payload = {**numbers, "segmenter": str(file), "run": str(done.path)}
-    emit(args, payload, f"{file}: mIoU {numbers['miou']:.3f}")
+    show_run(args, done, f"{file}: mIoU {numbers['miou']:.3f}", segmenter=str(file))

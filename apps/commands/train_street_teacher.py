@@ -12,9 +12,8 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from apps.commands import RUN_FLAGS, add_common, emit
+from apps.commands import RUN_FLAGS, add_common, emit, show_run
 from apps.running import (
     Beginning,
     full_path,
@@ -23,10 +22,10 @@ from apps.running import (
     run_verb,
     settings,
 )
-
-if TYPE_CHECKING:
-    from geo3d.progress import ProgressCallback
-    from geo3d.runs import Run
+from geo3d.errors import ConfigError
+from geo3d.files import atomic_write_json
+from geo3d.progress import ProgressCallback
+from geo3d.runs import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +53,6 @@ def street_folder(args: argparse.Namespace) -> str:
     Raises:
         ConfigError: ``train_streets.no_data``.
     """
-    from geo3d.errors import ConfigError
 
     if not args.data:
         raise ConfigError(
@@ -73,7 +71,6 @@ def _begin(args: argparse.Namespace) -> Beginning:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from geo3d.files import atomic_write_json
     from scenes.urban.street_data import load_street_data
     from scenes.urban.street_teacher import load_teacher
     from scenes.urban.teacher_report import draw_samples, evaluate_teacher, table
@@ -89,7 +86,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     begun = Beginning(Path(folder).name, None, [folder, args.evaluate])
     done = run_verb(args, "evaluate-street-teacher", lambda: begun, work)
-    emit(args, {**done.numbers, "run": str(done.path)}, f"{table(done.numbers)}\n{done.path}")
+    show_run(args, done, f"{table(done.numbers)}\n{done.path}")
     return 0
 
 

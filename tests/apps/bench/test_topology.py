@@ -86,7 +86,7 @@ def test_missing_labels(tmp_path: Path) -> None:
 
 
 def test_betti_rows() -> None:
-    rows = bench_betti(repeats=1)
+    rows = bench_betti(rounds=1)
     assert {"mask", "Betti", "cpu ms"} == set(rows[0]) and rows[0]["Betti"].startswith("(1, ")
 
 

@@ -9,7 +9,7 @@ from apps.bench.zero_shot import PUBLISHED_STEPS, bench_zero_shot
 
 @pytest.mark.slow
 def test_every_setting_is_timed_and_compared() -> None:
-    rows = bench_zero_shot(n_vertices=1_500, steps=1)
+    rows = bench_zero_shot(vertices=1_500, steps=1)
     published, *ours = rows
     assert published["cpu_s"] >= PUBLISHED_STEPS * published["cpu_s_per_step"] > 0
     assert ours[0]["what"] == "diffumatch"
