@@ -16,7 +16,9 @@ def test_torch_is_here() -> None:
     import torch
 
     found = backends.available("torch")
-    assert found.is_available and found.version == torch.__version__
+    # metadata may leave out the local part ("+cu130") that torch itself tells
+    assert found.is_available
+    assert found.version.split("+")[0] == torch.__version__.split("+")[0]
     assert backends.require("torch") is torch
 
 
