@@ -67,7 +67,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from shape_matching.prior.splits import load_split
 
     seed = args.seed or 0
-    prior = load_prior(args.evaluate, pick_device(args.device))
+    prior = load_prior(args.evaluate, str(pick_device(args.device)))
     trained = prior.info.get("training", {})
     share, split_seed = trained.get("validation_share", 0.05), trained.get("seed", seed)
     split = load_split(args.data or "", prior.size, share, split_seed)

@@ -167,7 +167,7 @@ def test_settings_open_walls_or_the_folder_with_walls(folder: Path) -> None:
     assert len(open_dataset(DataConfig(walls=3, wall_side=32)).train) == 3
     mixed = open_dataset(DataConfig(str(folder), walls=8, wall_side=32))
     assert len(mixed.train) == 2 + 8 and mixed.name.endswith("+8walls")
-    with pytest.raises(ConfigError, match="Walls must not"):
+    with pytest.raises(ConfigError, match="walls must be at least 0"):
         DataConfig(walls=-1)
 
 

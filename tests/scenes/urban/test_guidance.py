@@ -64,6 +64,7 @@ def test_sampling_by_hand(scale: float, sees_layout: bool) -> None:
     tokens, null = guidance.tokens(["night", "snow"]), guidance.tokens(["", ""])
     levels = guidance.schedule
     z = torch.randn(1, *guidance.latent_shape, generator=seeded()).expand(2, -1, -1, -1)
+    assert levels.prediction == "v_prediction"
     steps = guidance.timesteps(4)
     assert steps == [999, 749, 499, 249]
 
@@ -78,9 +79,11 @@ def test_sampling_by_hand(scale: float, sees_layout: bool) -> None:
             if scale != 1:
                 without = asked(null, t)
                 output = without + scale * (output - without)
-            clean, noise = levels.clean_of(output, z, t), levels.noise_of(output, z, t)
+            noise = levels.noise_of(output, z, t)
+            alpha, sigma = levels.scales(t, z)
+            clean = alpha * z - sigma * output
             # behind the last step there is no noise left
-            z = clean if following is None else levels.noisy(clean, noise, t * 0 + following)
+            z = clean if following is None else levels.perturb(clean, noise, t * 0 + following)
         wanted = (z / 2 + 0.5).clamp(0, 1)
     config = SampleConfig(4, scale, conditioning_scale=0.5)
     found = guidance.sample(given, tokens, config, generator=seeded())
