@@ -181,6 +181,17 @@ def request_of(run: Run) -> dict[str, Any]:
         raise _cannot_resume(run.path, "it ended before it knew its files") from error
 
 
+def require_flag(args: argparse.Namespace, name: str, hint: str) -> str:
+    """Return the value of a flag that a verb cannot do without.
+
+    Raises:
+        ConfigError: ``run.no_flag``.
+    """
+    if not (value := getattr(args, name, None)):
+        raise ConfigError("run.no_flag", f"There is no --{name}.", hint)
+    return value
+
+
 def require_files(*paths: str | os.PathLike[str] | None) -> None:
     """Check that files are there, before anything heavy is loaded; None is a flag not given.
 

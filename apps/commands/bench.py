@@ -43,9 +43,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from apps.commands import add_common, add_part, show_run
-from apps.running import Beginning, require_folders, run_verb
+from apps.running import Beginning, require_flag, require_folders, run_verb
 from geo3d.config import load_config
-from geo3d.errors import ConfigError
 from geo3d.progress import ProgressCallback
 from geo3d.runs import Run
 from geo3d.work.tables import aligned
@@ -195,10 +194,10 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     bench = BENCHES[args.what]
     folder = getattr(args, "data", None)
-    if folder is None and bench.needs_part:
-        raise ConfigError("bench.no_folder", "This bench needs --data.", "Name a folder.")
-    # Cells are kept in a folder that the first call makes.
-    if folder is not None and not bench.needs_part:
+    if bench.needs_part:
+        # Cells are kept in a folder that the first call makes.
+        require_flag(args, "data", "Name a folder.")
+    else:
         require_folders(folder)
     begun = Beginning(args.what, device="cpu")
     done = run_verb(args, "bench", lambda: begun, partial(_measure, args, bench))

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.commands import add_parts, emit
-from geo3d.errors import ConfigError
 
 PARTS = {
     "prior": "functional maps of generated shapes, for `geo3d train prior`",
@@ -27,18 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make it."""
     return args.run_part(args)
-
-
-def out_folder(args: argparse.Namespace) -> str:
-    """Return the folder that data go into.
-
-    Raises:
-        ConfigError: ``data.no_out``.
-    """
-
-    if not args.out:
-        raise ConfigError("data.no_out", "There is no --out.", "Name the folder of the data.")
-    return args.out
 
 
 def show_index(args: argparse.Namespace, index: Mapping[str, Any], what: str) -> int:

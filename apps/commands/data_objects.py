@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 
 from apps.commands import add_common, emit
-from apps.commands.data import out_folder, show_index
-from apps.running import listener, settings
+from apps.commands.data import show_index
+from apps.running import listener, require_flag, settings
 from geo3d.threads import usable_cores
 
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         path = draw_sheet(args.picture, seed=args.seed or 0)
         emit(args, {"picture": str(path)}, str(path))
         return 0
-    out = out_folder(args)
+    out = require_flag(args, "out", "Name the folder of the data.")
     from scenes.objects.data.object_data import ObjectDataConfig, make_object_data
 
     config = settings(args, ObjectDataConfig, {"objects": args.objects})

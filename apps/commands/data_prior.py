@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps.commands import add_common, emit
-from apps.commands.data import out_folder, show_index
-from apps.running import listener, require_files, require_folders, settings
+from apps.commands.data import show_index
+from apps.running import listener, require_files, require_flag, require_folders, settings
 from geo3d.threads import usable_cores
 from geo3d.work.tables import markdown_table
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make, draw or compare; exit code 5 when some shards could not be made."""
-    out = out_folder(args)
+    out = require_flag(args, "out", "Name the folder of the data.")
     require_files(*(args.dfaust or ()), args.template)
     require_folders(*(args.compare or ()))
     if args.pictures or args.compare:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 
 from apps.commands import add_common
-from apps.commands.data import out_folder, show_index
-from apps.running import listener, settings
+from apps.commands.data import show_index
+from apps.running import listener, require_flag, settings
 from geo3d.threads import usable_cores
 
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the images; exit code 5 when some shards could not be made."""
-    out = out_folder(args)
+    out = require_flag(args, "out", "Name the folder of the data.")
     from scenes.urban.street_data import StreetDataConfig, make_street_data
 
     config = settings(args, StreetDataConfig, {"pictures": args.images})

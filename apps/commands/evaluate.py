@@ -25,11 +25,11 @@ from apps.running import (
     Beginning,
     full_path,
     require_files,
+    require_flag,
     require_folders,
     run_verb,
     settings,
 )
-from geo3d.errors import ConfigError
 from geo3d.progress import ProgressCallback
 from geo3d.runs import Run
 from geo3d.threads import usable_cores
@@ -77,9 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _begin(args: argparse.Namespace) -> Beginning:
-    if not args.data:
-        raise ConfigError("evaluate.no_data", "There is no --data.", "Name the folder of shapes.")
-    require_folders(args.data)
+    require_folders(require_flag(args, "data", "Name the folder of shapes."))
     require_files(args.pairs)
     from shape_matching.evaluate.pairs import find_method
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.commands import add_common, show_run
-from apps.running import Beginning, full_path, listener, run_training, settings
-from geo3d.errors import ConfigError
+from apps.running import Beginning, full_path, listener, require_flag, run_training, settings
 from geo3d.runs import Run
 from geo3d.threads import usable_cores
 
@@ -48,11 +47,7 @@ def _begin(args: argparse.Namespace) -> Beginning:
     given = {"examples": full_path(args.examples), "data.pairs": args.pairs}
     config = settings(args, CorrectorTrainingConfig, given)
     if not config.examples:
-        raise ConfigError(
-            "corrector_training.no_folder",
-            "No folder of examples is named.",
-            "Give --examples DIR.",
-        )
+        require_flag(args, "examples", "Name a folder; it is made if it is missing.")
     workers = args.workers or usable_cores()
     make_examples(config.data, config.examples, workers=workers, progress=listener(args))
     return Beginning(Path(config.examples).name, config, [config.examples])

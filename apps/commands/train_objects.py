@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.commands import add_common, emit
-from apps.running import full_path, listener, metrics_log, require_folders, settings
+from apps.running import full_path, listener, metrics_log, require_flag, require_folders, settings
 from geo3d.config import load_config
-from geo3d.errors import ConfigError
 from geo3d.files import asset
 
 if TYPE_CHECKING:
@@ -68,14 +67,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _folder(args: argparse.Namespace, flag: str, what: str) -> str:
-    if not getattr(args, flag):
-        raise ConfigError("train_objects.no_folder", f"There is no --{flag}.", f"Name {what}.")
-    return getattr(args, flag)
-
-
 def _cells(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    objects = _folder(args, "objects", "a folder of objects")
+    objects = require_flag(args, "objects", "Name a folder of objects.")
     require_folders(objects)
     from scenes.objects.small.cells import prepare_cells
 
@@ -92,7 +85,7 @@ def _latents(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _pipeline(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    out = _folder(args, "out", "the pipeline's folder")
+    out = require_flag(args, "out", "Name the pipeline's folder.")
     from scenes.objects.small.train import assemble
 
     written = [str(path) for path in assemble(Path(args.work), Path(out))]
@@ -100,8 +93,8 @@ def _pipeline(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _sheet(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    out = _folder(args, "out", "a PNG file")
-    objects = _folder(args, "objects", "a folder of objects nothing was trained on")
+    out = require_flag(args, "out", "Name a PNG file.")
+    objects = require_flag(args, "objects", "Name a folder of objects nothing was trained on.")
     require_folders(objects)
     from scenes.objects.small.sheet import draw_generated
 
@@ -111,7 +104,7 @@ def _sheet(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _curves(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    out = _folder(args, "out", "a PNG file")
+    out = require_flag(args, "out", "Name a PNG file.")
     from scenes.objects.small.curves import draw_curves
 
     path = draw_curves(args.work, (*AUTOENCODERS, *FLOWS), out)

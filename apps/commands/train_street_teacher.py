@@ -17,12 +17,12 @@ from apps.commands import RUN_FLAGS, add_common, emit, show_run
 from apps.running import (
     Beginning,
     full_path,
+    require_flag,
     require_folders,
     run_training,
     run_verb,
     settings,
 )
-from geo3d.errors import ConfigError
 from geo3d.files import atomic_write_json
 from geo3d.progress import ProgressCallback
 from geo3d.runs import Run
@@ -51,14 +51,9 @@ def street_folder(args: argparse.Namespace) -> str:
     """Return the folder of images that a training is given.
 
     Raises:
-        ConfigError: ``train_streets.no_data``.
+        ConfigError: ``run.no_flag``.
     """
-
-    if not args.data:
-        raise ConfigError(
-            "train_streets.no_data", "There is no --data.", "Name a folder of `geo3d data streets`."
-        )
-    return str(full_path(args.data))
+    return str(full_path(require_flag(args, "data", "Name a folder of `geo3d data streets`.")))
 
 
 def _begin(args: argparse.Namespace) -> Beginning:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,13 +103,19 @@ def copied(source: Path, target: Path) -> str | None:
     return str(shutil.copyfile(source, target))
 
 
+def offered(job: Job, scratch: Path, files: Mapping[str, Path]) -> list[str]:
+    """Return copies of the files that are there, by the name to download."""
+    folder = scratch / "downloads" / job.id
+    copies = (copied(path, folder / name) for name, path in files.items())
+    return [copy for copy in copies if copy]
+
+
 def renamed_outputs(
     job: Job, scratch: Path, suffixes: tuple[str, ...], stem: str, name: object
 ) -> list[str]:
     """Return copies of a job's outputs, with ``stem`` in their names made what ``name`` says."""
     if job.run_folder is None:
         return []
-    folder, outputs = scratch / "downloads" / job.id, job.run_folder / "outputs"
-    found = (path for path in sorted(outputs.iterdir()) if path.suffix in suffixes)
-    copies = (copied(p, folder / p.name.replace(stem, slug(str(name)), 1)) for p in found)
-    return [copy for copy in copies if copy]
+    outputs = sorted((job.run_folder / "outputs").iterdir())
+    found = [path for path in outputs if path.suffix in suffixes]
+    return offered(job, scratch, {p.name.replace(stem, slug(str(name)), 1): p for p in found})

@@ -10,6 +10,7 @@ import gradio as gr
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments
+from apps.viewer.job_tab import QUIET
 
 REFRESH_S = 2.0
 SHOWN = 100
@@ -23,14 +24,7 @@ class JobsTab:
         self._jobs = jobs
         self.table = gr.HTML(elem_id="jobs")
         self.timer = gr.Timer(REFRESH_S, active=False)
-        self.timer.tick(
-            self.render,
-            None,
-            self.table,
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        self.timer.tick(self.render, None, self.table, queue=False, **QUIET)
 
     def render(self) -> str:
         """Return the list as HTML."""

@@ -15,7 +15,7 @@ from apps.commands.match import FINAL_FMAP, LIVE_FMAP
 from apps.job_files import Job, read_json
 from apps.jobs import Jobs
 from apps.viewer import fragments
-from apps.viewer.job_parts import command, copied
+from apps.viewer.job_parts import command, offered
 from apps.viewer.match_result import MATCHED, SIDES, MatchResult, read_shapes, write_views
 from apps.viewer.shapes import Shape, keep, read_truth
 from geo3d.errors import InputError
@@ -165,15 +165,13 @@ def downloads(job: Job, result: MatchResult, scratch: Path) -> list[str]:
     pair = f"{names[0]}-to-{names[1]}"
     views = write_views(result, MATCHED, scratch / "views" / job.id)
     outputs = job.run_folder / "outputs"
-    wanted = {
+    files = {
         f"{pair}-map.txt": outputs / "map.txt",
         f"{pair}-map.npz": outputs / "map.npz",
         f"{pair}-source.glb": views[0],
         f"{pair}-target.glb": views[1],
     }
-    folder = scratch / "downloads" / job.id
-    copies = (copied(path, folder / name) for name, path in wanted.items())
-    return [copy for copy in copies if copy]
+    return offered(job, scratch, files)
 
 
 def _alike(job: Job, settings: Settings) -> bool:

@@ -36,7 +36,7 @@ def test_maps_are_made_drawn_and_compared(
 
 def test_a_folder_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "prior"]) == 2
-    assert "data.no_out" in capsys.readouterr().err
+    assert "run.no_flag" in capsys.readouterr().err
 
 
 def test_an_unfinished_folder_is_not_drawn(

@@ -48,7 +48,7 @@ def test_json_run_and_resume(
 @pytest.mark.parametrize(
     ("flags", "exit_code", "error_code"),
     [
-        ([], 2, "evaluate.no_data"),
+        ([], 2, "run.no_flag"),
         (["--data", "DATA", "--method", "oracle"], 2, "evaluate.unknown_method"),
         (["--data", "DATA", "--protocol", "faust_r"], 3, "protocol.missing_shapes"),
         (["--data", "DATA", "--protocol", "fuast"], 2, "protocol.unknown"),

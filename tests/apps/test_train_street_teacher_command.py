@@ -17,7 +17,7 @@ def fails_with(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, obj
 
 def test_slips_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = str(tmp_path)
-    assert fails_with(capsys, "--out", out)["code"] == "train_streets.no_data"
+    assert fails_with(capsys, "--out", out)["code"] == "run.no_flag"
     error = fails_with(capsys, "--resume", out, "--data", out)
     assert error["code"] == "run.resume_is_complete"
     error = fails_with(capsys, "--data", out, "--set", "stepz=3")

@@ -146,4 +146,4 @@ def test_the_command_makes_continues_and_enlarges(
 
 def test_a_folder_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "objects"]) == 2
-    assert "data.no_out" in capsys.readouterr().err
+    assert "run.no_flag" in capsys.readouterr().err

@@ -136,7 +136,7 @@ def test_a_finished_stage_stays_as_it_is(work: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("stage", ["cells", "pipeline", "sheet", "curves"])
 def test_missing_folders_are_named(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "objects", "--stage", stage, "--json"]) == 2
-    assert "train_objects.no_folder" in capsys.readouterr().out
+    assert "run.no_flag" in capsys.readouterr().out
 
 
 def test_curves_are_drawn_of_what_was_trained(
