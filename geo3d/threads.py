@@ -27,6 +27,8 @@ PASSIVE = {
     "OPENBLAS_THREAD_TIMEOUT": "4",
 }
 """Variables that make waiting threads sleep; one that is set by the user stays as it is."""
+BY_QUOTA = "GEO3D_THREADS_BY_QUOTA"
+"""Set where the counts come from a quota, not from the user: pools share such cores out."""
 
 
 def settle_threads(threads: int | None = None) -> None:
@@ -38,18 +40,22 @@ def settle_threads(threads: int | None = None) -> None:
     for name, value in PASSIVE.items():
         os.environ.setdefault(name, value)
     if threads is None:
-        quota = cpu_quota()
-        if quota >= usable_cores() or any(name in os.environ for name in COUNTS):
-            # The libraries count the usable cores themselves, but know no quota.
+        threads = usable_cores()
+        if threads == _cores() or any(name in os.environ for name in COUNTS):
+            # The libraries count the cores themselves, but know no quota.
             return
-        threads = max(1, math.ceil(quota))
+        os.environ[BY_QUOTA] = "1"
     os.environ.update(dict.fromkeys(COUNTS, str(threads)))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
 
 
 def usable_cores() -> int:
-    """Return the number of processor cores this process may use."""
+    """Return the number of processor cores this process may use, by affinity and quota."""
+    return max(1, min(_cores(), math.ceil(min(cpu_quota(), 1e6))))
+
+
+def _cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

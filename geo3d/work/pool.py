@@ -27,7 +27,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from geo3d.errors import Cancelled, Geo3dError
-from geo3d.threads import COUNTS, PASSIVE, usable_cores
+from geo3d.threads import BY_QUOTA, COUNTS, PASSIVE, usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -270,15 +270,21 @@ def _start(make_handler: Callable[[], Handler], limits: Limits) -> _Worker:
 def _environment(threads: int) -> Iterator[None]:
     """Set what numerical libraries read once, when the child imports them."""
     # One that is set stands for all: torch believes MKL_NUM_THREADS rather than OMP_NUM_THREADS.
-    given = [int(v) for n in COUNTS if (v := os.environ.get(n, "")).isdigit()]
-    wanted = {**dict.fromkeys(COUNTS, str(min(given, default=threads))), **PASSIVE}
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(added)
+    is_ours = BY_QUOTA in os.environ
+    before = {name: os.environ.get(name) for name in (*COUNTS, *PASSIVE)}
+    given = [int(v) for n in COUNTS if not is_ours and (v := before[n] or "").isdigit()]
+    counts = dict.fromkeys(COUNTS, str(min(given, default=threads)))
+    for name, value in {**counts, **PASSIVE}.items():
+        if before[name] is None or (is_ours and name in counts):
+            os.environ[name] = value
     try:
         yield
     finally:
-        for name in added:
-            del os.environ[name]
+        for name, kept in before.items():
+            if kept is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = kept
 
 
 def _stop(crew: Sequence[_Worker], grace: float) -> None:

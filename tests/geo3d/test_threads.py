@@ -47,7 +47,7 @@ def test_a_quota_below_the_cores_limits_the_threads(
     quota: float, threads: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geo3d.threads.cpu_quota", lambda: quota)
-    monkeypatch.setattr("geo3d.threads.usable_cores", lambda: 8)
+    monkeypatch.setattr("geo3d.threads._cores", lambda: 8)
     settle_threads()
     assert os.environ.get("OMP_NUM_THREADS") == threads
 
