@@ -56,7 +56,7 @@ class Beginning:
 def run_verb(
     args: argparse.Namespace,
     verb: str,
-    begin: Callable[[], Beginning],
+    begin: Beginning | Callable[[], Beginning],
     work: Callable[[Run, ProgressCallback], None],
     fixed: str = "",
     *,
@@ -68,7 +68,7 @@ def run_verb(
     Args:
         args: the verb's flags.
         verb: the verb's name in run folders.
-        begin: see the module.
+        begin: see the module; what was begun, where the verb has no ``--resume``.
         work: what is to be done; it is given the run and a listener.
         fixed: the verb's own flags that a run keeps and that ``--resume`` therefore refuses.
         verify_inputs: refuse to resume with other inputs.
@@ -219,8 +219,8 @@ def full_path(path: str | os.PathLike[str] | None) -> str | None:
     return str(Path(path).resolve()) if path else None
 
 
-def _start(args: argparse.Namespace, verb: str, begin: Callable[[], Beginning]) -> Run:
-    begun = begin()
+def _start(args: argparse.Namespace, verb: str, begin: Beginning | Callable[[], Beginning]) -> Run:
+    begun = begin if isinstance(begin, Beginning) else begin()
     device = begun.device
     if device is None:
         from geo3d.device import pick_device

@@ -200,7 +200,7 @@ def _run(args: argparse.Namespace) -> int:
     else:
         require_folders(folder)
     begun = Beginning(args.what, device="cpu")
-    done = run_verb(args, "bench", lambda: begun, partial(_measure, args, bench))
+    done = run_verb(args, "bench", begun, partial(_measure, args, bench))
     tables = done.numbers.items()
     text = "\n\n".join(f"{name}\n{aligned(list(rows[0]), rows)}" for name, rows in tables)
     show_run(args, done, f"{text}\n\nkept in {done.path}")

@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
         mean = sum(row["error_x100"] for row in rows) / len(rows)
         run.finish({"pairs": rows, "mean_error_x100": mean})
 
-    begun = Beginning("creatures", settings(args, MatchConfig))
-    run_folder = run_verb(args, "demo", lambda: begun, work)
+    run_folder = run_verb(args, "demo", Beginning("creatures", settings(args, MatchConfig)), work)
     rows, mean = run_folder.numbers["pairs"], run_folder.numbers["mean_error_x100"]
     lines = [
         f"  {row['pair']:<24} error x100 {row['error_x100']:6.2f}   {row['seconds']:5.1f} s"

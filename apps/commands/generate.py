@@ -128,8 +128,7 @@ def run(args: argparse.Namespace) -> int:
         run.finish(metrics, backends={"torso": str(pipeline.torso)})
 
     inputs = [path for path in args.images if Path(path).is_file()]
-    begun = Beginning(Path(args.images[0]).stem, config, inputs)
-    done = run_verb(args, "generate", lambda: begun, work)
+    done = run_verb(args, "generate", Beginning(Path(args.images[0]).stem, config, inputs), work)
     show_run(args, done, _text(done.numbers, done))
     return BAD_INPUT if done.numbers["failed"] else 0
 

@@ -65,7 +65,7 @@ def run_edit(args: argparse.Namespace) -> int:
     edit = asked_edit(args, layout)
     inputs = [source.outputs / "scene", *(file for file, _, _ in args.insert)]
     begun = Beginning(f"{source.record['name']}-edit", source.load_config(SceneConfig), inputs)
-    done = run_verb(args, "scene", lambda: begun, partial(_apply, source, edit))
+    done = run_verb(args, "scene", begun, partial(_apply, source, edit))
     show_run(args, done, _text(done.numbers, done))
     return 0
 

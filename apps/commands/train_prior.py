@@ -78,7 +78,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         run.finish(numbers)
 
     begun = Beginning(Path(args.evaluate).stem, None, [args.data, args.evaluate])
-    done = run_verb(args, "evaluate-prior", lambda: begun, work)
+    done = run_verb(args, "evaluate-prior", begun, work)
     show_run(args, done, _table(done.numbers, done.path))
     return 0
 

@@ -102,7 +102,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     name = f"{Path(args.evaluate).stem}-{dataset.name}"
     begun = Beginning(name, None, [args.data, args.evaluate])
-    done = run_verb(args, "evaluate-segmenter", lambda: begun, work)
+    done = run_verb(args, "evaluate-segmenter", begun, work)
     means, count = done.numbers["means"], len(dataset.test)
     payload = {"means": means, "pictures": count, "run": str(done.path)}
     emit(args, payload, f"{_table(means)}\n  {count} images: {done.path}")

@@ -80,7 +80,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         run.finish(numbers)
 
     begun = Beginning(Path(folder).name, None, [folder, args.evaluate])
-    done = run_verb(args, "evaluate-street-teacher", lambda: begun, work)
+    done = run_verb(args, "evaluate-street-teacher", begun, work)
     show_run(args, done, f"{table(done.numbers)}\n{done.path}")
     return 0
 

@@ -116,14 +116,19 @@ def facts_card(facts: Iterable[tuple[str, str, str]], remarks: Sequence[str], ma
     return f'<div class="g3-card">{mark}<div class="g3-tiles">{tiles}</div>{listed}</div>'
 
 
-def map_figure(png: bytes, running: bool) -> str:
-    """Return the picture of a functional map with its explanation; it needs no address."""
+def image(png: bytes, alt: str, *, hidden: bool = False) -> str:
+    """Return an image that needs no address."""
     data = base64.b64encode(png).decode("ascii")
+    more = " hidden" if hidden else ""
+    return f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}"{more}>'
+
+
+def map_figure(png: bytes, running: bool) -> str:
+    """Return the image of a functional map with its explanation."""
     when = "The map as it is now." if running else "The final map."
     return (
-        f'<figure class="g3-card g3-map"><img src="data:image/png;base64,{data}" '
-        f'alt="{escape(MAP_ALT)}"><figcaption class="g3-dim"><b>{when}</b> {escape(MAP_WORDS)}'
-        "</figcaption></figure>"
+        f'<figure class="g3-card g3-map">{image(png, MAP_ALT)}<figcaption class="g3-dim">'
+        f"<b>{when}</b> {escape(MAP_WORDS)}</figcaption></figure>"
     )
 
 

@@ -19,7 +19,13 @@ from apps.viewer.job_parts import result_of
 from apps.viewer.shapes import GREY, save_view
 from geo3d.mesh.io import load_mesh
 from geo3d.mesh.mesh import Mesh
-from geo3d.render.shading import ERROR_STOPS, error_colors, position_colors, transfer_colors
+from geo3d.render.shading import (
+    ERROR_STOPS,
+    error_colors,
+    position_colors,
+    ramp_colors,
+    transfer_colors,
+)
 
 SIDES = ("source", "target")
 MATCHED, CONFIDENCE, ERROR = "Matched colours", "Confidence", "Error"
@@ -112,17 +118,11 @@ def error_top(result: MatchResult) -> float:
 def _colors(result: MatchResult, coloring: str) -> tuple[np.ndarray, np.ndarray]:
     grey = np.tile(GREY, (result.source.n_vertices, 1))
     if coloring == CONFIDENCE:
-        return grey, _ramp(CONFIDENCE_STOPS, result.confidence)
+        return grey, ramp_colors(CONFIDENCE_STOPS, result.confidence)
     if coloring == ERROR and result.errors is not None:
         return grey, error_colors(result.errors, error_top(result))
     colors = position_colors(result.source)
     return colors, transfer_colors(colors, result.p2p_21)
-
-
-def _ramp(stops: np.ndarray, values: np.ndarray) -> np.ndarray:
-    at = np.clip(values, 0.0, 1.0) * (len(stops) - 1)
-    channels = [np.interp(at, np.arange(len(stops)), stops[:, c]) for c in range(3)]
-    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
 
 
 def _read_errors(path: Path, n_2: int) -> np.ndarray | None:

@@ -5,7 +5,6 @@ The map has z to the right and x downwards: the street runs across the page, see
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -21,6 +20,7 @@ from apps.viewer.shapes import save_view
 from geo3d.layout.classes import PALETTE
 from geo3d.layout.layout import Layout
 from geo3d.mesh.mesh import Mesh
+from geo3d.render.shading import ramp_colors
 from scenes.urban.conditions import LayoutMaps, RayScene, semantic_colors, street_camera
 from scenes.urban.plan import outline, plan_window
 
@@ -91,8 +91,8 @@ def conditions(street: Street) -> str:
     ramp = fragments.scale(DEPTH_RAMP.tolist(), f"{NEAR_M:g} m", f"{FAR_M:g} m or more", "Depth")
     return (
         '<div class="g3-card"><div class="g3-maps">'
-        f"{_picture(semantic_colors(maps.label), 'Classes that the camera sees')}"
-        f"{_picture(depth_colors(maps), 'Depth that the camera sees')}</div>"
+        f"{_image(semantic_colors(maps.label), 'Classes that the camera sees')}"
+        f"{_image(depth_colors(maps), 'Depth that the camera sees')}</div>"
         f'<div class="g3-legend g3-wrap">{chips}</div>{ramp}</div>'
     )
 
@@ -100,11 +100,9 @@ def conditions(street: Street) -> str:
 def depth_colors(maps: LayoutMaps) -> UInt8[np.ndarray, "h w 3"]:
     """Return depth as colours, near bright; nothing is white."""
     depth = np.clip(maps.depth, NEAR_M, FAR_M)
-    share = np.log(depth / NEAR_M) / np.log(FAR_M / NEAR_M) * (len(DEPTH_RAMP) - 1)
-    steps = np.arange(len(DEPTH_RAMP))
-    colors = np.stack([np.interp(share, steps, DEPTH_RAMP[:, c]) for c in range(3)], axis=-1)
+    colors = ramp_colors(DEPTH_RAMP, np.log(depth / NEAR_M) / np.log(FAR_M / NEAR_M))
     colors[maps.depth < 0] = 255
-    return colors.round().astype(np.uint8)
+    return colors
 
 
 def layout_card(layout: Layout) -> str:
@@ -146,13 +144,11 @@ def drive(frames: Sequence[Path]) -> str:
     chosen = _thinned(frames)
     if not chosen:
         return ""
-    data = [base64.b64encode(path.read_bytes()).decode("ascii") for path in chosen]
     images = "".join(
-        f'<img src="data:image/png;base64,{d}" alt="Frame {i + 1} of the drive"'
-        f"{'' if i == 0 else ' hidden'}>"
-        for i, d in enumerate(data)
+        fragments.image(path.read_bytes(), f"Frame {i + 1} of the drive", hidden=i > 0)
+        for i, path in enumerate(chosen)
     )
-    last = len(data) - 1
+    last = len(chosen) - 1
     return (
         f'<figure class="g3-card g3-player"><div class="g3-frames">{images}</div>'
         '<figcaption><button type="button" aria-label="Play or pause">▶</button>'
@@ -195,11 +191,10 @@ def _wedge(street: Street) -> str:
     )
 
 
-def _picture(pixels: Float[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w 3"], alt: str) -> str:
+def _image(pixels: Float[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w 3"], alt: str) -> str:
     file = io.BytesIO()
     Image.fromarray(np.asarray(pixels, np.uint8)).save(file, "PNG", compress_level=3)
-    data = base64.b64encode(file.getvalue()).decode("ascii")
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}">'
+    return fragments.image(file.getvalue(), alt)
 
 
 def _thinned(frames: Sequence[Path]) -> list[Path]:

@@ -269,6 +269,15 @@ def transfer_colors(
     return carried
 
 
+def ramp_colors(
+    stops: Float[np.ndarray, "n 3"], share: Float[np.ndarray, "*place"]
+) -> UInt8[np.ndarray, "*place 3"]:
+    """Return the colours of a ramp at shares of its length, clipped to 0..1."""
+    at = np.clip(share, 0.0, 1.0) * (len(stops) - 1)
+    channels = [np.interp(at, np.arange(len(stops)), stops[:, c]) for c in range(3)]
+    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
 def error_colors(
     errors: Float[np.ndarray, " v"], maximum: float | None = None
 ) -> UInt8[np.ndarray, "v 3"]:
@@ -282,9 +291,6 @@ def error_colors(
     if maximum is None:
         maximum = float(errors[finite].max()) if finite.any() else 0.0
     share = np.where(finite, errors, 0.0) / maximum if maximum > 0 else np.zeros(len(errors))
-    at = np.clip(share, 0.0, 1.0) * (len(ERROR_STOPS) - 1)
-    stops = np.arange(len(ERROR_STOPS))
-    channels = [np.interp(at, stops, ERROR_STOPS[:, c]) for c in range(3)]
-    colors = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    colors = ramp_colors(ERROR_STOPS, share)
     colors[~finite] = UNKNOWN_COLOR
     return colors

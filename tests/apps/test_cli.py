@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 from apps import cli
-from apps.commands import add_common, emit
+from apps.commands import add_common, emit, unique_names
 from geo3d import errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,3 +158,8 @@ def test_emit(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {"a": "x"}
     emit(argparse.Namespace(), {}, "text")
     assert capsys.readouterr().out == "text\n"
+
+
+def test_equal_names_get_numbers() -> None:
+    paths = ["a/one.png", "b/one.jpg", "one-2.png", "../one.png"]
+    assert unique_names(paths) == ["one", "one-2", "one-2-2", "one-3"]

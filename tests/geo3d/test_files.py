@@ -111,3 +111,9 @@ def test_assets_in_checkout_and_wheel(tmp_path: Path, monkeypatch: pytest.Monkey
         assert caught.value.code == "asset.missing"
     (tmp_path / "site" / "pyproject.toml").touch()
     assert files.asset("b.ply") == tmp_path / "site" / "assets" / "b.ply"
+
+
+def test_lines_are_appended(tmp_path: Path) -> None:
+    for text in ("one", "zwei, ü"):
+        files.append_line(tmp_path / "lines.txt", text)
+    assert (tmp_path / "lines.txt").read_text(encoding="utf-8") == "one\nzwei, ü\n"
