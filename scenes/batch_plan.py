@@ -22,7 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from geo3d.config import config_from_dict, load_config, read_yaml
+from geo3d.config import config_from_dict, load_config, read_yaml, require, require_at_least
 from geo3d.errors import ConfigError
 from geo3d.files import asset, slug
 from geo3d.layout.layout import Layout
@@ -107,12 +107,9 @@ class BatchConfig:
         for name, values in {**lists, "seeds": self.seeds}.items():
             if not values:
                 raise ConfigError("batch.no_items", f"The list {name!r} is empty.", "")
-        if self.workers < 1 or self.retries < 0 or not (self.timeout is None or self.timeout > 0):
-            raise ConfigError(
-                "config.bad_value",
-                "A batch needs a worker, no less than 0 retries, and a timeout above 0 or none.",
-                f"workers {self.workers}, retries {self.retries}, timeout {self.timeout}.",
-            )
+        require_at_least(self, 1, "workers")
+        require_at_least(self, 0, "retries")
+        require(self.timeout is None or self.timeout > 0, "timeout", "above 0 or none")
 
 
 @dataclass(frozen=True)

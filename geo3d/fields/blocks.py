@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geo3d import checkpoints
+from geo3d.config import require
 from geo3d.errors import CheckpointError, ConfigError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -47,8 +48,7 @@ class Blocks:
         source: Path | None = None,
         resident: int = 64,
     ) -> None:
-        if resident < 1:
-            raise ConfigError("config.bad_value", "resident must be 1 or more.", "")
+        require(resident >= 1, "resident", "1 or more")
         self.resident = resident
         self._make = make
         self.folder = folder or Path(tempfile.mkdtemp(prefix="geo3d-blocks-"))

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from geo3d.errors import ConfigError
+from geo3d.config import require
 
 Key = tuple[int, int, int]
 _HALF = 2**20
@@ -47,12 +47,10 @@ class Lattice:
     """
 
     def __init__(self, side: float, keys: Iterable[Key], band: float = 0.0) -> None:
-        if not side > 0 or not 0 <= band < side:
-            raise ConfigError(
-                "config.bad_value",
-                f"Cells of {side} m with a blend band of {band} m make no lattice.",
-                "The side is positive, the band at least 0 and less than the side.",
-            )
+        require(side > 0, "the side of a cell", f"positive, not {side} m")
+        require(
+            0 <= band < side, "the blend band", f"at least 0 and less than the side, not {band} m"
+        )
         self.side = float(side)
         self.band = float(band)
         self.keys: tuple[Key, ...] = tuple(sorted(set(keys)))

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from geo3d.errors import ConfigError
+from geo3d.config import require
 
 Convention = Literal["gridencoder", "tcnn"]
 UINT32 = 2**32 - 1
@@ -63,13 +63,11 @@ class HashGridConfig:
             and (self.finest >= self.base or self.per_level_scale is not None)
             and not (self.align_corners and self.convention == "tcnn")
         )
-        if not is_fine:
-            raise ConfigError(
-                "config.bad_value",
-                f"These settings make no hash grid: {self}.",
-                "features 1, 2, 4, 8; dim 2 to 5; finest >= base; log2_rows 3 to 30; "
-                "align_corners only with gridencoder.",
-            )
+        known = (
+            "features 1, 2, 4, 8; dim 2 to 5; finest >= base; log2_rows 3 to 30; align_corners "
+            "only with gridencoder"
+        )
+        require(is_fine, "a hash grid", f"of {known}; this is {self}")
 
     @property
     def factor(self) -> float:

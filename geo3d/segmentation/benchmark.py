@@ -22,7 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from geo3d.errors import ConfigError
+from geo3d.config import require, require_at_least
 from geo3d.files import append_line, asset, atomic_write_json, atomic_write_text
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.segmentation import config as training_config
@@ -86,12 +86,12 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         for name in ("losses", "frameworks", "labels", "sizes"):
             values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise _bad(f"{name} is empty or names something twice")
-        if self.seeds < 1 or self.workers < 1 or min(self.walls) < 1:
-            raise _bad("seeds, workers and walls are at least 1")
-        if not self.data and (self.labels, self.sizes) != (("accurate",), ("large",)):
-            raise _bad("generated walls have accurate labels and one size only")
+            once = len(set(values)) == len(values) > 0
+            require(once, name, "a list that is not empty and names nothing twice")
+        require_at_least(self, 1, "seeds workers")
+        require(min(self.walls) >= 1, "walls", "at least 1")
+        known = bool(self.data) or (self.labels, self.sizes) == (("accurate",), ("large",))
+        require(known, "labels and sizes", "accurate and large for generated walls")
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -268,7 +268,3 @@ def is_finished(cell: Cell, folder: Path) -> bool:
 def _training_of(config: BenchmarkConfig, cell: Cell) -> SegmentationConfig:
     framework: Framework = cell.setting.framework  # type: ignore[assignment]
     return replace(config.training, loss=cell.setting.loss, framework=framework, seed=cell.seed)
-
-
-def _bad(message: str) -> ConfigError:
-    return ConfigError("config.bad_value", f"{message[0].upper()}{message[1:]}.", "")

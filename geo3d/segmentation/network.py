@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from geo3d.errors import CheckpointError, ConfigError
+from geo3d.config import require
+from geo3d.errors import CheckpointError
 
 PUBLISHED_FILTERS = (32, 64, 128, 256, 512, 512, 512, 512)
 
@@ -29,10 +30,8 @@ class NetworkConfig:
     """Whether deeper levels are compared with the label too, in training."""
 
     def __post_init__(self) -> None:
-        if len(self.filters) < 3 or min(self.filters) < 1:
-            raise ConfigError(
-                "config.bad_value", "filters needs at least 3 levels of at least 1 channel.", ""
-            )
+        fits = len(self.filters) >= 3 and min(self.filters) >= 1
+        require(fits, "filters", "at least 3 levels of at least 1 channel")
 
     @property
     def stride(self) -> int:

@@ -29,7 +29,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from geo3d.errors import ConfigError, ShapeError
+from geo3d.config import require
+from geo3d.errors import ShapeError
 from scenes.objects.embeddings import rotate
 
 _FEW_ITEMS = 8
@@ -271,12 +272,8 @@ def _check_lengths(tokens: Tensor, lengths: Sequence[int], what: str) -> None:
 
 
 def _check_heads(channels: int, heads: int) -> None:
-    if heads < 1 or channels % heads:
-        raise ConfigError(
-            "attention.bad_heads",
-            f"{heads} heads do not divide {channels} channels.",
-            "Choose a number of heads that divides the channels.",
-        )
+    divides = heads >= 1 and channels % heads == 0
+    require(divides, "the number of heads", f"a divisor of the {channels} channels")
 
 
 def _refuse(reason: str) -> None:

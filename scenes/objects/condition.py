@@ -25,8 +25,9 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from geo3d.backends import require
-from geo3d.errors import CheckpointError, ConfigError
+from geo3d import backends
+from geo3d.config import require
+from geo3d.errors import CheckpointError
 from scenes.objects.attention import FeedForward, LayerNorm32, SelfAttention
 from scenes.objects.embeddings import position_sinusoids
 from scenes.objects.image import SIZE
@@ -81,7 +82,7 @@ class DinoEncoder:
                 f"There is no image encoder in {folder}: {', '.join(missing)} missing.",
                 "Put the folder of facebook/dinov2-with-registers-large there.",
             )
-        model_class = require("transformers").Dinov2WithRegistersModel
+        model_class = backends.require("transformers").Dinov2WithRegistersModel
         try:
             model, found = model_class.from_pretrained(
                 str(folder),
@@ -136,12 +137,8 @@ class SmallEncoderConfig:
     """Attention heads."""
 
     def __post_init__(self) -> None:
-        if self.patch < 1 or self.size % self.patch:
-            raise ConfigError(
-                "condition.bad_config",
-                f"Patches of {self.patch} do not divide a picture of {self.size} pixels.",
-                "Choose a patch that divides the size.",
-            )
+        divides = self.patch >= 1 and self.size % self.patch == 0
+        require(divides, "patch", f"a divisor of the size {self.size}")
 
     @property
     def tokens(self) -> int:

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geo3d.errors import ConfigError
+from geo3d.config import require
 from scenes.objects.attention import FeedForward, LayerNorm32, SelfAttention
 from scenes.objects.embeddings import position_sinusoids
 from scenes.objects.gaussians import GaussianConfig, Gaussians, offset_perturbation, split_gaussians
@@ -86,13 +86,8 @@ class SLatDecoderConfig:
     """Settings of what is decoded: `GaussianConfig`, `RadianceConfig`, or `CubeLayout`."""
 
     def __post_init__(self) -> None:
-        if self.attn_mode not in ("full", "swin") or self.pe_mode != "ape":
-            raise ConfigError(
-                "slat_decoder.bad_config",
-                f"A decoder with attn_mode {self.attn_mode!r} and pe_mode {self.pe_mode!r} is "
-                "not supported.",
-                "attn_mode is full or swin, pe_mode is ape.",
-            )
+        require(self.attn_mode in ("full", "swin"), "attn_mode", "full or swin")
+        require(self.pe_mode == "ape", "pe_mode", "ape")
 
     @property
     def heads(self) -> int:
@@ -233,12 +228,8 @@ class SLatMeshDecoder(SLatTrunk):
     def __init__(self, config: SLatDecoderConfig) -> None:
         super().__init__(config)
         width = config.model_channels
-        if width % (8 * _GROUPS):
-            raise ConfigError(
-                "slat_decoder.bad_config",
-                f"A mesh decoder of width {width} is not supported.",
-                f"The width is a multiple of {8 * _GROUPS}.",
-            )
+        fits = width % (8 * _GROUPS) == 0
+        require(fits, "model_channels of a mesh decoder", f"a multiple of {8 * _GROUPS}")
         self.layout = CubeLayout(
             use_color=config.representation_config.get("use_color", False),
             close=config.representation_config.get("close", True),

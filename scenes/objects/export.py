@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from geo3d import checkpoints
+from geo3d.config import require
 from geo3d.errors import ConfigError, InputError, NumericalError
 from geo3d.mesh.decimate import FEWEST_VERTICES, decimate
 from geo3d.mesh.io import save_mesh
@@ -57,10 +58,8 @@ class ExportConfig:
                 f"Meshes are not written as {', '.join(unknown)}.",
                 f"Choose among {', '.join(FORMATS)}.",
             )
-        if self.faces is not None and self.faces < FEWEST_VERTICES:
-            raise ConfigError(
-                "object_export.too_few_faces", f"A mesh of {self.faces} faces is none.", ""
-            )
+        enough = self.faces is None or self.faces >= FEWEST_VERTICES
+        require(enough, "faces", f"at least {FEWEST_VERTICES}")
 
 
 def export(

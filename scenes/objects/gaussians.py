@@ -32,7 +32,7 @@ from jaxtyping import Float, UInt8
 from numba import njit
 from torch import Tensor
 
-from geo3d.errors import ConfigError
+from geo3d.config import require
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.cameras import Camera, orbit, radical_inverse
 from scenes.objects.sparse import SparseTensor
@@ -81,12 +81,8 @@ class GaussianConfig:
         return cls(**values)
 
     def __post_init__(self) -> None:
-        if self.scaling_activation not in ("exp", "softplus"):
-            raise ConfigError(
-                "gaussians.bad_config",
-                f"There is no activation {self.scaling_activation!r}.",
-                "Choose exp or softplus.",
-            )
+        known = self.scaling_activation in ("exp", "softplus")
+        require(known, "scaling_activation", "exp or softplus")
 
     @property
     def channels(self) -> int:

@@ -120,7 +120,7 @@ class Pipeline:
 
         Raises:
             InputError: ``generate.wrong_count`` and those of `prepare_image`.
-            ConfigError: ``generate.no_network``, ``generate.bad_batch``.
+            ConfigError: ``generate.no_network``, ``config.bad_value``.
             NumericalError: ``generate.empty_structure``.
         """
         if not seeds or len(pictures) not in (1, len(seeds)):

@@ -24,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from geo3d.errors import ConfigError, ShapeError
+from geo3d.config import require
+from geo3d.errors import ShapeError
 from scenes.objects.attention import LayerNorm32, ModulatedBlock, initialise_flow, modulation_layers
 from scenes.objects.embeddings import TimestepEmbedder, position_sinusoids, rotary_angles
 from scenes.objects.precision import torso_dtype
@@ -79,13 +80,10 @@ class SLatFlowConfig:
     """Normalise queries and keys of the cross attention."""
 
     def __post_init__(self) -> None:
-        if self.patch_size != 2 ** len(self.io_block_channels or ()):
-            raise ConfigError(
-                "slat_flow.bad_config",
-                f"Patches of {self.patch_size} do not go with {len(self.io_block_channels or ())} "
-                "levels of residual blocks.",
-                "Each entry of io_block_channels doubles patch_size.",
-            )
+        cells = 2 ** len(self.io_block_channels or ())
+        require(
+            self.patch_size == cells, "patch_size", f"{cells}, doubled by each io_block_channel"
+        )
 
     @property
     def heads(self) -> int:

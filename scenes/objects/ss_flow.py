@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from geo3d.errors import ConfigError, ShapeError
+from geo3d.config import require
+from geo3d.errors import ShapeError
 from scenes.objects.attention import ModulatedBlock, initialise_flow, modulation_layers
 from scenes.objects.embeddings import (
     TimestepEmbedder,
@@ -72,12 +73,8 @@ class SSFlowConfig:
     """Normalise queries and keys of the cross attention."""
 
     def __post_init__(self) -> None:
-        if self.patch_size < 1 or self.resolution % self.patch_size:
-            raise ConfigError(
-                "ss_flow.bad_config",
-                f"Patches of {self.patch_size} do not divide a grid of {self.resolution}.",
-                "Choose a patch size that divides the resolution.",
-            )
+        divides = self.patch_size >= 1 and self.resolution % self.patch_size == 0
+        require(divides, "patch_size", f"a divisor of the resolution {self.resolution}")
 
     @property
     def heads(self) -> int:

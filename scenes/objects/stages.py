@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geo3d.errors import ConfigError, NumericalError
+from geo3d.config import require
+from geo3d.errors import NumericalError
 from geo3d.progress import ProgressCallback, report
 from scenes.objects.gaussians import Gaussians
 from scenes.objects.pipeline_folder import DECODERS, Output
@@ -114,10 +115,7 @@ class Job:
         self.device = self.pipeline.device
         # One stream per object: first the structure's noise, then that of its voxels.
         self.generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
-        if self.config.batch is not None and self.config.batch < 1:
-            raise ConfigError(
-                "generate.bad_batch", f"A batch has at least 1 object, not {self.config.batch}.", ""
-            )
+        require(self.config.batch is None or self.config.batch >= 1, "batch", "at least 1")
 
     def structures(self) -> list[Tensor]:
         """Return the latents of each object's structure."""

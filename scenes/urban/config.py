@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from geo3d.config import require, require_at_least
 from geo3d.errors import ConfigError
 from geo3d.fields.hashgrid import Backend
 from geo3d.fields.levels import Convention, HashGridConfig
@@ -104,12 +105,9 @@ class FieldsConfig:
     """Whether to do as the released code does, its defects included."""
 
     def __post_init__(self) -> None:
-        if self.samples < 2 or self.chunk < 1 or not 0 <= self.near < self.far:
-            raise ConfigError(
-                "config.bad_value",
-                "A scene needs two samples a ray, a chunk of rays, and near before far.",
-                f"samples {self.samples}, chunk {self.chunk}, near {self.near}, far {self.far}.",
-            )
+        require_at_least(self, 2, "samples")
+        require_at_least(self, 1, "chunk")
+        require(0 <= self.near < self.far, "near", "at least 0 and less than far")
         if self.backend == "tinycudann" and self.convention != "tcnn":
             raise ConfigError(
                 "config.bad_value",
@@ -235,15 +233,11 @@ class SceneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        views = self.views
-        if self.fit.oversample < 1:
-            raise ConfigError("config.bad_value", "fit.oversample must be 1 or more.", "")
-        if views.spacing <= 0 or views.window < 1 or not views.turns_deg or views.size < 0:
-            raise ConfigError(
-                "config.bad_value",
-                "Views need a spacing above 0, a window of one or more, and a turn.",
-                f"spacing {views.spacing}, window {views.window}, size {views.size}.",
-            )
+        require(self.fit.oversample >= 1, "fit.oversample", "at least 1")
+        require(self.views.spacing > 0, "views.spacing", "above 0")
+        require(self.views.window >= 1, "views.window", "at least 1")
+        require(self.views.size >= 0, "views.size", "at least 0")
+        require(bool(self.views.turns_deg), "views.turns_deg", "at least one turn")
 
 
 _SMALL_FIELDS: Mapping[str, Any] = {

@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geo3d.errors import ConfigError, InputError
+from geo3d.config import require_at_least
+from geo3d.errors import InputError
 from geo3d.files import atomic_path
 from geo3d.npz import read_npz
 from geo3d.progress import ProgressCallback, ignore_progress
@@ -58,8 +59,7 @@ class CorrectorDataConfig:
     """For whom the shapes are described; its sizes matter here."""
 
     def __post_init__(self) -> None:
-        if self.pairs < 1:
-            raise ConfigError("config.bad_value", "Pairs must be at least 1.", "")
+        require_at_least(self, 1, "pairs")
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from geo3d.errors import ConfigError
+from geo3d.config import require, require_at_least
 from shape_matching.config import MatchConfig
 from shape_matching.evaluate.scoring import GeodesicKind
 
@@ -14,7 +14,7 @@ class EvaluationConfig:
     """Settings of an evaluation, complete: a run is resumed from them alone.
 
     Raises:
-        ConfigError: ``evaluate.bad_setting``.
+        ConfigError: ``config.bad_value``.
     """
 
     data: str = ""
@@ -54,12 +54,7 @@ class EvaluationConfig:
     """Settings of the method."""
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 1), ("worst", 0)):
-            if getattr(self, name) < least:
-                raise _bad_setting(name, getattr(self, name), f"{least} or more")
-        if self.pair_timeout is not None and not self.pair_timeout > 0:
-            raise _bad_setting("pair_timeout", self.pair_timeout, "a number of seconds above 0")
-
-
-def _bad_setting(name: str, value: object, wanted: str) -> ConfigError:
-    return ConfigError("evaluate.bad_setting", f"{name} is {value}.", f"Give {wanted}.")
+        require_at_least(self, 1, "workers")
+        require_at_least(self, 0, "worst")
+        positive = self.pair_timeout is None or self.pair_timeout > 0
+        require(positive, "pair_timeout", "a number of seconds above 0")

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from geo3d.backends import require
-from geo3d.errors import ConfigError, FileFormatError, Geo3dError, InputError
+from geo3d.config import require_at_least
+from geo3d.errors import FileFormatError, Geo3dError, InputError
 from geo3d.mesh.io import load_mesh
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import normalized
@@ -56,9 +57,7 @@ class DfaustConfig:
     """Size of the maps."""
 
     def __post_init__(self) -> None:
-        for name in ("stride", "k"):
-            if getattr(self, name) < 1:
-                raise ConfigError("config.bad_value", f"{name} must be at least 1.", "")
+        require_at_least(self, 1, "stride k")
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def test_json_run_and_resume(
         (["--data", "DATA", "--protocol", "fuast"], 2, "protocol.unknown"),
         (["--data", "/nowhere"], 3, "folder.missing"),
         (["--data", "DATA", "--max-pairs", "0"], 2, "protocol.bad_max_pairs"),
-        (["--data", "DATA", "--workers", "0"], 2, "evaluate.bad_setting"),
+        (["--data", "DATA", "--workers", "0"], 2, "config.bad_value"),
         (["--data", "DATA", "--pairs", "/nowhere"], 3, "file.missing"),
         (["--resume", "/nowhere"], 3, "run.not_a_run"),
         (["--resume", "/nowhere", "--data", "DATA"], 2, "run.resume_is_complete"),

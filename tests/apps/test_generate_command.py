@@ -119,7 +119,7 @@ def test_an_estimate_makes_nothing(
         (("red.png", "--count", "0"), "generate.bad_batch", 2),
         (("red.png", "--steps", "0"), "sampler.bad_config", 2),
         (("red.png", "--formats", "stp"), "object_export.unknown_format", 2),
-        (("red.png", "--faces", "1"), "object_export.too_few_faces", 2),
+        (("red.png", "--faces", "1"), "config.bad_value", 2),
         (("broken.png", "nowhere.png"), "generate.no_picture", 3),
         (("red.png", "--model", "nowhere"), "folder.missing", 3),
     ],

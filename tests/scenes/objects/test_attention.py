@@ -126,4 +126,4 @@ def test_norms_by_hand_and_in_half() -> None:
 def test_heads_must_divide() -> None:
     with pytest.raises(ConfigError) as error:
         SelfAttention(8, 3)
-    assert error.value.code == "attention.bad_heads"
+    assert error.value.code == "config.bad_value"

@@ -195,9 +195,9 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
             call()
         assert error.value.code == code
     for code, call in [
-        ("ss_flow.bad_config", lambda: SSFlowConfig(resolution=5, patch_size=2)),
+        ("config.bad_value", lambda: SSFlowConfig(resolution=5, patch_size=2)),
         ("precision.unknown", lambda: set_torso(flow(), torch.int8)),
-        ("condition.bad_config", lambda: SmallEncoderConfig(size=10, patch=3)),
+        ("config.bad_value", lambda: SmallEncoderConfig(size=10, patch=3)),
     ]:
         with pytest.raises(ConfigError) as wrong:
             call()

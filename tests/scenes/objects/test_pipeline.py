@@ -200,7 +200,7 @@ def test_mistakes_are_named() -> None:
             lambda: pipeline.generate_from_tokens(tokens, [0, 1]),
         ),
         (
-            "generate.bad_batch",
+            "config.bad_value",
             ConfigError,
             lambda: pipeline.generate_from_tokens(tokens, [0], GenerateConfig(batch=0)),
         ),

@@ -147,7 +147,7 @@ def seen_only(seen: list[int]) -> Callable[[Mapping[str, Any]], None]:
 def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         EvaluationConfig(**settings)
-    assert caught.value.code == "evaluate.bad_setting"
+    assert caught.value.code == "config.bad_value"
 
 
 def test_unknown_method_lists_the_known() -> None:
