@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from geo3d import __version__
 from geo3d.errors import BackendUnavailable, ConfigError
 from geo3d.files import asset_roots, cache_dir
+from geo3d.threads import usable_cores
 
 
 class Availability(NamedTuple):
@@ -216,7 +217,7 @@ def doctor_report() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "glibc": " ".join(platform.libc_ver()).strip(),
-        "cpu_count": usable_cpus(),
+        "cpu_count": usable_cores(),
         "memory_bytes": _memory_bytes(),
         "disk_free_bytes": usage.free,
         "cache_dir": str(cache),
@@ -244,13 +245,6 @@ def format_report(report: Mapping[str, Any]) -> str:
                 f"           {'':<13}-> {found['install_line']}",
             ]
     return "\n".join([*lines, *missing, "", "Nothing that is missing is needed for a small job."])
-
-
-def usable_cpus() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory_bytes() -> int | None:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from geo3d.errors import InputError, MeshError, NumericalError
 from geo3d.mesh.closest import closest_points
 from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.ops import face_cross
+from geo3d.mesh.ops import face_cross, faces_per_edge
 
 FEWEST_VERTICES = 4
 TOLERANCE = 0.05
@@ -67,7 +67,7 @@ def decimate(mesh: Mesh, n_vertices: int) -> Decimated:
 
 def _coarsened(mesh: Mesh, n_vertices: int) -> Mesh:
     problem = ""
-    allowed = _non_manifold_edges(mesh)
+    allowed = int((faces_per_edge(mesh.faces) > 2).sum())
     for aggressiveness in _AGGRESSIVENESS:
         coarse = _simplified(mesh, n_vertices, aggressiveness)
         problem = _problem(mesh, coarse, n_vertices, allowed)
@@ -114,19 +114,13 @@ def _problem(mesh: Mesh, coarse: Mesh, n_vertices: int, allowed: int) -> str:
     """Say what is wrong with ``coarse``, or return an empty string."""
     if abs(coarse.n_vertices - n_vertices) > max(2.0, TOLERANCE * n_vertices):
         return f"{coarse.n_vertices} vertices came out"
-    if _non_manifold_edges(coarse) > allowed:
+    if (faces_per_edge(coarse.faces) > 2).sum() > allowed:
         return "edges with three faces came out"
     if len(np.unique(np.sort(coarse.faces, axis=1), axis=0)) < coarse.n_faces:
         return "faces came out twice"
     if not _keeps_orientation(mesh, coarse):
         return "faces came out turned over"
     return ""
-
-
-def _non_manifold_edges(mesh: Mesh) -> int:
-    pairs = np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    _, counts = np.unique(pairs[:, 0] * mesh.n_vertices + pairs[:, 1], return_counts=True)
-    return int((counts > 2).sum())
 
 
 def _keeps_orientation(mesh: Mesh, coarse: Mesh) -> bool:

@@ -26,7 +26,7 @@ from scipy.spatial import KDTree
 
 from geo3d.errors import BackendUnavailable, ConfigError, InputError, MeshError, NumericalError
 from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.ops import edges
+from geo3d.mesh.ops import edges, faces_per_edge
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def exact_distances(mesh: Mesh, sources: Sources) -> Float[np.ndarray, "s v"]:
         ) from error
     ids = _checked_sources(sources, mesh.n_vertices)
     parts = _components(mesh)
-    if any(_has_non_manifold_edge(part.faces) for part in parts):
+    if any((faces_per_edge(part.faces) > 2).any() for part in parts):
         raise MeshError(
             "geodesic.not_manifold",
             f"{mesh.name}: some edge has more than two faces.",
@@ -259,12 +259,6 @@ def _checked_sources(sources: Sources, n: int) -> Int[np.ndarray, " s"]:
             "Indices are 0-based.",
         )
     return ids.astype(np.int64)
-
-
-def _has_non_manifold_edge(faces: Int[np.ndarray, "f 3"]) -> bool:
-    sides = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-    _, counts = np.unique(sides, axis=0, return_counts=True)
-    return bool((counts > 2).any())
 
 
 def _edge_graph(mesh: Mesh) -> sparse.csr_matrix:

@@ -78,6 +78,12 @@ def scatter_faces(mesh: Mesh, values: Float[np.ndarray, "f c"]) -> Float[np.ndar
     )
 
 
+def faces_per_edge(faces: Int[np.ndarray, "f 3"]) -> Int[np.ndarray, " e"]:
+    """Return how many faces each undirected edge belongs to."""
+    low, high = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1).T
+    return np.unique(low * (faces.max(initial=0) + 1) + high, return_counts=True)[1]
+
+
 def edges(mesh: Mesh) -> Int[np.ndarray, "e 2"]:
     """Return the undirected edges, each once, as sorted vertex pairs in lexicographic order."""
     pairs = np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)

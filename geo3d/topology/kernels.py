@@ -12,9 +12,6 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-ABSENT = -1
-"""In `parent`: not reached yet."""
-
 
 @njit(cache=True)
 @no_type_check
@@ -24,47 +21,6 @@ def find_root(parent: np.ndarray, node: int) -> int:
         parent[node] = parent[parent[node]]
         node = parent[node]
     return node
-
-
-@njit(cache=True)
-@no_type_check
-def merge_components(
-    order: np.ndarray, steps: np.ndarray, parent: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Add pixels one by one; return where the components that die began, and where they ended.
-
-    The elder rule: where two components meet, the one that began later dies.  A pixel that joins a
-    component at once has no row.
-
-    Args:
-        order: padded indices of the pixels, in the order in which they appear.
-        steps: steps to the neighbours in the padded grid.
-        parent: `ABSENT` for pixels; padding is either absent too or points to index 0, one node
-            older than everything (the outside).  Changed in place.
-    """
-    age = np.full(parent.size, -1, dtype=np.int64)
-    began = np.empty(order.size, dtype=np.int64)
-    ended = np.empty(order.size, dtype=np.int64)
-    count = 0
-    for position in range(order.size):
-        pixel = order[position]
-        parent[pixel] = pixel
-        age[pixel] = position
-        root = pixel
-        for step in steps:
-            if parent[pixel + step] == ABSENT:
-                continue
-            other = find_root(parent, pixel + step)
-            if other == root:
-                continue
-            if age[other] < age[root]:
-                root, other = other, root
-            parent[other] = root
-            if other != pixel:
-                began[count] = other
-                ended[count] = pixel
-                count += 1
-    return began[:count].copy(), ended[:count].copy()
 
 
 @njit(cache=True)

@@ -26,8 +26,9 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from geo3d.errors import InputError
-from geo3d.topology.grids import Pixels, check_dimensions, check_pixels, neighbourhood
-from geo3d.topology.kernels import ABSENT, joining_edges, merge_components, reduce_columns
+from geo3d.topology.grids import Pixels, check_dimensions, check_pixels
+from geo3d.topology.kernels import joining_edges, reduce_columns
+from geo3d.topology.merging import Stack, cavity_merges, component_merges, stack
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def persistence(
         InputError: "topology.not_finite".
         ConfigError: "topology.unknown_pixels".
     """
-    values = _levels(values)
+    values = _levels(values, pixels)
     components = component_pairs(values, pixels, superlevel=superlevel)
     cavities = cavity_pairs(values, pixels, superlevel=superlevel)
     if values.ndim == 2:
@@ -79,21 +80,20 @@ def component_pairs(
     values: np.ndarray, pixels: Pixels = "cells", *, superlevel: bool = False
 ) -> Pairs:
     """Return dimension 0, the component that stays last.  Raises as `persistence`."""
-    values = _levels(values)
-    order = _order(values, pixels, superlevel)
-    steps = neighbourhood(values.ndim, pixels)
-    births, deaths = _merge(order, values.shape, steps, outside=False)
-    return _pairs(values, np.append(births, order[:1]), np.append(deaths, -1), superlevel)
+    values = _levels(values, pixels)
+    merges = component_merges(_turned(values, superlevel), pixels)
+    births = _turned_back(values, np.append(merges.began(), merges.orders[0][:1]))
+    deaths = np.append(_turned_back(values, merges.at), -1)
+    return _pairs(values, births, deaths, superlevel)
 
 
 def cavity_pairs(
     values: np.ndarray, pixels: Pixels = "cells", *, superlevel: bool = False
 ) -> Pairs:
     """Return the last dimension: holes in 2D, cavities in 3D.  Raises as `persistence`."""
-    values = _levels(values)
-    order = _order(values, pixels, superlevel)[::-1]
-    steps = neighbourhood(values.ndim, pixels, background=True)
-    deaths, births = _merge(order, values.shape, steps, outside=True)
+    values = _levels(values, pixels)
+    merges = cavity_merges(_turned(values, superlevel), pixels)
+    births, deaths = (_turned_back(values, at) for at in (merges.at, merges.began()))
     return _pairs(values, births, deaths, superlevel)
 
 
@@ -101,8 +101,9 @@ def tunnel_pairs(
     values: Float[np.ndarray, "d h w"], pixels: Pixels = "cells", *, superlevel: bool = False
 ) -> Pairs:
     """Return dimension 1 of a volume.  Raises as `persistence`."""
-    values = _levels(values)
-    order = _order(values, pixels, superlevel)
+    values = _levels(values, pixels)
+    flat = values.ravel()
+    order = np.argsort(-flat if superlevel else flat, kind="stable")
     rank = np.empty(order.size, dtype=np.int64)
     if pixels == "vertices":
         rank[order] = np.arange(order.size)
@@ -116,39 +117,27 @@ def tunnel_pairs(
     return _pairs(values, order[births[inside]], order[deaths[inside]], superlevel)
 
 
-def _levels(values: np.ndarray) -> np.ndarray:
-    """Return levels that can be negated: 8-bit pictures and masks become float64."""
+def _levels(values: np.ndarray, pixels: str) -> np.ndarray:
+    """Return finite levels that can be negated: 8-bit pictures and masks become float64."""
     array = np.asarray(values)
     check_dimensions(array)
-    return array if array.dtype.kind == "f" else array.astype(np.float64)
-
-
-def _order(values: np.ndarray, pixels: str, superlevel: bool) -> Int64[np.ndarray, " n"]:
     check_pixels(pixels)
-    if not np.isfinite(values).all():
+    if not np.isfinite(array).all():
         raise InputError(
             "topology.not_finite",
             "An image holds NaN or infinite values.",
             "Persistence needs finite levels: check what made the image.",
         )
-    flat = values.ravel()
-    return np.argsort(-flat if superlevel else flat, kind="stable")
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
-def _merge(
-    order: np.ndarray, shape: tuple[int, ...], steps: np.ndarray, *, outside: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return where components begin and end, as flat indices of the unpadded grid."""
-    padded = np.array(shape) + 2
-    strides = np.array([int(np.prod(padded[k + 1 :])) for k in range(len(shape))])
-    index = np.indices(shape).reshape(len(shape), -1) + 1
-    inner = np.asarray(np.ravel_multi_index(tuple(index), tuple(padded)))
-    parent = np.full(int(padded.prod()), 0 if outside else ABSENT, dtype=np.int64)
-    parent[inner] = ABSENT
-    began, ended = merge_components(inner[order], steps @ strides, parent)
-    back = np.full(parent.size, -1, dtype=np.int64)
-    back[inner] = np.arange(inner.size)
-    return back[began], back[ended]
+def _turned(values: np.ndarray, superlevel: bool) -> Stack:
+    """Return the image back to front: `merging` takes the last of equal pixels first."""
+    return stack(np.flip(values if superlevel else -values)[None])
+
+
+def _turned_back(values: np.ndarray, at: np.ndarray) -> Int64[np.ndarray, " n"]:
+    return values.size - 1 - at.astype(np.int64)
 
 
 def _pairs(

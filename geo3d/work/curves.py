@@ -1,4 +1,4 @@
-"""The curves of trainings, as PNG: one plotter for all of them.
+"""Figures as PNG, and the curves of trainings: one plotter for all of them.
 
 Of several lines of one step (a resumed training), the last counts.
 """
@@ -22,6 +22,24 @@ LONGEST_MEAN = 25
 """Lines, at most, that the running mean of the loss is taken over."""
 
 
+def new_figure(width: float, height: float, dpi: int = 120) -> Any:
+    """Return a figure of this size in inches that no window ever shows."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: str | PathLike[str]) -> Path:
+    """Write a figure as PNG, atomically, and return the path."""
+    with atomic_path(path) as temporary:
+        # without the version that made it, the same numbers give the same file
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+    return Path(path)
+
+
 def plot_training(path: str | PathLike[str], lines: Lines) -> Path:
     """Draw the loss and, each kind in a panel of its own, all that was measured while training.
 
@@ -40,12 +58,8 @@ def plot_losses(path: str | PathLike[str], trainings: Mapping[str, Lines]) -> Pa
 
 
 def _plot(path: str | PathLike[str], panels: Mapping[str, Mapping[str, Lines]]) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = -(-len(panels) // COLUMNS)
-    figure = Figure(figsize=(4 * COLUMNS, 3.2 * rows), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4 * COLUMNS, 3.2 * rows, dpi=100)
     places = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes, (title, curves) in zip(places, panels.items(), strict=False):
         for name, lines in curves.items():
@@ -58,10 +72,7 @@ def _plot(path: str | PathLike[str], panels: Mapping[str, Mapping[str, Lines]]) 
         _finish(axes, title, len(curves) > 1)
     for axes in places[len(panels) :]:
         axes.set_axis_off()
-    with atomic_path(path) as temporary:
-        # without the version that made it, the same numbers give the same file
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-    return Path(path)
+    return save_figure(figure, path)
 
 
 def _draw_loss(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:

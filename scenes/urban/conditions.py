@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 
 from geo3d.layout.classes import PALETTE
 from geo3d.layout.layout import Layout
+from geo3d.mesh.ops import faces_per_edge
 from geo3d.render.cameras import Camera
 from scenes.urban import raster
 
@@ -258,10 +259,7 @@ def condition_image(maps: LayoutMaps, size: int | None = None) -> Float[np.ndarr
 def is_closed(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> bool:
     """Return whether every edge belongs to exactly two faces; equal vertices count as one."""
     _, same = np.unique(vertices, axis=0, return_inverse=True)
-    corners = same.reshape(-1)[faces]
-    edges = np.sort(corners[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    _, counts = np.unique(edges, axis=0, return_counts=True)
-    return bool((counts == 2).all())
+    return bool((faces_per_edge(same.reshape(-1)[faces]) == 2).all())
 
 
 def _ranges(counts: list[int]) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int8, UInt8
 
-from geo3d.errors import ConfigError
+from geo3d.config import require, require_at_least
 from geo3d.layout.layout import Layout, turn
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.synth.streets.generate import generate_street
@@ -58,6 +58,14 @@ class StreetDataConfig:
     """Cameras are turned by up to this."""
     offset: float = 1.0
     """Metres that cameras are moved sideways and along, at most."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "pictures styles_per_view")
+        require_at_least(self, 0, "seed")
+        fits = 8 <= self.size <= 1024 and self.size % 8 == 0
+        require(fits, "size", "a multiple of 8, at most 1024")
+        require(0 <= self.pairs <= 1, "pairs", "a share in [0, 1]")
+        require_at_least(self, 30, "street_length")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +109,9 @@ def make_street_data(
     Shards that are already there with the same settings are kept.
 
     Raises:
-        ConfigError: ``street_data.bad_setting``.
         InputError: ``work.other_folder`` when ``out`` is for other settings.
         Cancelled: from ``progress``.
     """
-    _check(config)
     jobs = [
         _in_shard(config, number) for number in range(-(-config.pictures // PICTURES_PER_SHARD))
     ]
@@ -189,24 +195,6 @@ def _build(arrays: dict[str, np.ndarray]) -> StreetPictures:
     ):
         raise ValueError("its arrays do not fit each other")
     return made
-
-
-def _check(config: StreetDataConfig) -> None:
-    problems = {
-        "pictures": config.pictures < 1,
-        "seed": config.seed < 0,
-        "size": not 8 <= config.size <= 1024 or config.size % 8 != 0,
-        "styles_per_view": config.styles_per_view < 1,
-        "pairs": not 0 <= config.pairs <= 1,
-        "street_length": not config.street_length >= 30,
-    }
-    for name, is_bad in problems.items():
-        if is_bad:
-            raise ConfigError(
-                "street_data.bad_setting",
-                f"{name} = {getattr(config, name)!r} cannot be used.",
-                "Sizes are multiples of 8, shares lie in [0, 1], streets have 30 m or more.",
-            )
 
 
 def _in_shard(config: StreetDataConfig, number: int) -> int:

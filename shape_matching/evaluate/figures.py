@@ -19,9 +19,9 @@ from PIL import Image
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from geo3d.files import atomic_path
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.previews import contact_sheet, match_image
+from geo3d.work.curves import new_figure, save_figure
 from shape_matching.corrector.improve import OnMap
 from shape_matching.evaluate.datasets import TOSCA_FAMILIES, Dataset
 from shape_matching.evaluate.pairs import PairRecord, PairStore
@@ -35,11 +35,7 @@ PANEL = 320
 
 def plot_curve(path: Path, summary: Mapping[str, Any], method: str) -> None:
     """Write the fraction of correspondences below each geodesic error as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.4, 4.4)
     axes = figure.add_subplot()
     curve = summary["pck"]
     label = f"{method}: {summary['error']:.2f} x100, AUC {summary['auc_0.25']:.3f}"
@@ -51,8 +47,7 @@ def plot_curve(path: Path, summary: Mapping[str, Any], method: str) -> None:
     axes.grid(alpha=0.3)
     axes.set_title(f"{summary['dataset']}, {summary['protocol']}, {summary['scored']} pairs")
     axes.legend(loc="lower right")
-    # Without the version that made it, the same numbers give the same file.
-    figure.savefig(path, format="png", metadata={"Software": None})
+    save_figure(figure, path)
 
 
 def plot_worst(
@@ -107,12 +102,8 @@ LIVE_SHARE = 0.1
 
 def plot_fmap(path: Path, fmap_12: Float[np.ndarray, "k2 k1"], title: str) -> None:
     """Write the first `SHOWN` rows and columns of a functional map as a PNG, atomically."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shown = fmap_12[:SHOWN, :SHOWN]
-    figure = Figure(figsize=(5.0, 4.4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(5.0, 4.4, dpi=110)
     axes = figure.add_subplot()
     # An orthogonal map has no entry beyond 1; zero is the middle of the diverging colours.
     image = axes.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
@@ -120,9 +111,7 @@ def plot_fmap(path: Path, fmap_12: Float[np.ndarray, "k2 k1"], title: str) -> No
     axes.set_ylabel("functions of target")
     axes.set_title(title)
     figure.colorbar(image, ax=axes, shrink=0.85)
-    with atomic_path(path) as temporary:
-        # Without the version that made it, the same map gives the same file.
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    save_figure(figure, path)
 
 
 def live_picture(path: Path) -> OnMap:

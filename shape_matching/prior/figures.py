@@ -14,12 +14,12 @@ from jaxtyping import Float32
 from PIL import Image
 
 from geo3d.config import config_from_dict
-from geo3d.files import atomic_path
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.render.previews import contact_sheet, display_azimuth, save_png, shaded_view
 from geo3d.render.shading import position_colors, transfer_colors
 from geo3d.synth.creatures import KINDS
 from geo3d.synth.creatures.generate import Creature
+from geo3d.work.curves import new_figure, save_figure
 from shape_matching.prior.families import Member, PriorDataConfig, family
 from shape_matching.prior.map_shards import load_maps, load_provenance, read_index
 
@@ -43,8 +43,8 @@ def draw_pictures(
     index = read_index(folder)
     maps, columns = load_maps(folder, SIZE), load_provenance(folder)
     written = [
-        _save_figure(_mean_figure(maps), out / "prior-mean.png"),
-        _save_figure(_examples_figure(maps, columns), out / "prior-maps.png"),
+        save_figure(_mean_figure(maps), out / "prior-mean.png"),
+        save_figure(_examples_figure(maps, columns), out / "prior-maps.png"),
     ]
     if index["settings"].get("source") == "creatures":
         known = set(PriorDataConfig.__dataclass_fields__)
@@ -93,7 +93,7 @@ def _label(creature: Creature, member: Member) -> str:
 
 
 def _examples_figure(maps: Float32[np.ndarray, "n s s"], columns: Mapping[str, np.ndarray]) -> Any:
-    figure = _figure(7.6, 1.75 * len(parts := _parts(columns, len(maps))) + 0.1)
+    figure = new_figure(7.6, 1.75 * len(parts := _parts(columns, len(maps))) + 0.1)
     grid = figure.subplots(len(parts), EXAMPLES, squeeze=False)
     for axes, (name, rows) in zip(grid, parts.items(), strict=True):
         # spread over the folder, so that they are of different creatures
@@ -122,7 +122,7 @@ def _parts(columns: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
 
 
 def _mean_figure(maps: Float32[np.ndarray, "n s s"]) -> Any:
-    figure = _figure(7.6, 2.9)
+    figure = new_figure(7.6, 2.9)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.5])
     _image(left, maps.mean(axis=0))
     left.set_title(f"mean |C| of {len(maps):,} maps", fontsize=9)
@@ -147,19 +147,6 @@ def _image(axes: Any, matrix: np.ndarray) -> None:
     axes.imshow(matrix, cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
-
-
-def _save_figure(figure: Any, path: Path) -> Path:
-    with atomic_path(path) as temporary:
-        # without the version that made it, the same numbers give the same file
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-    return path
 
 
 def _as_set(value: Any) -> Any:

@@ -22,6 +22,7 @@ from geo3d.distill.levels import karras_levels
 from geo3d.distill.preconditioning import Denoise
 from geo3d.distill.samplers import heun
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.work.curves import new_figure, save_figure
 from shape_matching.prior.prior import Prior
 from shape_matching.prior.splits import MapSplit, maps_digest
 
@@ -126,7 +127,7 @@ def nearest_maps(
 
 def plot_levels(path: Path, errors: Mapping[str, Mapping[float, float]]) -> None:
     """Write the denoising error against the noise level as a PNG, one curve per denoiser."""
-    figure = _figure(5.6, 4.2)
+    figure = new_figure(5.6, 4.2)
     axes = figure.subplots()
     for name, by_level in errors.items():
         values = [1000 * error for error in by_level.values()]
@@ -137,7 +138,7 @@ def plot_levels(path: Path, errors: Mapping[str, Mapping[float, float]]) -> None
     axes.set_ylabel("mean squared error per entry x1000")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_samples(
@@ -149,7 +150,7 @@ def plot_samples(
     """Write three rows of maps as a PNG: samples, their nearest training maps, held-out maps."""
     rows = {"sample": samples, "nearest training map": nearest, "held-out map": real}
     columns = max(map(len, rows.values()))
-    figure = _figure(1.1 * columns + 0.6, 3.9)
+    figure = new_figure(1.1 * columns + 0.6, 3.9)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for line, (label, maps) in zip(grid, rows.items(), strict=True):
         for axes in line:
@@ -158,22 +159,8 @@ def plot_samples(
         for axes, picture in zip(line, np.asarray(maps[:, 0]), strict=False):
             axes.imshow(picture, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
         line[0].set_ylabel(label, fontsize=7)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:
     return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Any, path: Path) -> None:
-    # Without the version that made it, the same numbers give the same file.
-    figure.savefig(path, format="png", metadata={"Software": None})

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from geo3d.errors import ConfigError
+from geo3d.config import require, require_at_least
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.render.cameras import sphere_views
 from geo3d.synth.objects.generate import KINDS, ProceduralObject, generate_object
@@ -53,6 +53,15 @@ class ObjectDataConfig:
     hidden: bool = False
     """Whether cells that cannot be reached from outside are kept, as TRELLIS keeps them."""
 
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "objects")
+        require_at_least(self, 0, "seed")
+        known = bool(self.kinds) and set(self.kinds) <= set(KINDS)
+        require(known, "kinds", f"one or more of {', '.join(KINDS)}")
+        require(1 <= self.views <= 1000, "views", "1 to 1000")
+        require(8 <= self.view_size <= 1024, "view_size", "8 to 1024")
+        require(-90 <= self.lowest_deg < 90, "lowest_deg", "at least -90 and below 90")
+
 
 def make_object_data(
     config: ObjectDataConfig,
@@ -67,11 +76,9 @@ def make_object_data(
     in the index and left out.
 
     Raises:
-        ConfigError: ``objects_data.bad_setting``.
         InputError: ``work.other_folder`` when ``out`` is for other settings.
         Cancelled: from ``progress``.
     """
-    _check(config)
     starts = range(0, config.objects, OBJECTS_PER_SHARD)
     jobs = [list(range(config.objects)[i : i + OBJECTS_PER_SHARD]) for i in starts]
     limits = Limits(workers, timeout=OBJECT_SECONDS * OBJECTS_PER_SHARD, threads=1)
@@ -131,22 +138,3 @@ def _nothing(config: ObjectDataConfig) -> ObjectBatch:
     one = object_batch(replace(config, kinds=("table",), seed=0), 0)
     empty = {name: value[:0] for name, value in vars(one).items()}
     return ObjectBatch(**empty)
-
-
-def _check(config: ObjectDataConfig) -> None:
-    unknown = [kind for kind in config.kinds if kind not in KINDS]
-    problems = {
-        "objects": config.objects < 1,
-        "seed": config.seed < 0,
-        "kinds": not config.kinds or bool(unknown),
-        "views": not 1 <= config.views <= 1000,
-        "view_size": not 8 <= config.view_size <= 1024,
-        "lowest_deg": not -90 <= config.lowest_deg < 90,
-    }
-    for name, is_bad in problems.items():
-        if is_bad:
-            raise ConfigError(
-                "objects_data.bad_setting",
-                f"{name} = {getattr(config, name)!r} cannot be used.",
-                f"Known kinds: {', '.join(KINDS)}." if name == "kinds" else "Choose another.",
-            )

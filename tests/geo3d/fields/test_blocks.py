@@ -74,7 +74,7 @@ def test_cells_of_boxes_by_hand() -> None:
 
 def test_bad_lattices() -> None:
     for side, band in ((0.0, 0.0), (1.0, 1.0), (1.0, -0.1)):
-        with pytest.raises(ConfigError, match="config.bad_value"):
+        with pytest.raises(ConfigError, match=r"config\.bad_value"):
             Lattice(side, [], band)
 
 

@@ -84,7 +84,7 @@ def test_folders_of_other_settings_are_refused(folder: Path, tmp_path: Path) -> 
 def test_bad_settings_are_refused(change: dict[str, float], tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         make_street_data(replace(CONFIG, **change), tmp_path / "x")
-    assert caught.value.code == "street_data.bad_setting"
+    assert caught.value.code == "config.bad_value"
     assert not (tmp_path / "x").exists()
 
 

@@ -117,7 +117,7 @@ def test_a_bad_index_is_refused(tmp_path: Path, text: str | None, code: str) -> 
 def test_bad_settings_are_refused(tmp_path: Path, change: dict) -> None:
     with pytest.raises(ConfigError) as caught:
         make_object_data(ObjectDataConfig(**change), tmp_path)
-    assert caught.value.code == "objects_data.bad_setting" and not list(tmp_path.iterdir())
+    assert caught.value.code == "config.bad_value" and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
