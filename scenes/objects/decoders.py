@@ -126,6 +126,8 @@ class SparseTransformerBlock(nn.Module):
 class SLatTrunk(nn.Module):
     """Input layer and blocks, which the decoders and the encoder share."""
 
+    out_layer: nn.Linear
+
     def __init__(self, config: SLatDecoderConfig, in_channels: int | None = None) -> None:
         super().__init__()
         self.config = config
@@ -144,6 +146,11 @@ class SLatTrunk(nn.Module):
             out = block(out)
         return out
 
+    def raw(self, x: SparseTensor) -> SparseTensor:
+        """Return what the output layer makes of each voxel's token."""
+        h = self.trunk(x).to(x.dtype).feats
+        return x.replace(self.out_layer(F.layer_norm(h, h.shape[-1:])))
+
 
 class SLatGaussianDecoder(SLatTrunk):
     """Latents to ``num_gaussians`` Gaussians per voxel."""
@@ -154,11 +161,6 @@ class SLatGaussianDecoder(SLatTrunk):
         self.out_layer = nn.Linear(config.model_channels, self.shape.channels)
         self.register_buffer("offset_perturbation", offset_perturbation(self.shape))
         initialise(self)
-
-    def raw(self, x: SparseTensor) -> SparseTensor:
-        """Return the features of all Gaussians of each voxel."""
-        h = self.trunk(x).to(x.dtype).feats
-        return x.replace(self.out_layer(F.layer_norm(h, h.shape[-1:])))
 
     def forward(self, x: SparseTensor) -> list[Gaussians]:
         """Return the Gaussians of each item."""
@@ -174,11 +176,6 @@ class SLatRadianceFieldDecoder(SLatTrunk):
         self.shape = RadianceConfig.from_published(config.representation_config)
         self.out_layer = nn.Linear(config.model_channels, self.shape.channels)
         initialise(self)
-
-    def raw(self, x: SparseTensor) -> SparseTensor:
-        """Return the features of each voxel's field."""
-        h = self.trunk(x).to(x.dtype).feats
-        return x.replace(self.out_layer(F.layer_norm(h, h.shape[-1:])))
 
     def forward(self, x: SparseTensor) -> list[RadianceField]:
         """Return the field of each item."""
@@ -300,8 +297,7 @@ class SLatEncoder(SLatTrunk):
 
     def distribution(self, x: SparseTensor) -> tuple[Tensor, Tensor]:
         """Return mean and logarithm of the variance of each voxel's latents."""
-        h = self.trunk(x).to(x.dtype).feats
-        mean, logvar = self.out_layer(F.layer_norm(h, h.shape[-1:])).chunk(2, dim=1)
+        mean, logvar = self.raw(x).feats.chunk(2, dim=1)
         return mean, logvar
 
     def forward(self, x: SparseTensor, generator: torch.Generator | None = None) -> SparseTensor:

@@ -29,6 +29,7 @@ weights (d, 3, 3, 3, c).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -153,7 +154,17 @@ def _mirror(kernels: Tensor) -> Tensor:
     return kernels.flip(0).transpose(1, 2)
 
 
-class _Convolve(torch.autograd.Function):
+class _Bilinear(torch.autograd.Function):
+    """A product of two tensors that keeps both for its derivatives."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        one, two, ctx.pairs = inputs
+        ctx.save_for_backward(one, two)
+        ctx.save_for_forward(one, two)
+
+
+class _Convolve(_Bilinear):
     """(x, W) -> sum_o x[source_o] W_o at target_o."""
 
     @staticmethod
@@ -163,12 +174,6 @@ class _Convolve(torch.autograd.Function):
             if offset != CENTRE and len(source):
                 out.index_add_(0, target, x.index_select(0, source) @ kernels[offset])
         return out
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, kernels, ctx.pairs = inputs
-        ctx.save_for_backward(x, kernels)
-        ctx.save_for_forward(x, kernels)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -183,12 +188,10 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        x, kernels = ctx.saved_tensors
-        dx, dkernels, _ = tangents
-        return _bilinear_tangent(_Convolve, (x, kernels), (dx, dkernels), ctx.pairs)
+        return _bilinear_tangent(_Convolve, ctx.saved_tensors, tangents[:2], ctx.pairs)
 
 
-class _Correlate(torch.autograd.Function):
+class _Correlate(_Bilinear):
     """(x, g) -> for each offset x[source_o]^T g[target_o], the gradient of the kernels."""
 
     @staticmethod
@@ -200,12 +203,6 @@ class _Correlate(torch.autograd.Function):
             else:
                 products.append(x.index_select(0, source).T @ gradient.index_select(0, target))
         return torch.stack(products)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, gradient, ctx.pairs = inputs
-        ctx.save_for_backward(x, gradient)
-        ctx.save_for_forward(x, gradient)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -220,15 +217,13 @@ class _Correlate(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        x, gradient = ctx.saved_tensors
-        dx, dgradient, _ = tangents
-        return _bilinear_tangent(_Correlate, (x, gradient), (dx, dgradient), ctx.pairs)
+        return _bilinear_tangent(_Correlate, ctx.saved_tensors, tangents[:2], ctx.pairs)
 
 
 def _bilinear_tangent(
     product: type[torch.autograd.Function],
-    at: tuple[Tensor, Tensor],
-    tangents: tuple[Tensor | None, Tensor | None],
+    at: Sequence[Tensor],
+    tangents: Sequence[Tensor | None],
     pairs: list[Pairs],
 ) -> Tensor:
     terms = []

@@ -38,13 +38,11 @@ from scenes.urban.config import SceneConfig
 from scenes.urban.edits import Edit
 from scenes.urban.guidance import Guidance
 from scenes.urban.sample_then_fit import (
-    FitSettings,
     Window,
     colours_of,
-    draw_pictures,
     fit_pictures,
     make_window,
-    redraw_pictures,
+    prepare_round,
     render_views,
 )
 from scenes.urban.scene import Scene
@@ -219,19 +217,10 @@ def _fit(
         return 0.0
     bundle, error = window.bundle.select(index), 0.0
     for number in range(max(1, config.fit.rounds) if bool(changed.any()) else 1):
-        if number == 0:
-            pictures = draw_pictures(guidance, window, config, progress)
-        else:
-            pictures = redraw_pictures(scene, guidance, window, config, progress)
+        pictures, settings = prepare_round(scene, guidance, window, config, number, progress)
         colours = torch.where(changed[:, None], colours_of(pictures, window.size), kept)[index]
-        settings = FitSettings(
-            steps=config.fit.steps_per_view * len(window.views),
-            rays=min(config.fit.rays, len(index)),
-            learning_rate=config.fit.learning_rate / (1 + number),
-            distortion=config.fit.distortion,
-            seed=config.seed,
-            name=f"edit/{window.number}/{number}",
-        )
+        rays, name = min(config.fit.rays, len(index)), f"edit/{window.number}/{number}"
+        settings = replace(settings, rays=rays, name=name)
         error = fit_pictures(scene, bundle, colours, config.constraints, settings, progress)
     return error
 

@@ -215,6 +215,24 @@ def colours_of(pictures: Float[Tensor, "v 3 h w"], size: int) -> Float[Tensor, "
     return pictures.permute(0, 2, 3, 1).reshape(-1, 3)
 
 
+def prepare_round(
+    scene: Scene,
+    guidance: Guidance,
+    window: Window,
+    config: SceneConfig,
+    number: int,
+    progress: ProgressCallback = ignore_progress,
+) -> tuple[Float[Tensor, "v 3 h w"], FitSettings]:
+    """Return the pictures of a round, and how to fit to them; round 0 draws from noise."""
+    if number == 0:
+        pictures = draw_pictures(guidance, window, config, progress)
+    else:
+        pictures = redraw_pictures(scene, guidance, window, config, progress)
+    fit, name = config.fit, f"fit/{window.number}/{number}"
+    steps, rate = fit.steps_per_view * len(window.views), fit.learning_rate / (1 + number)
+    return pictures, FitSettings(steps, fit.rays, rate, fit.distortion, config.seed, name)
+
+
 def fit_window(
     scene: Scene,
     guidance: Guidance,
@@ -230,19 +248,7 @@ def fit_window(
     """
     pictures, error = torch.zeros(0), 0.0
     for number in rounds:
-        if number == 0:
-            pictures = draw_pictures(guidance, window, config, progress)
-        else:
-            pictures = redraw_pictures(scene, guidance, window, config, progress)
-        fit = config.fit
-        settings = FitSettings(
-            steps=fit.steps_per_view * len(window.views),
-            rays=fit.rays,
-            learning_rate=fit.learning_rate / (1 + number),
-            distortion=fit.distortion,
-            seed=config.seed,
-            name=f"fit/{window.number}/{number}",
-        )
+        pictures, settings = prepare_round(scene, guidance, window, config, number, progress)
         colours = colours_of(pictures, window.size)
         error = fit_pictures(scene, window.bundle, colours, config.constraints, settings, progress)
     return pictures, error

@@ -102,8 +102,7 @@ class Probe(SLatTrunk):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Read every cell."""
-        h = self.trunk(x).feats
-        return x.replace(self.out_layer(F.layer_norm(h, h.shape[-1:])))
+        return self.raw(x)
 
 
 def cell_features(objects: Sequence[CellObject]) -> SparseTensor:
