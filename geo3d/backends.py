@@ -106,7 +106,7 @@ BACKENDS: Mapping[str, Backend] = {
         probe=_probe_cuda,
     ),
     "mps": Backend("jobs on an Apple GPU", "needs a Mac with Apple silicon", probe=_probe_mps),
-    "embreex": Backend("ray casting for pictures", "pip install embreex", "embreex", "embreex"),
+    "embreex": Backend("ray casting for images", "pip install embreex", "embreex", "embreex"),
     "gradio": Backend("the workbench", "pip install 'gradio>=6.25'", "gradio", "gradio"),
     "libigl": Backend("exact geodesics", "pip install libigl", "libigl", "igl"),
     "open3d": Backend(

@@ -5,7 +5,7 @@
         config.yaml    the settings, complete
         metrics.jsonl  one line per step         metrics.json   the final numbers
         log.txt        what happened; tracebacks of unforeseen errors
-        previews/      pictures                  outputs/       results
+        previews/      images                  outputs/       results
         manifest.json  what made this (versions, hashes, seed); written last: the mark of "done"
 
 A job is cancelled by a file named ``cancel`` in its folder, so any process can ask for it.

@@ -1,4 +1,4 @@
-"""The end of a batch: one table of all scenes (CSV, Markdown, JSON) and a sheet of pictures."""
+"""The end of a batch: one table of all scenes (CSV, Markdown, JSON) and a sheet of images."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def table_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def contact_sheet(folder: Path, records: Sequence[ItemRecord]) -> Image.Image:
-    """Return one picture with a tile per scene; a scene without pictures shows why."""
+    """Return one image with a tile per scene; a scene without images shows why."""
     from PIL import Image, ImageDraw
 
     columns = max(1, min(6, len(records)))
@@ -61,19 +61,19 @@ def contact_sheet(folder: Path, records: Sequence[ItemRecord]) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for number, record in enumerate(records):
         x, y = number % columns * TILE, number // columns * (TILE + CAPTION)
-        picture = _picture(folder, record)
-        if picture is None:
+        tile = _tile(folder, record)
+        if tile is None:
             draw.rectangle((x + 2, y + 2, x + TILE - 3, y + TILE - 3), fill="#dddddd")
             code = (record.error or {}).get("code", "not finished yet")
             draw.text((x + 8, y + TILE // 2), code, fill="#aa0000")
         else:
-            sheet.paste(picture, (x + 2, y + 2))
+            sheet.paste(tile, (x + 2, y + 2))
         name = record.item.name
         draw.text((x + 4, y + TILE), f"{name[:25]}\n{name[25:50]}", fill="black")
     return sheet
 
 
-def _picture(folder: Path, record: ItemRecord) -> Image.Image | None:
+def _tile(folder: Path, record: ItemRecord) -> Image.Image | None:
     from PIL import Image
 
     if record.status != "done" or record.run is None:
@@ -83,9 +83,9 @@ def _picture(folder: Path, record: ItemRecord) -> Image.Image | None:
     found = found[len(found) // 2 :] or sorted((run / "previews").glob("*.png"))
     if not found:
         return None
-    with Image.open(found[0]) as picture:
+    with Image.open(found[0]) as tile:
         size = (TILE - 4, TILE - 4)
-        return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        return tile.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
 def _row(record: ItemRecord) -> dict[str, Any]:

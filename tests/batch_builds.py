@@ -19,7 +19,7 @@ from scenes.urban.config import SceneConfig
 def build(
     layout: Layout, config: SceneConfig, run: Run, progress: ProgressCallback, device: str
 ) -> Mapping[str, Any]:
-    """Write a picture and count the building; what goes wrong is decided by the prompt."""
+    """Write an image and count the building; what goes wrong is decided by the prompt."""
     for step in range(4):
         report(progress, "building", step, 4)
         time.sleep(0.02)

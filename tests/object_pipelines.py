@@ -86,7 +86,7 @@ def tiny_pipeline(*, torso: torch.dtype = torch.float32, low_memory: bool = Fals
     )
 
 
-def cut_out_picture(color: tuple[int, int, int] = (200, 40, 40), size: int = 48) -> Image.Image:
+def cut_out_image(color: tuple[int, int, int] = (200, 40, 40), size: int = 48) -> Image.Image:
     """Return a disc of one colour on a transparent ground."""
     image = Image.new("RGBA", (size, size), (0, 0, 0, 0))
     quarter = size // 4

@@ -1,4 +1,4 @@
-"""Small segmenters and pictures for tests of the doors."""
+"""Small segmenters and images for tests of the doors."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def tiny_segmenter(path: Path, seed: int = 0, loss: str = "ce_dice") -> Path:
     return path
 
 
-def wall_picture(path: Path, seed: int = 0, size: int = 96) -> Path:
-    """Write a picture of a generated wall."""
+def wall_image(path: Path, seed: int = 0, size: int = 96) -> Path:
+    """Write an image of a generated wall."""
     Image.fromarray(brick_wall(seed, size, size).image).save(path)
     return path
 
 
 def wall_label(path: Path, seed: int = 0, size: int = 96) -> Path:
-    """Write the label of `wall_picture`."""
+    """Write the label of `wall_image`."""
     mask = brick_wall(seed, size, size).mask
     Image.fromarray(mask.astype(np.uint8) * 255).save(path)
     return path

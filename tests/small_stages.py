@@ -32,7 +32,7 @@ NAMES = (("key", 1), ("spoon", 2))
 
 @lru_cache
 def small_objects() -> tuple[CellObject, ...]:
-    """Return two objects with one plain picture each."""
+    """Return two objects with one plain image each."""
     found = []
     for kind, seed in NAMES:
         shell = visible_shell(voxelize(generate_object(kind, seed).mesh))

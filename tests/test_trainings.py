@@ -34,7 +34,7 @@ from scenes.objects.small.settings import StageConfig
 from scenes.objects.train_config import DistillConfig
 from scenes.objects.training import train as train_flow
 from scenes.urban import street_segmenter, train_teacher
-from scenes.urban.street_data import StreetPictures
+from scenes.urban.street_data import StreetImages
 from scenes.urban.street_teacher import TeacherConfig
 from shape_matching.corrector.training import train_corrector
 from shape_matching.prior.training import PriorTrainingConfig, train_prior
@@ -85,11 +85,11 @@ def segmenter(data: Path) -> Training:
     return run
 
 
-def streets() -> StreetPictures:
-    """Return pictures of nothing in particular."""
+def streets() -> StreetImages:
+    """Return images of nothing in particular."""
     rng = np.random.default_rng(0)
     shape = (12, 16, 16)
-    return StreetPictures(
+    return StreetImages(
         rng.integers(0, 256, (*shape, 3), np.uint8),
         rng.integers(-1, 6, shape, np.int8),
         rng.uniform(1, 40, shape).astype(np.float16),
@@ -186,10 +186,10 @@ class Case:
 def case(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Case]:
-    folder, pictures = tmp_path_factory.mktemp("training"), streets()
+    folder, images = tmp_path_factory.mktemp("training"), streets()
     with pytest.MonkeyPatch.context() as patch:
         for module in (train_teacher, street_segmenter):
-            patch.setattr(module, "load_street_data", lambda folder: pictures)
+            patch.setattr(module, "load_street_data", lambda folder: images)
         run = TRAININGS[request.param](folder / "data")
         yield Case(run, folder / "whole", run(folder / "whole"))
 

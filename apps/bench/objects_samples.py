@@ -62,7 +62,7 @@ class Measured:
     cells: Bool[np.ndarray, "k 32 32 32"]
     """Cells of a coarser grid that the visible surface touches."""
     features: Float[np.ndarray, "k d"]
-    """Of `picture_features`."""
+    """Of `image_features`."""
     seconds: Float[np.ndarray, " k"]
     """To sample and decode, per object of a batch; 0 where nothing was made."""
     numbers: Float[np.ndarray, "k m"]
@@ -183,7 +183,7 @@ def measured(
     return Measured(
         np.stack([found for found, _ in surfaces]),
         np.stack([cells for _, cells in surfaces]),
-        np.stack([picture_features(mesh, encoder) for mesh in meshes]),
+        np.stack([image_features(mesh, encoder) for mesh in meshes]),
         np.full(len(meshes), seconds, np.float32),
         np.zeros((len(meshes), 0)),
     )
@@ -219,7 +219,7 @@ def visible_surface(
 
 
 @torch.no_grad()
-def picture_features(mesh: Mesh | None, encoder: SmallImageEncoder) -> Float[np.ndarray, " d"]:
+def image_features(mesh: Mesh | None, encoder: SmallImageEncoder) -> Float[np.ndarray, " d"]:
     """Return the mean token of each of two pictures by the small encoder, one after the other."""
     size = encoder.config.size
     pictures = np.zeros((len(AZIMUTHS), size, size, 4), np.uint8)

@@ -300,7 +300,7 @@ def _drawn(
     path = folder / f"drawn-{cell.kind}-{cell.seed}.safetensors"
     if not path.is_file():
         poses = held_out_poses(layout, config.views, config.outputs.measured)
-        one, two = adherence.teacher_pictures(layout, config, guidance, poses)
+        one, two = adherence.teacher_images(layout, config, guidance, poses)
         checkpoints.save(path, {"one": one, "two": two})
     tensors = checkpoints.load(path).tensors
     return tensors["one"], tensors["two"]

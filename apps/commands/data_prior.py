@@ -63,11 +63,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _look(args: argparse.Namespace) -> int:
     from apps.bench.prior_maps import compare_folder
-    from shape_matching.prior.figures import draw_pictures
+    from shape_matching.prior.figures import draw_figures
 
     progress, payload, lines = listener(args), {}, []
     if args.pictures:
-        files = draw_pictures(args.out, args.pictures, progress)
+        files = draw_figures(args.out, args.pictures, progress)
         payload["pictures"] = [str(path) for path in files]
         lines += payload["pictures"]
     if args.compare:

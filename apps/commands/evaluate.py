@@ -134,7 +134,7 @@ def _evaluate(run_folder: Run, progress: ProgressCallback) -> None:
         config,
         run_folder.outputs,
         protocol=protocol,
-        pictures=run_folder.previews,
+        previews=run_folder.previews,
         progress=progress,
     )
     run_folder.finish({k: v for k, v in summary.items() if k not in ("pck", "pck_ulrssm")})

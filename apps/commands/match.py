@@ -115,7 +115,7 @@ def _match(run_folder: Run, progress: ProgressCallback) -> None:
 
     from geo3d.mesh.io import load_mesh
     from shape_matching.config import MatchConfig
-    from shape_matching.evaluate.figures import live_picture
+    from shape_matching.evaluate.figures import live_preview
     from shape_matching.methods import METHODS, takes
 
     request = request_of(run_folder)
@@ -123,7 +123,7 @@ def _match(run_folder: Run, progress: ProgressCallback) -> None:
     method, live = METHODS[request["method"]], run_folder.previews / LIVE_FMAP
     options: dict[str, Any] = dict(_known(request))
     if takes(method, "on_map"):
-        options["on_map"] = live_picture(live)
+        options["on_map"] = live_preview(live)
     config, device = run_folder.load_config(MatchConfig), run_folder.record["device"]
     begun = time.perf_counter()
     found = method(source, target, config, progress=progress, device=device, **options)

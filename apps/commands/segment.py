@@ -119,8 +119,8 @@ def _check_request(args: argparse.Namespace) -> None:
             "geo3d segment IMAGE --label FILE --loss-maps LOSS",
         )
     if args.loss_maps:
+        from geo3d.segmentation.images import read_label
         from geo3d.segmentation.loss_maps import check_loss
-        from geo3d.segmentation.pictures import read_label
 
         for loss in args.loss_maps:
             check_loss(loss)
@@ -170,12 +170,12 @@ def _segment(
     how: tuple[Mapping[str, Any], ProgressCallback],
 ) -> None:
     """Segment one picture; its summary is written last and marks it as done."""
+    from geo3d.segmentation.images import read_image, read_label
     from geo3d.segmentation.outputs import Places, write_loss_maps, write_prediction
-    from geo3d.segmentation.pictures import read_label, read_picture
 
     request, progress = how
     begun = time.perf_counter()
-    picture = read_picture(image)
+    picture = read_image(image)
     prediction = segmenter.predict(
         picture.pixels, tile=request["tile"], overlap=request["overlap"], progress=progress
     )

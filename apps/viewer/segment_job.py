@@ -25,8 +25,8 @@ from apps.viewer.job_parts import (
 )
 from geo3d.errors import InputError
 from geo3d.files import asset
+from geo3d.segmentation.images import ImageLimits, read_image, read_label
 from geo3d.segmentation.loss_names import LOSS_MAP_HINTS
-from geo3d.segmentation.pictures import PictureLimits, read_label, read_picture
 from geo3d.synth.walls import brick_wall
 
 KIND = "segment"
@@ -41,7 +41,7 @@ EXAMPLES = {
 }
 """Seed and group of walls that `geo3d.synth.walls` draws."""
 EXAMPLE_SIDE = 384
-LIMITS = PictureLimits(max_bytes=64 << 20, max_pixels=MAX_PIXELS)
+LIMITS = ImageLimits(max_bytes=64 << 20, max_pixels=MAX_PIXELS)
 """Of pictures for the page; the command line takes larger ones."""
 MAX_LOSSES = 4
 WHITE = np.uint8(255)
@@ -74,9 +74,9 @@ def read_upload(file: Path, scratch: Path) -> Upload:
     """Read an uploaded image and keep our own copy of its pixels.
 
     Raises:
-        InputError, LimitError, FileFormatError: what is wrong with it, see `read_picture`.
+        InputError, LimitError, FileFormatError: what is wrong with it, see `read_image`.
     """
-    found = read_picture(file, LIMITS)
+    found = read_image(file, LIMITS)
     return keep_image(found.pixels, file.stem, scratch, found.notes)
 
 

@@ -208,9 +208,9 @@ ARCHIVES = {
     b"Rar!": "rar",
 }
 FOREIGN = {
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"GIF8": "a GIF picture",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GIF8": "a GIF image",
     b"%PDF": "a PDF document",
     b"\x7fELF": "a program",
     b"MZ": "a program",

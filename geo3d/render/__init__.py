@@ -1,1 +1,1 @@
-"""Cameras and pictures made on the CPU."""
+"""Cameras and images made on the CPU."""

@@ -9,7 +9,7 @@ Cameras all round the unit cube, as TRELLIS renders its training objects.
 
 Notation: the object lies in [-0.5, 0.5]^3, z up; n views; angles in radians.  View directions
 follow a Hammersley sequence on the sphere with a random shift, so that few views already cover it.
-The distance is tied to the opening angle: the sphere round the cube just fills the picture, seen
+The distance is tied to the opening angle: the sphere round the cube just fills the image, seen
 from near with a wide lens or from far with a long one.
 Source: Xiang et al. 2025 (TRELLIS), 24 conditioning views with openings of 10 to 70 degrees.
 """
@@ -277,7 +277,7 @@ def sphere_camera(yaw: float, pitch: float, distance: float, fov: float, size: i
     Raises:
         InputError: ``camera.bad_pose``, ``camera.bad_size``.
     """
-    # straight up or down has no upward direction in the picture
+    # straight up or down has no upward direction in the image
     pitch = float(np.clip(pitch, -np.pi / 2 + 1e-3, np.pi / 2 - 1e-3))
     way = [np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), np.sin(pitch)]
     c2w = look_at(distance * np.array(way), np.zeros(3), np.array([0.0, 0.0, 1.0]))

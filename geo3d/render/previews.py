@@ -1,4 +1,4 @@
-"""Pictures for people: matched shapes side by side, sheets with labels, PNG files.
+"""Images for people: matched shapes side by side, sheets with labels, PNG files.
 
 Notation: h w image (uint8 sRGB); ``p2p_21`` gives each target vertex its source vertex.
 """
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 THREE_QUARTER = 0.45
-"""Angle by which pictures turn off the broadest view, so that depth shows."""
+"""Angle by which images turn off the broadest view, so that depth shows."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _LABEL_HEIGHT = 26
 _INK = (40, 40, 44)
@@ -85,7 +85,7 @@ def match_image(
     """Return source and target side by side in one view, matched vertices in the same colour.
 
     Args:
-        errors: error per target vertex; adds a third picture and its scale.
+        errors: error per target vertex; adds a third image and its scale.
         max_error: end of the error scale; by default the largest finite error.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Shaded pictures of meshes and point clouds on the CPU.
+"""Shaded images of meshes and point clouds on the CPU.
 
 Notation: h w image, p rays, v vertices; images are sRGB uint8, light is added up in linear values.
 A mesh is shown with smooth vertex normals turned towards the viewer, one key light above the
@@ -32,7 +32,7 @@ _AMBIENT_SKY, _AMBIENT_GROUND, _KEY, _FILL = 0.42, 0.24, 0.62, 0.12
 
 @dataclass(frozen=True)
 class Style:
-    """How pictures are drawn."""
+    """How images are drawn."""
 
     background: tuple[int, int, int] = (255, 255, 255)
     """sRGB behind the shape."""
@@ -55,7 +55,7 @@ def render_mesh(
     vertex_colors: UInt8[np.ndarray, "v 3"] | None = None,
     style: Style = DEFAULT_STYLE,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return a shaded picture; colours are the argument's, else the mesh's own, else clay.
+    """Return a shaded image; colours are the argument's, else the mesh's own, else clay.
 
     Raises:
         InputError: ``render.bad_colors`` where the colours do not fit the vertices.
@@ -83,7 +83,7 @@ class Painter:
             self._normals = _corner_normals(mesh, style.crease)
 
     def rgb(self, camera: Camera) -> UInt8[np.ndarray, "h w 3"]:
-        """Return the picture over the style's background."""
+        """Return the image over the style's background."""
         image = self._light(camera)
         background = (np.array(self._style.background) / 255.0) ** GAMMA
         return _to_srgb(image[..., :3] + (1.0 - image[..., 3:]) * background)

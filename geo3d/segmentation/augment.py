@@ -5,18 +5,18 @@ they are seeded.  The published code seeds every transform with the same number,
 worker processes all ten draw alike and fire together; here each application of each transform is
 seeded from the item's generator.
 
-Geometry acts on picture and target alike (bilinear and nearest), so a target may be a label map or
+Geometry acts on image and target alike (bilinear and nearest), so a target may be a label map or
 a soft one.
 
 RandHue (Valverde et al. 2025): every pixel gets the same, random hue; what is left of colour is
 how light and how saturated a pixel is.  A network trained so cannot lean on brick-red.
 
-With lo and R the smallest value and the range of the whole picture, x = (picture - lo) / R:
+With lo and R the smallest value and the range of the whole image, x = (image - lo) / R:
 
     (H, S, V) = HSV(x);  H := r1;  S := clip(S + shift2, 0, 1);  V := clip(V + shift3, 0, 1)
 
 and back to R * RGB + lo.  r1, r2, r3 are uniform in [0, 1).  As published shift = r / 2, so that
-saturation and value can only grow; here shift = (r - 1/2) / 2, which goes both ways.  A picture of
+saturation and value can only grow; here shift = (r - 1/2) / 2, which goes both ways.  An image of
 one value has no hue and stays as it is (published: NaN).
 """
 
@@ -43,10 +43,10 @@ def augment(
     generator: torch.Generator,
     name: str = "published",
 ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "k h w"]]:
-    """Change a normalised picture and its target at random.
+    """Change a normalised image and its target at random.
 
     Args:
-        image: normalised picture.
+        image: normalised image.
         target: labels as numbers, or probabilities.
         generator: everything that is drawn follows from it.
         name: one of `NAMES`.
@@ -111,7 +111,7 @@ def random_hue(
     *,
     compat: bool = False,
 ) -> Float[Tensor, "3 h w"]:
-    """Return the picture in a random hue.
+    """Return the image in a random hue.
 
     Args:
         image: RGB on any scale, normalised or not.
@@ -132,14 +132,14 @@ def set_hue(
     *,
     compat: bool = False,
 ) -> Float[Tensor, "3 h w"]:
-    """Return the picture with one hue and moved saturation and value.
+    """Return the image with one hue and moved saturation and value.
 
     Args:
         image: RGB on any scale.
         hue: in turns, [0, 1]; 0 is red, 1/3 green.
         saturation_shift: added to the saturation, which then is kept in [0, 1].
         value_shift: the same for the value.
-        compat: give NaN for a picture of one value, as published.
+        compat: give NaN for an image of one value, as published.
     """
     low = image.min()
     scale = image.max() - low

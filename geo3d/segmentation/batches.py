@@ -1,6 +1,6 @@
-"""Training pictures by number: number k is always the same cut, changed in the same way.
+"""Training images by number: number k is always the same cut, changed in the same way.
 
-Number k is item k mod batch of step k div batch.  Pictures go in an order that is drawn anew each
+Number k is item k mod batch of step k div batch.  Images go in an order that is drawn anew each
 time all have been seen.  All draws for k follow from (seed, k), so a training that stops goes on
 exactly where it was, whatever the number of worker processes.
 """
@@ -26,11 +26,11 @@ from geo3d.segmentation.predict import channel_statistics
 Pair = tuple[Tensor, Tensor]
 
 
-class TrainingPictures(Dataset[Pair]):
-    """Pictures and targets, ready for the network.
+class TrainingImages(Dataset[Pair]):
+    """Images and targets, ready for the network.
 
     Args:
-        samples: pictures with masks.
+        samples: images with masks.
         config: settings of the training.
         soft: probabilities of mortar (h, w) that take the place of the masks, or None.
     """
@@ -66,7 +66,7 @@ class TrainingPictures(Dataset[Pair]):
         return torch.randperm(len(self.samples), generator=generator).tolist()
 
     def _cut(self, index: int, generator: torch.Generator) -> Pair:
-        """Return a normalised picture and its target (1, h, w), cut at random."""
+        """Return a normalised image and its target (1, h, w), cut at random."""
         sample, side = self.samples[index], self.config.crop
         box = (slice(None), slice(None))
         if side is not None:
@@ -90,20 +90,20 @@ class TrainingPictures(Dataset[Pair]):
 
 
 def batches(
-    pictures: TrainingPictures, first_step: int, workers: int = 0
+    images: TrainingImages, first_step: int, workers: int = 0
 ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Shaped[Tensor, "b ..."]]]:
     """Yield the batch of every step from ``first_step`` to the last.
 
     Args:
-        pictures: what to take them from.
+        images: what to take them from.
         first_step: number of the first step, from 0.
         workers: processes that prepare batches ahead; 0 prepares them here.
     """
-    batch = pictures.config.batch
+    batch = images.config.batch
     loader = DataLoader(
-        pictures,
+        images,
         batch_size=batch,
-        sampler=range(first_step * batch, len(pictures)),
+        sampler=range(first_step * batch, len(images)),
         num_workers=workers,
         # Given, so that the loader leaves the global generator alone.
         generator=torch.Generator(),
@@ -112,13 +112,13 @@ def batches(
 
 
 def check_sizes(samples: Sequence[Sample], config: SegmentationConfig) -> None:
-    """Refuse pictures that the settings cannot train on.
+    """Refuse images that the settings cannot train on.
 
     Raises:
-        InputError: ``segmenter.no_pictures``, ``segmenter.bad_size``, ``segmenter.no_mortar``.
+        InputError: ``segmenter.no_images``, ``segmenter.bad_size``, ``segmenter.no_mortar``.
     """
     if not samples:
-        raise InputError("segmenter.no_pictures", "There are no pictures to train on.", "")
+        raise InputError("segmenter.no_images", "There are no images to train on.", "")
     shapes = {sample.mask.shape for sample in samples}
     sides = [side for shape in shapes for side in shape]
     stride, smallest = config.network.stride, config.network.smallest
@@ -130,13 +130,13 @@ def check_sizes(samples: Sequence[Sample], config: SegmentationConfig) -> None:
     if not fits:
         raise InputError(
             "segmenter.bad_size",
-            f"Pictures of {_shown(shapes)} cannot be trained on.",
-            f"Give pictures of {wanted}.",
+            f"Images of {_shown(shapes)} cannot be trained on.",
+            f"Give images of {wanted}.",
         )
     if not any(sample.mask.any() for sample in samples):
         raise InputError(
             "segmenter.no_mortar",
-            "No training picture has a pixel of mortar.",
+            "No training image has a pixel of mortar.",
             "Labels hold 255 for mortar; look at one of them.",
         )
 

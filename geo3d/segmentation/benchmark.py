@@ -1,7 +1,7 @@
 """The benchmark: losses x frameworks x labels x training sizes x seeds, trained and measured.
 
     results/<framework>/<labels>/<size>/<loss>/<seed>.csv    one run, see `measures`
-    results/groups.csv                                       group of each test picture
+    results/groups.csv                                       group of each test image
     cells/<framework>/<labels>/<size>/<loss>/<seed>/         its segmenter, log and masks
     failures/                                                see `geo3d.work.runner`
 
@@ -135,7 +135,7 @@ def grid(config: BenchmarkConfig) -> list[Cell]:
 
 
 def open_dataset(config: BenchmarkConfig, setting: Setting) -> Dataset:
-    """Return the pictures of a setting.
+    """Return the images of a setting.
 
     Raises:
         InputError, FileFormatError: see `geo3d.segmentation.data.read_topomortar`.
@@ -184,9 +184,9 @@ def run_cell(
     """Train and measure one cell; its CSV is written last.
 
     Raises:
-        Geo3dError: those of `geo3d.segmentation.train.train_segmenter` and of reading pictures.
+        Geo3dError: those of `geo3d.segmentation.train.train_segmenter` and of reading images.
     """
-    from geo3d.segmentation.pictures import save_mask
+    from geo3d.segmentation.images import save_mask
     from geo3d.segmentation.train import train_segmenter
     from geo3d.work.state import drop_state
     from geo3d.work.training import CHECKPOINT
@@ -221,7 +221,7 @@ def run_cell(
 
 
 def write_groups(config: BenchmarkConfig, cells: Sequence[Cell], folder: Path) -> None:
-    """Write the group of each test picture beside the results."""
+    """Write the group of each test image beside the results."""
     dataset = open_dataset(config, cells[0].setting)
     lines = ["ID,group", *(f"{item.id},{item.group}" for item in dataset.test)]
     atomic_write_text(folder / "results" / GROUPS_FILE, "\n".join(lines) + "\n")

@@ -1,6 +1,6 @@
 """Settings of training a segmenter; the defaults are the published protocol.
 
-Presets: "paper" is that protocol (12,000 iterations on whole pictures; needs a GPU), "cpu" fits two
+Presets: "paper" is that protocol (12,000 iterations on whole images; needs a GPU), "cpu" fits two
 cores and a few minutes, "smoke" shows in seconds that everything works, "shipped" made the model
 that comes with the package.
 """
@@ -27,7 +27,7 @@ class DataConfig:
     labels: Literal["accurate", "noisy", "pseudo"] = "accurate"
     size: Literal["large", "small"] = "large"
     walls: int = 0
-    """Generated walls added to the training pictures, of all groups in turn."""
+    """Generated walls added to the training images, of all groups in turn."""
     wall_side: int = 256
     """Side of a generated wall in pixels."""
     wall_seed: int = 0
@@ -54,12 +54,12 @@ class SegmentationConfig:
     generations: int = 3
     """Networks trained one after the other in self-distillation."""
     batch: int = 10
-    """Pictures per step."""
+    """Images per step."""
     crop: int | None = None
-    """Side of the random square cut from each picture; None takes whole pictures of one size."""
+    """Side of the random square cut from each image; None takes whole images of one size."""
     augmentation: Literal["published", "flips", "none"] = "published"
     hue_probability: float = 0.5
-    """How often the framework randhue changes a picture."""
+    """How often the framework randhue changes an image."""
     learning_rate: float = 0.01
     momentum: float = 0.99
     weight_decay: float = 3e-5
@@ -70,9 +70,9 @@ class SegmentationConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the network in training, on devices that know bfloat16."""
     validate_every: int = 1200
-    """Steps between measurements on validation pictures; 0 never measures."""
+    """Steps between measurements on validation images; 0 never measures."""
     validation_pictures: int = 20
-    """Pictures measured, at most."""
+    """Images measured, at most."""
     log_every: int = 20
     """Steps per line of metrics."""
     checkpoint_seconds: float = 300.0

@@ -1,10 +1,10 @@
-"""Sets of pictures with masks of mortar: TopoMortar as published, and generated walls.
+"""Sets of images with masks of mortar: TopoMortar as published, and generated walls.
 
 TopoMortar (Valverde et al. 2025) in a folder, names as published:
 
     train/{images,accurate,noisy,pseudo}/001.png   val/...   test/{images,accurate}/...
-    dataset_types.txt       ID,group of every picture
-    splits.yaml             which pictures are for training (50), validation (20), test (350)
+    dataset_types.txt       ID,group of every image
+    splits.yaml             which images are for training (50), validation (20), test (350)
     splits_small.yaml       the same with 10 for training
 
 The kind of label changes training and validation only; test labels are always the accurate ones.
@@ -28,7 +28,7 @@ from jaxtyping import Bool, UInt8
 
 from geo3d.errors import ConfigError, FileFormatError, InputError
 from geo3d.segmentation.config import DataConfig
-from geo3d.segmentation.pictures import read_label, read_picture
+from geo3d.segmentation.images import read_image, read_label
 from geo3d.synth.walls import GROUPS, brick_wall
 
 LabelKind = Literal["accurate", "noisy", "pseudo"]
@@ -42,7 +42,7 @@ _ENTRY = re.compile(r"(?:dataset/)?(train|val|test)/images/([0-9A-Za-z_-]{1,64})
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A picture with its mask, in memory."""
+    """An image with its mask, in memory."""
 
     image: UInt8[np.ndarray, "h w 3"]
     mask: Bool[np.ndarray, "h w"]
@@ -51,10 +51,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class FileItem:
-    """A picture and its label on disk."""
+    """An image and its label on disk."""
 
     id: str
-    """Name of the picture, e.g. "071", leading zeros included."""
+    """Name of the image, e.g. "071", leading zeros included."""
     group: str
     """Either "indistr" or the kind of shift, see `geo3d.synth.walls.GROUPS`."""
     image: Path
@@ -64,20 +64,20 @@ class FileItem:
         """Read both files.
 
         Raises:
-            InputError: ``dataset.unequal_sizes``; errors of reading pictures and labels.
+            InputError: ``dataset.unequal_sizes``; errors of reading images and labels.
         """
-        picture, label = read_picture(self.image), read_label(self.label)
-        if picture.pixels.shape[:2] != label.mask.shape:
+        image, label = read_image(self.image), read_label(self.label)
+        if image.pixels.shape[:2] != label.mask.shape:
             sizes = " and ".join(
-                f"{w} x {h}" for h, w in (picture.pixels.shape[:2], label.mask.shape)
+                f"{w} x {h}" for h, w in (image.pixels.shape[:2], label.mask.shape)
             )
             raise InputError(
                 "dataset.unequal_sizes",
-                f"Picture and label {self.id} have different sizes, {sizes}.",
+                f"Image and label {self.id} have different sizes, {sizes}.",
                 f"Check {self.image} and {self.label}.",
             )
-        notes = *(f"picture: {n}" for n in picture.notes), *(f"label: {n}" for n in label.notes)
-        return Sample(picture.pixels, label.mask, tuple(notes))
+        notes = *(f"image: {n}" for n in image.notes), *(f"label: {n}" for n in label.notes)
+        return Sample(image.pixels, label.mask, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class GeneratedItem:
     group: str
     seed: int
     size: int
-    """Side of the square picture in pixels."""
+    """Side of the square image in pixels."""
 
     def load(self) -> Sample:
         """Draw the wall."""
@@ -108,7 +108,7 @@ class Dataset:
     val: tuple[Item, ...]
     test: tuple[Item, ...]
     missing: tuple[str, ...] = ()
-    """Names of test pictures the split lists and the folder does not have."""
+    """Names of test images the split lists and the folder does not have."""
 
 
 def read_topomortar(
@@ -118,13 +118,13 @@ def read_topomortar(
     *,
     test: Literal["present", "all"] = "present",
 ) -> Dataset:
-    """Find the pictures of a TopoMortar folder; nothing is decoded yet.
+    """Find the images of a TopoMortar folder; nothing is decoded yet.
 
     Args:
         root: the folder, or one that has it as ``dataset/``.
         labels: which labels training and validation use.
-        size: 50 or 10 pictures for training.
-        test: "present" leaves out test pictures that are not there and names them in ``missing``;
+        size: 50 or 10 images for training.
+        test: "present" leaves out test images that are not there and names them in ``missing``;
             "all" refuses a folder without them.
 
     Raises:
@@ -175,7 +175,7 @@ def generated_dataset(
 
 
 def open_dataset(config: DataConfig) -> Dataset:
-    """Return the pictures that settings name.
+    """Return the images that settings name.
 
     Without a folder they are generated walls; see `read_topomortar` for errors.
     """
@@ -223,7 +223,7 @@ def _read_groups(path: Path) -> Mapping[str, str]:
 
 
 def _read_split(folder: Path, size: TrainingSize) -> Mapping[str, list[str]]:
-    """Return the names of the pictures by split, in the file's order."""
+    """Return the names of the images by split, in the file's order."""
     stem = "splits" if size == "large" else "splits_small"
     names = [folder / f"{stem}{end}.yaml" for end in ("", "_subset")]
     path = next((name for name in names if name.is_file()), names[0])
@@ -245,7 +245,7 @@ def _read_split(folder: Path, size: TrainingSize) -> Mapping[str, list[str]]:
 def _name(entry: str, part: str) -> str:
     match = _ENTRY.fullmatch(entry)
     if not match or match[1] != part:
-        raise ValueError(f"{entry!r} is no picture of {part}")
+        raise ValueError(f"{entry!r} is no image of {part}")
     return match[2]
 
 
@@ -264,7 +264,7 @@ def _item(
     group = groups.get(name)
     if group is None:
         raise FileFormatError(
-            "dataset.bad_groups", f"Picture {name} is in no group.", "See dataset_types.txt."
+            "dataset.bad_groups", f"Image {name} is in no group.", "See dataset_types.txt."
         )
     png = f"{name}.png"
     return FileItem(name, group, folder / part / "images" / png, folder / part / kind / png)

@@ -1,11 +1,11 @@
 """Self-distillation: each generation learns from the probabilities of the one before it.
 
-After a generation the network, in evaluation, predicts every training picture unchanged; the
+After a generation the network, in evaluation, predicts every training image unchanged; the
 probability of mortar takes the place of the label, the network starts again from new weights, and
 the training goes on.  No averaging, no temperature, no further loss.
 
 The probabilities are a file of their own beside the checkpoint, so that a training that stops goes
-on from exactly what it had.  (The other framework, RandHue, is a change of single pictures:
+on from exactly what it had.  (The other framework, RandHue, is a change of single images:
 `geo3d.segmentation.augment`.)
 """
 
@@ -67,7 +67,7 @@ def load_targets(path: Path, samples: Sequence[Sample]) -> tuple[Float[np.ndarra
     if [t.shape for t in found] != [s.mask.shape for s in samples]:
         raise CheckpointError(
             "segmenter.wrong_targets",
-            f"{path} does not hold the targets of these pictures.",
+            f"{path} does not hold the targets of these images.",
             "Train again in an empty folder.",
         )
     return found

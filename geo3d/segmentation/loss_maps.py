@@ -24,11 +24,11 @@ REMOVE_COLOR = np.array([230, 60, 0], np.float32)
 FULL_STRENGTH = 98
 """Percentile of the nonzero entries that is shown at full strength."""
 DOTS = 250
-"""A single pixel is drawn with this part of the picture's side as its radius."""
+"""A single pixel is drawn with this part of the image's side as its radius."""
 
 
 def losses_with_maps() -> tuple[str, ...]:
-    """Return the losses that judge two classes in a picture (not those on a distance channel)."""
+    """Return the losses that judge two classes in an image (not those on a distance channel)."""
     return tuple(n for n, x in LOSSES.items() if 2 in x.dimensions)
 
 
@@ -62,7 +62,7 @@ def loss_gradient_map(
         raise ShapeError(
             "loss_maps.unequal_sizes",
             f"The prediction is {probability.shape} and the label {label.shape}.",
-            "Compare a prediction with a label of the same picture.",
+            "Compare a prediction with a label of the same image.",
         )
     row = LOSSES[loss]
     found = _gradient(row, probability, label, whole=True)
@@ -76,7 +76,7 @@ def loss_gradient_map(
 def draw_loss_map(
     image: UInt8[np.ndarray, "h w 3"], loss_map: Float32[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the greyed picture with blue where mortar is missing and red where it is too much."""
+    """Return the greyed image with blue where mortar is missing and red where it is too much."""
     grey = 0.5 * image.mean(axis=2, keepdims=True, dtype=np.float32) + 110
     size = np.abs(loss_map)
     top = np.percentile(size[size > 0], FULL_STRENGTH) if (size > 0).any() else 1.0

@@ -7,7 +7,7 @@ which the published files lack.  So our files are read by published tools, and t
 An empty prediction has no HD95.  The published files hold `MISSING` there, and the published tables
 put `PUBLISHED_DIAGONAL` in its place; that is done here when a file is read.
 
-One segmenter on the test pictures of a set: every metric, in distribution and by kind of shift.
+One segmenter on the test images of a set: every metric, in distribution and by kind of shift.
 
 In distribution (ID) is the group "indistr"; out of distribution (OOD) is the plain mean over the
 other groups that are there, as in the published tables.  The two are never mixed.
@@ -179,18 +179,18 @@ Means = Mapping[str, Mapping[str, float]]
 def evaluate_segmenter(
     segmenter: Segmenter, items: Sequence[Item], progress: ProgressCallback = ignore_progress
 ) -> tuple[Means, Measures]:
-    """Return the means and the metrics of every picture.
+    """Return the means and the metrics of every image.
 
     Args:
         segmenter: the model.
-        items: test pictures.
-        progress: receives an event per picture; may raise `Cancelled`.
+        items: test images.
+        progress: receives an event per image; may raise `Cancelled`.
 
     Raises:
-        InputError: ``segmenter.no_pictures``; errors of reading the pictures.
+        InputError: ``segmenter.no_images``; errors of reading the images.
     """
     if not items:
-        raise InputError("segmenter.no_pictures", "There are no pictures to measure.", "")
+        raise InputError("segmenter.no_images", "There are no images to measure.", "")
     rows = []
     for done, item in enumerate(items):
         report(progress, "measuring", done, len(items))
@@ -205,8 +205,8 @@ def group_means(measures: Measures, groups: Sequence[str]) -> dict[str, dict[str
     """Return the mean of each metric in each group, then of "ID" and "OOD"; NaN counts nowhere.
 
     Args:
-        measures: metrics by picture.
-        groups: the group of each picture, in the same order.
+        measures: metrics by image.
+        groups: the group of each image, in the same order.
     """
     present = [group for group in GROUPS if group in groups]
     means = {

@@ -35,7 +35,7 @@ class NetworkConfig:
 
     @property
     def stride(self) -> int:
-        """Sides of a picture must be multiples of this, in pixels."""
+        """Sides of an image must be multiples of this, in pixels."""
         return 2 ** (len(self.filters) - 1)
 
     @property

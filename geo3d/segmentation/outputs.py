@@ -1,4 +1,4 @@
-"""What a segmented picture leaves behind: mask, probability, regions, overlay, loss maps.
+"""What a segmented image leaves behind: mask, probability, regions, overlay, loss maps.
 
 outputs/NAME-mask.png          0 and 255
 outputs/NAME-probability.png   of mortar, 16 bits
@@ -6,7 +6,7 @@ outputs/NAME-regions.csv       kind,number,pixels,row,column of every component 
 previews/NAME-overlay.png      they are outlined and numbered
 previews/NAME-loss-map-LOSS.png   blue: the loss wants more mortar here, red: less
 
-Pictures that show a mask's topology: every component and every hole outlined and numbered.
+Images that show a mask's topology: every component and every hole outlined and numbered.
 
 As in the Betti numbers (`geo3d.topology.betti`, "cells"), foreground pixels that share a corner
 belong together, background pixels only along sides; a hole is a piece of background that does not
@@ -28,12 +28,12 @@ from scipy import ndimage
 
 from geo3d.errors import InputError, LimitError, NumericalError, ShapeError
 from geo3d.files import atomic_path, atomic_write_text
-from geo3d.segmentation.pictures import save_mask
+from geo3d.segmentation.images import save_mask
 from geo3d.segmentation.predict import Prediction
 from geo3d.work.tables import csv_text
 
 MAX_LOSS_MAP_PIXELS = 2**23
-"""Larger pictures get no loss gradient maps: the memory of some losses would not be enough."""
+"""Larger images get no loss gradient maps: the memory of some losses would not be enough."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def write_loss_maps(
     """Draw the gradient map of each loss; return notes on losses that could not be asked.
 
     Args:
-        image: the picture.
+        image: the image.
         prediction: what is judged.
         label: what it is compared with; None takes the prediction without its small pieces.
         losses: see `geo3d.segmentation.loss_maps.losses_with_maps`.
@@ -108,7 +108,7 @@ def _check_size(prediction: Prediction) -> None:
     if pixels > MAX_LOSS_MAP_PIXELS:
         raise LimitError(
             "loss_maps.too_large",
-            f"The picture has {pixels} pixels, more than {MAX_LOSS_MAP_PIXELS}.",
+            f"The image has {pixels} pixels, more than {MAX_LOSS_MAP_PIXELS}.",
             "Cut out the part of interest.",
         )
 
@@ -131,9 +131,9 @@ COMPONENT_COLORS = np.array(
 HOLE_COLOR = np.array([0, 114, 255], np.uint8)
 TINT = 0.25
 READABLE_SIDE = 768
-"""Smaller pictures are enlarged by a whole number so that numbers can be read."""
+"""Smaller images are enlarged by a whole number so that numbers can be read."""
 MAX_NUMBERS = 400
-"""Numbers written into one picture; smaller regions are outlined only."""
+"""Numbers written into one image; smaller regions are outlined only."""
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,9 @@ def find_topology(mask: Bool[np.ndarray, "h w"]) -> Topology:
 def draw_overlay(
     image: UInt8[np.ndarray, "h w 3"], topology: Topology, *, numbers: bool = True
 ) -> UInt8[np.ndarray, "y x 3"]:
-    """Return the picture with the mask tinted, outlines, and numbers.
+    """Return the image with the mask tinted, outlines, and numbers.
 
-    Small pictures come back enlarged, see `READABLE_SIDE`.
+    Small images come back enlarged, see `READABLE_SIDE`.
 
     Raises:
         ShapeError: "overlay.unequal_sizes".
@@ -189,17 +189,15 @@ def draw_overlay(
     if image.shape[:2] != topology.components.shape:
         raise ShapeError(
             "overlay.unequal_sizes",
-            f"The picture is {image.shape[:2]} and the mask {topology.components.shape}.",
-            "Both come from one picture.",
+            f"The image is {image.shape[:2]} and the mask {topology.components.shape}.",
+            "Both come from one image.",
         )
     scale = max(1, READABLE_SIDE // max(image.shape[:2]))
-    picture, components, holes = (
+    large, components, holes = (
         np.repeat(np.repeat(array, scale, axis=0), scale, axis=1)
         for array in (image, topology.components, topology.holes)
     )
-    mixed = np.where(
-        (components > 0)[..., None], (1 - TINT) * picture + TINT * MORTAR_TINT, picture
-    )
+    mixed = np.where((components > 0)[..., None], (1 - TINT) * large + TINT * MORTAR_TINT, large)
     canvas = np.rint(mixed).astype(np.uint8)
     canvas[_edges(holes)] = HOLE_COLOR
     edge = _edges(components)
@@ -247,8 +245,8 @@ def _component_colors(numbers: Int32[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 
 def _write_numbers(
     canvas: UInt8[np.ndarray, "h w 3"], regions: Sequence[Region], scale: int
 ) -> UInt8[np.ndarray, "h w 3"]:
-    picture = Image.fromarray(canvas)
-    pen = ImageDraw.Draw(picture)
+    drawing = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(drawing)
     font = ImageFont.load_default(max(11, min(canvas.shape[:2]) // 55))
 
     for region in sorted(regions, key=lambda r: -r.pixels)[:MAX_NUMBERS]:
@@ -265,4 +263,4 @@ def _write_numbers(
             stroke_width=2,
             stroke_fill=(255, 255, 255),
         )
-    return np.asarray(picture)
+    return np.asarray(drawing)

@@ -1,9 +1,9 @@
-"""Prediction: a picture of any size becomes a mask of mortar.
+"""Prediction: an image of any size becomes a mask of mortar.
 
     segmenter = load_segmenter()                  # the shipped one
     prediction = segmenter.predict(pixels)        # uint8 (h, w, 3)
 
-A picture is normalised as a whole (each channel to mean 0 and deviation 1).  Up to one tile it goes
+An image is normalised as a whole (each channel to mean 0 and deviation 1).  Up to one tile it goes
 through the network at once, as in the published evaluation; a larger one in tiles that overlap,
 blended with weights that fade to the tiles' edges, so that no seam shows.
 """
@@ -33,7 +33,7 @@ from geo3d.segmentation.network import load_weights, make_network, weights
 
 SHIPPED = "segmentation/mortar.safetensors"
 TILE = 512
-"""Side of a tile in pixels: the size of the training pictures."""
+"""Side of a tile in pixels: the size of the training images."""
 OVERLAP = 128
 """Pixels that neighbouring tiles share, at least."""
 _ROWS = 256
@@ -44,7 +44,7 @@ Statistics = tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a segmenter says about a picture."""
+    """What a segmenter says about an image."""
 
     probabilities: Float[np.ndarray, "c h w"]
     """Of each class, float32; class 0 is brick, class 1 mortar."""
@@ -75,7 +75,7 @@ class Segmenter:
         overlap: int = OVERLAP,
         progress: ProgressCallback = ignore_progress,
     ) -> Prediction:
-        """Segment one picture.
+        """Segment one image.
 
         Args:
             image: RGB.
@@ -85,10 +85,10 @@ class Segmenter:
             progress: receives an event per tile.
 
         Raises:
-            InputError: ``segmenter.bad_picture`` (no pixels), ``segmenter.bad_tile``.
+            InputError: ``segmenter.bad_image`` (no pixels), ``segmenter.bad_tile``.
         """
         if image.size == 0:
-            raise InputError("segmenter.bad_picture", "The picture has no pixels.", "")
+            raise InputError("segmenter.bad_image", "The image has no pixels.", "")
         stride, smallest = self.config.network.stride, self.config.network.smallest
         tile = tile // stride * stride
         if tile < smallest or not 0 <= overlap <= tile // 2:
@@ -98,7 +98,7 @@ class Segmenter:
                 f"Tiles need at least {smallest} pixels and share at most half of them.",
             )
         height, width, _ = image.shape
-        notes = ("the picture has one colour",) if (image == image[0, 0]).all() else ()
+        notes = ("the image has one colour",) if (image == image[0, 0]).all() else ()
         padded = _padded(image, tile, stride, smallest)
         scale = channel_statistics(image)
         blended = self._blend(padded, scale, (tile, overlap), progress)
@@ -127,7 +127,7 @@ class Segmenter:
             total[(slice(None), *box)] += fade * found
             weight[box] += fade
         report(progress, "segmenting", len(corners), len(corners))
-        # In place: a large picture's arrays are large.
+        # In place: a large image's arrays are large.
         total /= weight
         return total
 
@@ -157,8 +157,8 @@ def normalise(
     """Return each channel minus its mean, over its deviation.
 
     Args:
-        image: a picture, or part of one.
-        scale: mean and deviation of the whole picture; None: those of ``image``.
+        image: an image, or part of one.
+        scale: mean and deviation of the whole image; None: those of ``image``.
     """
     mean, deviation = scale or channel_statistics(image)
     return np.ascontiguousarray(((image - mean) / deviation).transpose(2, 0, 1), dtype=np.float32)
@@ -227,7 +227,7 @@ def load_segmenter(
 def _padded(
     image: UInt8[np.ndarray, "h w 3"], tile: int, stride: int, smallest: int
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Mirror the picture at its far edges up to a size the network takes."""
+    """Mirror the image at its far edges up to a size the network takes."""
     extra = []
     for side in image.shape[:2]:
         # Longer sides are covered by whole tiles.

@@ -24,7 +24,7 @@ from geo3d.config import config_to_dict
 from geo3d.device import item_generator, pick_device
 from geo3d.errors import ConfigError
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
-from geo3d.segmentation.batches import TrainingPictures, batches, check_sizes
+from geo3d.segmentation.batches import TrainingImages, batches, check_sizes
 from geo3d.segmentation.config import SegmentationConfig, learning_rate
 from geo3d.segmentation.data import Dataset, Item, Sample, samples_digest
 from geo3d.segmentation.frameworks import (
@@ -65,7 +65,7 @@ def train_segmenter(
 
     Args:
         config: settings.
-        dataset: pictures for training and validation.
+        dataset: images for training and validation.
         out: folder for checkpoint and segmenter.
         device: name of the device, see `geo3d.device.pick_device`.
         workers: processes that prepare batches ahead; the result does not depend on it.
@@ -74,8 +74,8 @@ def train_segmenter(
 
     Raises:
         ConfigError: ``segmenter.unknown_loss``.
-        InputError: ``segmenter.no_pictures``, ``segmenter.bad_size``, ``segmenter.no_mortar``;
-            errors of reading the pictures.
+        InputError: ``segmenter.no_images``, ``segmenter.bad_size``, ``segmenter.no_mortar``;
+            errors of reading the images.
         NumericalError: ``training.diverged``.
         CheckpointError: ``checkpoint.other_training``.
     """
@@ -83,13 +83,13 @@ def train_segmenter(
     samples = load_samples(dataset.train)
     check_sizes(samples, config)
     validation = load_samples(dataset.val[: config.validation_pictures])
-    # What the pictures hold counts, not where they lie.
+    # What the images hold counts, not where they lie.
     training = _SegmenterTraining(config, loss, samples, out, pick_device(device))
     training.info["dataset"] = dataset.name
     training.validation, training.workers = validation, workers
     rate = partial(learning_rate, config)
     plan = Plan.of(config, "training the segmenter", config.iterations, rate)
-    # What the pictures hold counts, not where they lie.
+    # What the images hold counts, not where they lie.
     settings = {**config_to_dict(config), "data": training.info["data"]}
     run_training(training, plan, out, settings, log_metrics=log_metrics, progress=progress)
     return training.segmenter()
@@ -104,13 +104,13 @@ def find_loss(name: str) -> Loss:
     if name not in LOSSES or 2 not in LOSSES[name].dimensions:
         known = ", ".join(key for key, loss in LOSSES.items() if 2 in loss.dimensions)
         raise ConfigError(
-            "segmenter.unknown_loss", f"There is no loss {name!r} for pictures.", f"Known: {known}."
+            "segmenter.unknown_loss", f"There is no loss {name!r} for images.", f"Known: {known}."
         )
     return LOSSES[name]
 
 
 def load_samples(items: Sequence[Item]) -> tuple[Sample, ...]:
-    """Read pictures and masks; what is unusual about a file goes to the log."""
+    """Read images and masks; what is unusual about a file goes to the log."""
     found = []
     for item in items:
         sample = item.load()
@@ -131,7 +131,7 @@ def measure(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, float]
 
 
 class _SegmenterTraining(Method):
-    """A network and the pictures it learns from."""
+    """A network and the images it learns from."""
 
     def __init__(
         self,
@@ -177,12 +177,12 @@ class _SegmenterTraining(Method):
             soft = None
             if generation > 0:
                 soft = load_targets(targets_path(self.out, generation), self.samples)
-            pictures = TrainingPictures(self.samples, self.config, soft)
-            self.supply = batches(pictures, self.state.step, self.workers)
+            images = TrainingImages(self.samples, self.config, soft)
+            self.supply = batches(images, self.state.step, self.workers)
             self.is_supplied = True
 
     def begin_generation(self, generation: int) -> None:
-        """Let the network label the pictures, then start it anew on these labels."""
+        """Let the network label the images, then start it anew on these labels."""
         targets = soft_targets(self.segmenter(), self.samples)
         save_targets(targets_path(self.out, generation), targets)
         generator = item_generator(self.config.seed, f"segmenter weights {generation}")

@@ -1,4 +1,4 @@
-"""Brick walls drawn by rule: a picture and the exact mask of its mortar.
+"""Brick walls drawn by rule: an image and the exact mask of its mortar.
 
 A wall is a plane with coordinates (u, v) in units of a brick's height.  Each pixel looks up its
 place on the plane (through perspective, rotation and a slight waviness), the distance to the
@@ -64,8 +64,8 @@ def brick_wall(
 
     Args:
         seed: everything else about the wall follows from it.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
         style: one of `STYLES`; drawn by lot if None.
         group: one of `GROUPS`.
 

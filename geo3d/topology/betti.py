@@ -27,7 +27,7 @@ from geo3d.topology.grids import Pixels, as_mask, check_pixels, label_components
 def betti_numbers(
     mask: np.ndarray, pixels: Pixels = "cells", *, empty_is_one: bool = False
 ) -> tuple[int, ...]:
-    """Return (b0, b1) of a picture's or (b0, b1, b2) of a volume's mask.
+    """Return (b0, b1) of an image's or (b0, b1, b2) of a volume's mask.
 
     Args:
         mask: booleans, or numbers 0 and 1.

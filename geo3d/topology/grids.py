@@ -53,11 +53,11 @@ def as_mask(mask: np.ndarray) -> Bool[np.ndarray, "*space"]:
 
 
 def check_dimensions(array: np.ndarray) -> None:
-    """Refuse arrays that are not pictures or volumes (code "topology.bad_dimensions")."""
+    """Refuse arrays that are not images or volumes (code "topology.bad_dimensions")."""
     if array.ndim not in (2, 3) or array.size == 0:
         raise ShapeError(
             "topology.bad_dimensions",
-            f"An array of shape {array.shape} is not a picture or a volume.",
+            f"An array of shape {array.shape} is not an image or a volume.",
             "Give one (h, w) or (d, h, w) array at a time, without batch and channels.",
         )
 

@@ -1,4 +1,4 @@
-"""How components of many pictures at once merge while their pixels appear from bright to dark.
+"""How components of many images at once merge while their pixels appear from bright to dark.
 
 Notation: n pixels in all items of a stack, P nodes with the border of one pixel around each item.
 A superlevel set holds the pixels with f >= t; t falls.  Of equally bright pixels the one with the
@@ -9,7 +9,7 @@ higher index comes first, so that every order here is strict.
   holes (or the outside, the eldest), and the level where two of them meet is where a loop is born.
 
 The same merges can be read with other ages: which component is younger when each is as old as its
-eldest pixel *in another picture's order*.  That is image persistence, what matching needs.
+eldest pixel *in another image's order*.  That is image persistence, what matching needs.
 
 With "vertices" in 2D the nodes of the last dimension are the squares between pixels rather than the
 pixels themselves: the merges are the same, and places agree with the published Betti matching even
@@ -80,7 +80,7 @@ class Merges:
 def stack(
     values: Float[np.ndarray, "n ..."], present: Bool[np.ndarray, "n ..."] | None = None
 ) -> Stack:
-    """Sort the pixels of a stack of pictures or volumes; absent ones count as border."""
+    """Sort the pixels of a stack of images or volumes; absent ones count as border."""
     n, *space = values.shape
     padded = (n, *(side + 2 for side in space))
     inside = (slice(None), *(slice(1, -1) for _ in space))
@@ -92,7 +92,7 @@ def stack(
 
 
 def component_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
-    """Merge components of bright pixels (dimension 0), read with the ages of further pictures."""
+    """Merge components of bright pixels (dimension 0), read with the ages of further images."""
     n_dims = len(own.padded) - 1
     around = FIRST_MET.get((n_dims, pixels, "bright"), neighbourhood(n_dims, pixels))
     steps = _strides(own, around)

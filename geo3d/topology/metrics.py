@@ -197,6 +197,6 @@ def _pair(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarr
         raise ShapeError(
             "topology.unequal_shapes",
             f"The masks have different shapes, {one.shape} and {two.shape}.",
-            "Compare masks of one picture at one size.",
+            "Compare masks of one image at one size.",
         )
     return one, two

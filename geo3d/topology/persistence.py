@@ -1,4 +1,4 @@
-"""Persistent homology of pictures and volumes, with the pixels where classes are born and die.
+"""Persistent homology of images and volumes, with the pixels where classes are born and die.
 
 Notation: f the image, n pixels; a sublevel set holds the pixels with f <= t, a superlevel set those
 with f >= t.  A class of dimension 0 is a component, of dimension 1 a loop (2D: around a hole; 3D: a
@@ -59,7 +59,7 @@ class Pairs:
 def persistence(
     values: np.ndarray, pixels: Pixels = "cells", *, superlevel: bool = False
 ) -> tuple[Pairs, ...]:
-    """Return the pairs of every dimension: two entries for a picture, three for a volume.
+    """Return the pairs of every dimension: two entries for an image, three for a volume.
 
     Dimension 0 lists pairs in order of death and ends with the component that stays.
 
@@ -118,7 +118,7 @@ def tunnel_pairs(
 
 
 def _levels(values: np.ndarray, pixels: str) -> np.ndarray:
-    """Return finite levels that can be negated: 8-bit pictures and masks become float64."""
+    """Return finite levels that can be negated: 8-bit images and masks become float64."""
     array = np.asarray(values)
     check_dimensions(array)
     check_pixels(pixels)

@@ -72,7 +72,7 @@ def thin(mask: Shaped[np.ndarray, "*space"], rounds: int = 5) -> Bool[np.ndarray
     if filled.ndim != 2:
         raise ShapeError(
             "topology.bad_dimensions",
-            "This thinning is for pictures only.",
+            "This thinning is for images only.",
             "For volumes use hard_skeleton.",
         )
     padded = np.pad(filled, 1).astype(np.uint8)
@@ -110,7 +110,7 @@ def soft_skeleton(
     if probabilities.ndim not in (4, 5):
         raise ShapeError(
             "topology.bad_dimensions",
-            f"A batch of shape {tuple(probabilities.shape)} is not of pictures or volumes.",
+            f"A batch of shape {tuple(probabilities.shape)} is not of images or volumes.",
             "Give (b, c, h, w) or (b, c, d, h, w).",
         )
     eroded, skeleton = probabilities, torch.zeros_like(probabilities)

@@ -257,7 +257,7 @@ def _died(worker: _Worker) -> Outcome | None:
 def _start(make_handler: Callable[[], Handler], limits: Limits) -> _Worker:
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
-    # One that lives for a single task may have children, as a training's loader of pictures has.
+    # One that lives for a single task may have children, as a training's loader of images has.
     process = context.Process(target=_work, args=(theirs, make_handler), daemon=not limits.fresh)
     threads = limits.threads or max(1, usable_cores() // max(1, limits.workers))
     with _environment(threads):

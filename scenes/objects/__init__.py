@@ -1,1 +1,1 @@
-"""Objects from a picture: the TRELLIS architecture in plain torch, and its few-step students."""
+"""Objects from an image: the TRELLIS architecture in plain torch, and its few-step students."""

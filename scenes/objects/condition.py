@@ -1,10 +1,10 @@
-"""Pictures to the tokens that condition both flows.
+"""Images to the tokens that condition both flows.
 
-An *encoder* has ``channels`` and ``encode(pictures) -> (b, l, channels)``.  `DinoEncoder` is what
+An *encoder* has ``channels`` and ``encode(images) -> (b, l, channels)``.  `DinoEncoder` is what
 published pipelines use (weights from a local folder, through transformers); `SmallImageEncoder` is
 a small network of ours for pipelines trained from scratch.
 
-Notation: b pictures, l tokens, c channels, s pixels per side.
+Notation: b images, l tokens, c channels, s pixels per side.
 
 Source: Oquab et al., "DINOv2" (2023); Darcet et al., "Vision Transformers Need Registers" (2023);
 Dosovitskiy et al., "An Image is Worth 16x16 Words" (2020).
@@ -44,8 +44,8 @@ class ImageEncoder(Protocol):
     channels: int
     """Channels of a token."""
 
-    def encode(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "b l c"]:
-        """Return the tokens of each prepared picture (see `scenes.objects.image`)."""
+    def encode(self, images: Sequence[Image.Image]) -> Float[Tensor, "b l c"]:
+        """Return the tokens of each prepared image (see `scenes.objects.image`)."""
         ...
 
 
@@ -107,11 +107,11 @@ class DinoEncoder:
         self.model.get_submodule("layernorm").register_forward_pre_hook(self._keep)
 
     @torch.no_grad()
-    def encode(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "b l c"]:
+    def encode(self, images: Sequence[Image.Image]) -> Float[Tensor, "b l c"]:
         """Return class token, registers and patches, each normalised without weights."""
         weight = next(self.model.parameters())
         mean, std = (torch.tensor(v)[:, None, None] for v in (_MEAN, _STD))
-        pixels = (to_pixels(pictures, SIZE) - mean) / std
+        pixels = (to_pixels(images, SIZE) - mean) / std
         self.model(pixels.to(weight))
         tokens = cast(Tensor, self._before_norm).float()
         self._before_norm = None
@@ -126,7 +126,7 @@ class SmallEncoderConfig:
     """Shape of the small encoder."""
 
     size: int = 64
-    """Pixels per side the pictures are reduced to."""
+    """Pixels per side the images are reduced to."""
     patch: int = 8
     """Pixels per side of a token; divides ``size``."""
     channels: int = 192
@@ -142,7 +142,7 @@ class SmallEncoderConfig:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a picture."""
+        """Tokens of an image."""
         return (self.size // self.patch) ** 2
 
 
@@ -162,7 +162,7 @@ class SmallImageEncoder(nn.Module):
         self.blocks = nn.ModuleList(_EncoderBlock(config) for _ in range(config.depth))
 
     def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b l c"]:
-        """Return the tokens of pictures with values in [0, 1], row by row."""
+        """Return the tokens of images with values in [0, 1], row by row."""
         p = self.config.patch
         mean, std = (pixels.new_tensor(v)[:, None, None] for v in (_MEAN, _STD))
         cells = ((pixels - mean) / std).unfold(2, p, p).unfold(3, p, p)
@@ -173,17 +173,17 @@ class SmallImageEncoder(nn.Module):
         return F.layer_norm(h, h.shape[-1:])
 
     @torch.no_grad()
-    def encode(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "b l c"]:
-        """Return the tokens of pictures."""
-        pixels = to_pixels(pictures, self.config.size).to(self.patches.weight)
+    def encode(self, images: Sequence[Image.Image]) -> Float[Tensor, "b l c"]:
+        """Return the tokens of images."""
+        pixels = to_pixels(images, self.config.size).to(self.patches.weight)
         return self(pixels).float()
 
 
-def to_pixels(pictures: Sequence[Image.Image], size: int) -> Float[Tensor, "b 3 s s"]:
-    """Return RGB pictures as values in [0, 1], resized where their size differs."""
+def to_pixels(images: Sequence[Image.Image], size: int) -> Float[Tensor, "b 3 s s"]:
+    """Return RGB images as values in [0, 1], resized where their size differs."""
     arrays = []
-    for picture in pictures:
-        rgb = picture.convert("RGB")
+    for image in images:
+        rgb = image.convert("RGB")
         if rgb.size != (size, size):
             rgb = rgb.resize((size, size), Image.Resampling.LANCZOS)
         arrays.append(np.asarray(rgb, dtype=np.float32) / 255)

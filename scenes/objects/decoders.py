@@ -11,7 +11,7 @@ Source: Xiang et al., "Structured 3D Latents for Scalable and Versatile 3D Gener
 
 From features of surface voxels to structured latents: the encoder half of their autoencoder.
 
-The published encoder reads averaged picture features (1024 channels); ours reads whatever the
+The published encoder reads averaged image features (1024 channels); ours reads whatever the
 voxels carry.  Only training needs it.
 
 Notation: n voxels, c channels.

@@ -30,7 +30,7 @@ _NEIGHBOURS = 11
 _WINDOW = 64
 """Voxels of a surface in a window of the decoders."""
 _CONDITION = 1374
-"""Tokens of a picture."""
+"""Tokens of an image."""
 _LIVE = 14
 """Activations of the width of a token alive at once in a block."""
 

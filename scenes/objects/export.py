@@ -1,4 +1,4 @@
-"""An object to files: meshes with colours, Gaussians, latents, and pictures of the mesh.
+"""An object to files: meshes with colours, Gaussians, latents, and images of the mesh.
 
 Files are y up, meshes and Gaussians alike, so that they coincide in a viewer; the cube
 [-0.5, 0.5]^3 stays the cube.
@@ -47,7 +47,7 @@ class ExportConfig:
     texture: int | None = None
     """Texels along an edge of a texture in place of the colours of a GLB's vertices; None: none."""
     views: int = len(VIEWS_DEG)
-    """Pictures of the object, from all sides; 0 for none."""
+    """Images of the object, from all sides; 0 for none."""
     gaussian_frame: Frame = "y_up"
     """Of the Gaussians: as the mesh, or as TRELLIS publishes (see `gaussian_files`)."""
 
@@ -70,7 +70,7 @@ def export(
     Args:
         made: the object.
         name: beginning of the files' names.
-        folders: for results and for pictures.
+        folders: for results and for images.
         config: which files.
     """
     outputs = folders[0]
@@ -113,13 +113,13 @@ def simplified(mesh: Mesh, faces: int) -> Mesh:
 def object_views(
     mesh: Mesh, count: int = len(VIEWS_DEG), size: int = _VIEW_PIXELS
 ) -> list[np.ndarray]:
-    """Return pictures of a mesh that is y up, from all sides."""
+    """Return images of a mesh that is y up, from all sides."""
     turns = (2 * np.pi * i / count for i in range(count))
     return [shaded_view(mesh, mesh.vertex_colors, azimuth=turn, size=size) for turn in turns]
 
 
 def volume_views(made: Generated, count: int = len(VIEWS_DEG)) -> dict[str, list[np.ndarray]]:
-    """Return pictures of an object's Gaussians and radiance field, from the sides of the mesh's."""
+    """Return images of an object's Gaussians and radiance field, from the sides of the mesh's."""
     views: dict[str, list[np.ndarray]] = {}
     turns = [2 * np.pi * i / count for i in range(count)]
     if made.gaussian is not None and turns:
@@ -132,7 +132,7 @@ def volume_views(made: Generated, count: int = len(VIEWS_DEG)) -> dict[str, list
 
 
 def write_views(views: Sequence[np.ndarray], path: Path) -> Path:
-    """Write pictures side by side."""
+    """Write images side by side."""
     return save_png(contact_sheet(views, columns=len(views)), path)
 
 

@@ -6,7 +6,7 @@ Notation: n voxels, k Gaussians per voxel, g Gaussians of an item; rotations are
 Source: Kerbl et al., "3D Gaussian Splatting" (2023); Yu et al., "Mip-Splatting" (2024) for the
 filter; the parametrisation is that of TRELLIS (2024).
 
-Pictures of Gaussians on the CPU: each is drawn as the ellipse it projects to, front to back.
+Images of Gaussians on the CPU: each is drawn as the ellipse it projects to, front to back.
 
     C = sum_i T_i a_i c_i,   T_i = prod_{j<i} (1 - a_j),   a_i = o_i exp(-d^T S_i^-1 d / 2)
 
@@ -203,7 +203,7 @@ def rotation_matrices(quaternions: Float[Tensor, "g 4"]) -> Float[Tensor, "g 3 3
 
 
 SMOOTHING = 0.1
-"""Added to the variances in the picture, in square pixels."""
+"""Added to the variances in the image, in square pixels."""
 NEAR = 1e-3
 """Gaussians nearer to the camera are left out."""
 _CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
@@ -230,17 +230,17 @@ def render_gaussians(
     share = np.sqrt(np.clip(areas[0] / areas[1], 0.0, 1.0))
     opacity = gaussians.opacity.detach().double().cpu().numpy()[near_first, 0] * share
     colors = gaussians.colors.detach().double().cpu().numpy()[near_first].clip(0.0, 1.0)
-    picture = _paint(
+    image = _paint(
         pixels[near_first], spread, opacity, colors, np.array(background), camera.height,
         camera.width,
     )  # fmt: skip
-    return np.rint(255 * picture.clip(0.0, 1.0)).astype(np.uint8)
+    return np.rint(255 * image.clip(0.0, 1.0)).astype(np.uint8)
 
 
 def _projected(
     entries: Float[np.ndarray, "g 6"], xyz: Float[np.ndarray, "g 3"], camera: Camera
 ) -> Float[np.ndarray, "g 3"]:
-    """Return xx, xy, yy of the covariances in the picture, to first order in the distance."""
+    """Return xx, xy, yy of the covariances in the image, to first order in the distance."""
     full = entries[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
     rotation = np.asarray(camera.c2w)[:3, :3]
     x, y, z = ((xyz - camera.position) @ rotation).T
@@ -263,7 +263,7 @@ def _paint(
     height: int,
     width: int,
 ) -> np.ndarray:
-    picture = np.zeros((height, width, 3))
+    image = np.zeros((height, width, 3))
     left = np.ones((height, width))
     for i in range(len(pixels)):
         xx, xy, yy = spread[i]
@@ -286,8 +286,8 @@ def _paint(
                     continue
                 weight = left[row, column] * alpha
                 for channel in range(3):
-                    picture[row, column, channel] += weight * colors[i, channel]
+                    image[row, column, channel] += weight * colors[i, channel]
                 left[row, column] -= weight
     for channel in range(3):
-        picture[:, :, channel] += left * background[channel]
-    return picture
+        image[:, :, channel] += left * background[channel]
+    return image

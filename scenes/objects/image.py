@@ -1,6 +1,6 @@
-"""A photograph to the square picture the pipeline understands: the object alone, on black.
+"""A photograph to the square image the pipeline understands: the object alone, on black.
 
-The object is told by the picture's transparency.  A picture without any needs its background
+The object is told by the image's transparency.  An image without any needs its background
 removed first: by a function the caller passes, or by `remove_plain_background`, which is enough for
 an object in front of a plain wall.
 
@@ -24,7 +24,7 @@ from geo3d.errors import FileFormatError, InputError, LimitError
 SIZE = 518
 """Pixels per side that DINOv2 is fed."""
 MAX_SIDE = 1024
-"""A picture whose background must be removed is reduced to this first."""
+"""An image whose background must be removed is reduced to this first."""
 MARGIN = 1.2
 """Side of the crop over the object's longer side."""
 _OPAQUE = 0.8 * 255
@@ -35,7 +35,7 @@ RemoveBackground = Callable[[Image.Image], Image.Image]
 
 
 def read_image(path: str | Path, max_pixels: int = _MAX_PIXELS) -> Image.Image:
-    """Read a picture of at most ``max_pixels`` as RGBA, with the rotation its camera noted.
+    """Read an image of at most ``max_pixels`` as RGBA, with the rotation its camera noted.
 
     Raises:
         InputError: ``object_image.missing``.
@@ -43,7 +43,7 @@ def read_image(path: str | Path, max_pixels: int = _MAX_PIXELS) -> Image.Image:
         LimitError: ``object_image.too_large``.
     """
     if not Path(path).is_file():
-        raise InputError("object_image.missing", f"There is no picture {path}.", "")
+        raise InputError("object_image.missing", f"There is no image {path}.", "")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -54,7 +54,7 @@ def read_image(path: str | Path, max_pixels: int = _MAX_PIXELS) -> Image.Image:
         pass
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise FileFormatError(
-            "object_image.unreadable", f"{path} is no picture that can be read.", "Save it as PNG."
+            "object_image.unreadable", f"{path} is no image that can be read.", "Save it as PNG."
         ) from error
     raise LimitError(
         "object_image.too_large",
@@ -69,8 +69,8 @@ def prepare_image(
     """Return the object of ``image``, centred on black, as RGB of ``size`` x ``size``.
 
     Args:
-        image: any picture; its transparency, if it has some, tells the object.
-        remove_background: used for a picture without transparency; by default
+        image: any image; its transparency, if it has some, tells the object.
+        remove_background: used for an image without transparency; by default
             `remove_plain_background`.
         size: pixels per side.
 
@@ -83,7 +83,7 @@ def prepare_image(
     if len(xs) == 0:
         raise InputError(
             "object_image.no_object",
-            "Nothing in the picture is opaque: no object is found.",
+            "Nothing in the image is opaque: no object is found.",
             "Cut the object out, so that the rest is transparent.",
         )
     box = _square(int(xs.min()), int(ys.min()), int(xs.max()), int(ys.max()))
@@ -119,7 +119,7 @@ def remove_plain_background(image: Image.Image, tolerance: float = 0.08) -> Imag
     if np.mean(np.abs(border - plain).max(axis=1) <= 255 * tolerance) < 0.75:
         raise InputError(
             "object_image.busy_background",
-            "The picture has no transparency and no plain background: the object is not found.",
+            "The image has no transparency and no plain background: the object is not found.",
             "Cut the object out, so that the rest is transparent, or photograph it against a wall.",
         )
     alike = np.abs(rgb.astype(np.float32) - plain).max(axis=2) <= 255 * tolerance

@@ -144,7 +144,7 @@ class LatentFolder:
 def write_tokens(
     folder: str | PathLike[str],
     name: str,
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     encoder: ImageEncoder,
     views_at_once: int = 4,
 ) -> Path:
@@ -155,8 +155,8 @@ def write_tokens(
     path = Path(folder) / f"{name}.npz"
     if path.is_file():
         return path
-    starts = range(0, len(pictures), views_at_once)
-    parts = [encoder.encode(pictures[i : i + views_at_once]).cpu() for i in starts]
+    starts = range(0, len(images), views_at_once)
+    parts = [encoder.encode(images[i : i + views_at_once]).cpu() for i in starts]
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         np.savez_compressed(stream, tokens=torch.cat(parts).numpy().astype(np.float16))

@@ -1,10 +1,10 @@
-"""From a picture to an object, by networks in memory or in a published folder.
+"""From an image to an object, by networks in memory or in a published folder.
 
 Every object has a seed of its own and noise of its own, drawn on the CPU in the published order
 (structure, then latents).  A result therefore depends neither on the device that draws nor on the
 objects made along with it.
 
-Notation: b objects, l tokens of a picture, c channels.
+Notation: b objects, l tokens of an image, c channels.
 
 Source: Xiang et al., "Structured 3D Latents for Scalable and Versatile 3D Generation" (TRELLIS,
 2024).
@@ -89,20 +89,20 @@ class Pipeline:
         """Keys of the networks that are loaded."""
         return list(self._kept)
 
-    def encode(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "b l c"]:
-        """Return the tokens of prepared pictures, on the CPU."""
+    def encode(self, images: Sequence[Image.Image]) -> Float[Tensor, "b l c"]:
+        """Return the tokens of prepared images, on the CPU."""
         encoder = cast(
             ImageEncoder,
             self._encoder if hasattr(self._encoder, "encode") else cast(Any, self._encoder)(),
         )
-        tokens = torch.cat([encoder.encode([picture]).cpu() for picture in pictures])
+        tokens = torch.cat([encoder.encode([image]).cpu() for image in images])
         if not self.low_memory:
             self._encoder = encoder
         return tokens
 
     def generate(
         self,
-        pictures: Sequence[Image.Image],
+        images: Sequence[Image.Image],
         seeds: Sequence[int],
         config: GenerateConfig = GenerateConfig(),  # noqa: B008
         progress: ProgressCallback = ignore_progress,
@@ -112,41 +112,41 @@ class Pipeline:
         """Make one object per seed.
 
         Args:
-            pictures: one per seed, or one for all.
+            images: one per seed, or one for all.
             seeds: of the noise.
             config: how.
             progress: hears of every step and may raise to cancel.
-            prepared: the pictures are already as `prepare_image` returns them.
+            prepared: the images are already as `prepare_image` returns them.
 
         Raises:
             InputError: ``generate.wrong_count`` and those of `prepare_image`.
             ConfigError: ``generate.no_network``, ``config.bad_value``.
             NumericalError: ``generate.empty_structure``.
         """
-        if not seeds or len(pictures) not in (1, len(seeds)):
+        if not seeds or len(images) not in (1, len(seeds)):
             raise InputError(
                 "generate.wrong_count",
-                f"{len(pictures)} pictures and {len(seeds)} seeds do not fit.",
-                "Give one picture, or one per seed.",
+                f"{len(images)} images and {len(seeds)} seeds do not fit.",
+                "Give one image, or one per seed.",
             )
-        tokens, seconds = self._tokens(pictures, prepared, progress)
+        tokens, seconds = self._tokens(images, prepared, progress)
         if len(tokens) != len(seeds):
             tokens = tokens.expand(len(seeds), -1, -1)
         return self._make([tokens], seeds, config, progress, seconds)
 
     def generate_from_views(
         self,
-        pictures: Sequence[Image.Image],
+        images: Sequence[Image.Image],
         seed: int,
         config: GenerateConfig = GenerateConfig(),  # noqa: B008
         progress: ProgressCallback = ignore_progress,
         *,
         prepared: bool = False,
     ) -> Batch:
-        """Make one object from several pictures of it; errors as `generate`."""
-        if not pictures:
-            raise InputError("generate.wrong_count", "There is no picture.", "Give one or more.")
-        tokens, seconds = self._tokens(pictures, prepared, progress)
+        """Make one object from several images of it; errors as `generate`."""
+        if not images:
+            raise InputError("generate.wrong_count", "There is no image.", "Give one or more.")
+        tokens, seconds = self._tokens(images, prepared, progress)
         return self._make(list(tokens.split(1)), [seed], config, progress, seconds)
 
     def generate_from_tokens(
@@ -190,11 +190,11 @@ class Pipeline:
         return write_pipeline(folder, networks, self.samplers, normalization, chosen)
 
     def _tokens(
-        self, pictures: Sequence[Image.Image], prepared: bool, progress: ProgressCallback
+        self, images: Sequence[Image.Image], prepared: bool, progress: ProgressCallback
     ) -> tuple[Tensor, dict[str, float]]:
         report(progress, "picture", 0, 1)
         begun = time.perf_counter()
-        ready = list(pictures) if prepared else [prepare_image(picture) for picture in pictures]
+        ready = list(images) if prepared else [prepare_image(image) for image in images]
         tokens = self.encode(ready)
         report(progress, "picture", 1, 1)
         return tokens, {"picture": time.perf_counter() - begun}

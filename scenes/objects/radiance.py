@@ -4,7 +4,7 @@ Notation: n voxels, r components (rank), d samples along an axis.
 
 Source: Gao et al., "Strivec: Sparse Tri-Vector Radiance Fields" (2023), as used by TRELLIS (2024).
 
-Pictures of decoded radiance fields: emission and absorption along rays, in plain torch.
+Images of decoded radiance fields: emission and absorption along rays, in plain torch.
 
 In a voxel, with p in [0, 1]^3 its own coordinates and x_r(p) the samples of a vector interpolated
 at p (sample j at (j + 1/2) / d, continued linearly to the faces):
@@ -92,7 +92,7 @@ def split_radiance(
 
 
 STEPS_PER_VOXEL = 4
-"""Of a preview; published pictures take two per sample of the vectors."""
+"""Of a preview; published images take two per sample of the vectors."""
 _RAYS = 4096
 
 
@@ -123,8 +123,8 @@ def render_radiance(
     ]
     color = torch.cat([part.color for part in seen])
     left = 1 - torch.cat([part.opacity for part in seen])
-    picture = color + left[:, None] * color.new_tensor(background)
-    flat = (255 * picture.clamp(0, 1)).round().byte().cpu().numpy()
+    image = color + left[:, None] * color.new_tensor(background)
+    flat = (255 * image.clamp(0, 1)).round().byte().cpu().numpy()
     return flat.reshape(camera.height, camera.width, 3)
 
 

@@ -97,7 +97,7 @@ class SLatFlowConfig:
 
 
 class SLatFlowModel(nn.Module):
-    """The velocity of noisy latents on voxels, given the time and the picture's tokens."""
+    """The velocity of noisy latents on voxels, given the time and the image's tokens."""
 
     def __init__(self, config: SLatFlowConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()

@@ -88,7 +88,7 @@ class SSFlowConfig:
 
 
 class SparseStructureFlowModel(nn.Module):
-    """The velocity of a noisy grid of latents, given the time and the picture's tokens."""
+    """The velocity of a noisy grid of latents, given the time and the image's tokens."""
 
     def __init__(self, config: SSFlowConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ class GenerateConfig:
     outputs: tuple[Output, ...] = ("mesh", "gaussian")
     """What is decoded."""
     views: Literal["multidiffusion", "stochastic"] = "multidiffusion"
-    """How several pictures of one object are used; see `scenes.objects.samplers.sample`."""
+    """How several images of one object are used; see `scenes.objects.samplers.sample`."""
     batch: int | None = None
     """Objects that pass a network together; None means 1 on the CPU, all on an accelerator."""
     together: bool | None = None
@@ -233,5 +233,5 @@ def empty_structure(seeds: Sequence[int]) -> NumericalError:
     return NumericalError(
         "generate.empty_structure",
         f"The structure has no voxel for seed {', '.join(map(str, seeds))}: there is no object.",
-        "Try another seed, more steps, or a picture with the object larger and cut out cleanly.",
+        "Try another seed, more steps, or an image with the object larger and cut out cleanly.",
     )

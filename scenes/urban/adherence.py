@@ -3,9 +3,9 @@
 * depth: |rendered depth - layout's| in metres where the layout has a surface; a ray that the scene
   lets through counts as going on to the scene's far end.
 * classes: mean intersection over union of what the shipped segmenter sees with the layout.
-* distance to the teacher's pictures of the same views: squared kernel distance (polynomial kernel
+* distance to the teacher's images of the same views: squared kernel distance (polynomial kernel
   of third degree) between features; the features are activations in the middle of the teacher's own
-  UNet, averaged over the picture.  It is no FID or KID: those need networks that are not shipped.
+  UNet, averaged over the image.  It is no FID or KID: those need networks that are not shipped.
 * consistency: difference of colours between a view and its neighbour, carried over by the depth.
 
 Cameras lie between those the scene was built from.
@@ -40,7 +40,7 @@ from scenes.urban.views import (
 )
 
 SIZE = 48
-"""Side of the measured pictures without a teacher, pixels."""
+"""Side of the measured images without a teacher, pixels."""
 _AGREES = 0.1
 """Relative difference of depths up to which a point is the same in two views."""
 _LEVEL = 0.1
@@ -59,10 +59,10 @@ def measure(
     """Return the numbers of a scene at held-out cameras.
 
     What cannot be measured is left out: classes without the shipped segmenter, the distance to the
-    teacher's pictures without a teacher.
+    teacher's images without a teacher.
 
     Args:
-        drawn: two sets of the teacher's pictures of these views; None draws them.
+        drawn: two sets of the teacher's images of these views; None draws them.
     """
     poses = held_out_poses(scene.layout, config.views, config.outputs.measured)
     size = guidance.image_size if guidance is not None else SIZE
@@ -70,12 +70,12 @@ def measure(
     found = list(render_frames(scene, poses, size, progress, rays))
     views, seen = [one[0] for one in found], [one[1] for one in found]
     numbers: dict[str, Any] = {"measured_views": len(views), **depth_numbers(found, scene)}
-    pictures = np.stack([as_bytes(one) for one in seen])
+    images = np.stack([as_bytes(one) for one in seen])
     labels = np.stack([near_labels(view, scene.config.far) for view in views])
-    numbers["miou"] = _miou(pictures, labels)
+    numbers["miou"] = _miou(images, labels)
     numbers["consistency"] = consistency(scene, found, rays)
     if guidance is not None and not guidance.is_latent:
-        drawn = drawn or teacher_pictures(scene.layout, config, guidance, poses)
+        drawn = drawn or teacher_images(scene.layout, config, guidance, poses)
         numbers |= teacher_numbers(guidance, drawn, seen)
         numbers["miou_of_samples"] = _miou(_bytes(drawn[0]), labels)
     return numbers
@@ -109,13 +109,13 @@ def consistency(scene: Scene, found: list[tuple[View, Rendering]], rays: RayScen
     return float(differences.mean()) if len(differences) else 0.0
 
 
-def teacher_pictures(
+def teacher_images(
     layout: Layout,
     config: SceneConfig,
     guidance: Guidance,
     poses: Float[np.ndarray, "n 4 4"],
 ) -> tuple[Tensor, Tensor]:
-    """Draw two sets of pictures (n, 3, h, w) of views with the teacher, from different noises."""
+    """Draw two sets of images (n, 3, h, w) of views with the teacher, from different noises."""
     rays, size = RayScene(layout), guidance.condition_size
     views = [look(rays, pose, size, segments=False) for pose in poses]
     known = prompts_of(guidance, layout, config, views)
@@ -133,9 +133,9 @@ def teacher_pictures(
 def teacher_numbers(
     guidance: Guidance, drawn: tuple[Tensor, Tensor], seen: list[Rendering]
 ) -> dict[str, float]:
-    """Return the distance to the teacher's own pictures, and that of two sets of them."""
+    """Return the distance to the teacher's own images, and that of two sets of them."""
     own = torch.stack([one.image().permute(2, 0, 1) for one in seen]).clamp(0, 1)
-    features = [picture_features(guidance, part.to(guidance.device)) for part in (own, *drawn)]
+    features = [image_features(guidance, part.to(guidance.device)) for part in (own, *drawn)]
     return {
         "feature_distance": kernel_distance(features[0], features[1]),
         "feature_distance_of_samples": kernel_distance(features[1], features[2]),
@@ -143,20 +143,18 @@ def teacher_numbers(
 
 
 @torch.no_grad()
-def picture_features(
-    guidance: Guidance, pictures: Float[Tensor, "n 3 h w"]
-) -> Float[Tensor, "n c"]:
-    """Return activations in the middle of the teacher's UNet, averaged over each picture."""
+def image_features(guidance: Guidance, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c"]:
+    """Return activations in the middle of the teacher's UNet, averaged over each image."""
     kept: list[Tensor] = []
     hook = guidance.unet.mid_block.register_forward_hook(
         lambda _module, _inputs, output: kept.append(output)
     )
     try:
-        z = guidance.encode(pictures)
+        z = guidance.encode(images)
         t = torch.full((len(z),), int(_LEVEL * guidance.schedule.steps), device=z.device)
         abar = guidance.schedule.abar.to(z.device)[t][:, None, None, None]
         null = guidance.tokens("").expand(len(z), -1, -1)
-        # without noise, scaled as a noisy picture would be: the features do not depend on a draw
+        # without noise, scaled as a noisy image would be: the features do not depend on a draw
         guidance.output(abar.sqrt() * z, t, null)
     finally:
         hook.remove()
@@ -196,12 +194,12 @@ def _carried(a: tuple[View, Rendering], b: tuple[View, Rendering]) -> np.ndarray
     return np.abs(ours - again.rgb.numpy()[at][same]).mean(axis=1)
 
 
-def _miou(pictures: np.ndarray, labels: np.ndarray) -> float | None:
+def _miou(images: np.ndarray, labels: np.ndarray) -> float | None:
     try:
-        return agreement(shipped_segmenter().labels(pictures), labels)["miou"]
+        return agreement(shipped_segmenter().labels(images), labels)["miou"]
     except InputError:
         return None
 
 
-def _bytes(pictures: Tensor) -> np.ndarray:
-    return (pictures.cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+def _bytes(images: Tensor) -> np.ndarray:
+    return (images.cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

@@ -139,7 +139,7 @@ class FitConfig:
     rays: int = 2048
     """Rays per step."""
     oversample: int = 2
-    """Rays per pixel of a picture, squared: one alone leaves gaps that show from nearby."""
+    """Rays per pixel of an image, squared: one alone leaves gaps that show from nearby."""
     learning_rate: float = 5e-3
     rounds: int = 2
     """Rounds; from the second on renderings are refined by the teacher in place of noise."""
@@ -181,7 +181,7 @@ class OutputConfig:
     """What is made of a finished scene; 0 leaves a part out."""
 
     frames: int = 48
-    """Pictures along the drive."""
+    """Images along the drive."""
     frame_size: int = 128
     """Side of a frame, pixels."""
     frame_rate: int = 12
@@ -205,7 +205,7 @@ class SceneConfig:
     """
 
     method: Method = "sample_then_fit"
-    """Fit the teacher's pictures, or distil it: "lgvsd", or "vsd" and "sds" to compare."""
+    """Fit the teacher's images, or distil it: "lgvsd", or "vsd" and "sds" to compare."""
     prompt: str = ""
     """What it looks like ("sunny", "snowy night"); empty takes the layout's prompts."""
     teacher: str = ""

@@ -32,7 +32,7 @@ def ddim_scheduler(settings: Mapping[str, Any], steps: int) -> Any:
 
     chosen = {"clip_sample": False, **settings}
     if chosen.get("rescale_betas_zero_snr"):
-        # Otherwise the first step, where nothing of the picture is left, is skipped.
+        # Otherwise the first step, where nothing of the image is left, is skipped.
         chosen["timestep_spacing"] = "trailing"
     ddim: Any
     try:
@@ -46,7 +46,7 @@ def ddim_scheduler(settings: Mapping[str, Any], steps: int) -> Any:
     if not 1 <= steps <= len(ddim.alphas_cumprod):
         raise ConfigError(
             "guidance.bad_steps",
-            f"Pictures cannot be drawn in {steps} steps.",
+            f"Images cannot be drawn in {steps} steps.",
             f"Take 1 to {len(ddim.alphas_cumprod)}.",
         )
     ddim.set_timesteps(steps)

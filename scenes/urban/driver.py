@@ -12,7 +12,7 @@ does not depend on the length of the street.  Into the folder:
     outputs/frames/*.png  drive.gif    the drive
     outputs/mesh.glb  points.ply  gaussians.ply
     outputs/metrics.json               adherence to the layout, time, memory
-    previews/progress.png  pictures.png  drive.png   the newest window, the teacher's pictures,
+    previews/progress.png  pictures.png  drive.png   the newest window, the teacher's images,
                                        some frames
 """
 
@@ -229,16 +229,16 @@ class Builder:
             )
             first = 1
         rounds = self.config.fit.rounds if first == 0 else 1 + self.config.optimise.fit_rounds
-        pictures, _ = fit_window(
+        images, _ = fit_window(
             self.scene, self.guidance, window, self.config, range(first, rounds), self.progress
         )
-        self._show(pictures, render_views(self.scene, window))
+        self._show(images, render_views(self.scene, window))
 
-    def _show(self, pictures: Tensor, seen: Tensor) -> None:
+    def _show(self, images: Tensor, seen: Tensor) -> None:
         self.previews.mkdir(parents=True, exist_ok=True)
         save_png(_sheet(seen), self.previews / "progress.png")
-        if len(pictures):
-            save_png(_sheet(pictures), self.previews / "pictures.png")
+        if len(images):
+            save_png(_sheet(images), self.previews / "pictures.png")
 
     def _new_tracker(self) -> Tracker | None:
         if self.config.method not in ("vsd", "lgvsd"):
@@ -258,7 +258,7 @@ def finish(
     """Write the scene and everything made of it; also after an edit.
 
     Args:
-        guidance: the teacher, for the distance to its pictures; None leaves that out.
+        guidance: the teacher, for the distance to its images; None leaves that out.
         costs: numbers that go into the metrics as they are.
     """
     start, cpu = time.monotonic(), time.process_time()
@@ -295,10 +295,10 @@ def _drive(scene: Scene, config: SceneConfig, folder: Path, progress: ProgressCa
     save_png(contact_sheet(some, columns=4), folder / "previews" / "drive.png")
 
 
-def _sheet(pictures: Tensor) -> np.ndarray:
-    images = (pictures[:12].clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    scale = max(1, 128 // images.shape[1])
-    large = [image.repeat(scale, 0).repeat(scale, 1) for image in images]
+def _sheet(images: Tensor) -> np.ndarray:
+    tiles = (images[:12].clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    scale = max(1, 128 // tiles.shape[1])
+    large = [tile.repeat(scale, 0).repeat(scale, 1) for tile in tiles]
     return contact_sheet(large, columns=min(4, len(large)))
 
 

@@ -4,7 +4,7 @@ The cells that an edit of the layout (`scenes.urban.edits`) touches are open aga
 fields of vehicles that are new or look different; every other block is frozen.  A vehicle that
 moves takes its field along untouched; the cells where it stood learn what it hid.
 
-The open blocks are fitted to pictures in which only the changed pixels are the teacher's: around
+The open blocks are fitted to images in which only the changed pixels are the teacher's: around
 them the scene's own renderings from before the edit are the target, so that the rest of an open
 cell keeps its look too.
 
@@ -40,7 +40,7 @@ from scenes.urban.guidance import Guidance
 from scenes.urban.sample_then_fit import (
     Window,
     colours_of,
-    fit_pictures,
+    fit_images,
     make_window,
     prepare_round,
     render_views,
@@ -208,7 +208,7 @@ def _fit(
     blocks: tuple[str, ...],
     progress: ProgressCallback,
 ) -> float:
-    """Fit the open blocks to a window's pictures; return the last error."""
+    """Fit the open blocks to a window's images; return the last error."""
     config, kept = known.config, known.colours[window.number]
     changed, frozen = _changed_rays(window, known, blocks)
     reached = rays_through(window.bundle.rays, _block_boxes(scene, blocks)) & ~frozen
@@ -217,11 +217,11 @@ def _fit(
         return 0.0
     bundle, error = window.bundle.select(index), 0.0
     for number in range(max(1, config.fit.rounds) if bool(changed.any()) else 1):
-        pictures, settings = prepare_round(scene, guidance, window, config, number, progress)
-        colours = torch.where(changed[:, None], colours_of(pictures, window.size), kept)[index]
+        images, settings = prepare_round(scene, guidance, window, config, number, progress)
+        colours = torch.where(changed[:, None], colours_of(images, window.size), kept)[index]
         rays, name = min(config.fit.rays, len(index)), f"edit/{window.number}/{number}"
         settings = replace(settings, rays=rays, name=name)
-        error = fit_pictures(scene, bundle, colours, config.constraints, settings, progress)
+        error = fit_images(scene, bundle, colours, config.constraints, settings, progress)
     return error
 
 

@@ -52,7 +52,7 @@ class Savings:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How to draw pictures."""
+    """How to draw images."""
 
     steps: int = 25
     """DDIM steps."""
@@ -134,7 +134,7 @@ class Guidance:
 
     @property
     def is_latent(self) -> bool:
-        """Return whether an autoencoder stands between pictures and network."""
+        """Return whether an autoencoder stands between images and network."""
         return self.vae is not None
 
     @property
@@ -150,7 +150,7 @@ class Guidance:
 
     @property
     def image_size(self) -> int:
-        """Return the side of the teacher's pictures, pixels."""
+        """Return the side of the teacher's images, pixels."""
         return self.latent_shape[1] * self.factor
 
     @property
@@ -178,7 +178,7 @@ class Guidance:
         return torch.stack(rows).to(self.device)
 
     def resized(self, rgb: Tensor) -> Tensor:
-        """Return pictures in the teacher's size."""
+        """Return images in the teacher's size."""
         size = self.image_size
         if rgb.shape[-2:] == (size, size):
             return rgb
@@ -186,21 +186,21 @@ class Guidance:
         return F.interpolate(rgb, (size, size), mode="bilinear", antialias=shrinks)
 
     def encode(self, rgb: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return z of pictures, differentiable.
+        """Return z of images, differentiable.
 
         Args:
             rgb: (b, 3, h, w) in [0, 1]; resized to the teacher's size.
             noise: shaped like z, what the latents are sampled with; None takes their mean.
         """
-        pictures = 2 * self.resized(rgb) - 1
+        images = 2 * self.resized(rgb) - 1
         if self.vae is None:
-            return pictures
-        latents = self.vae.encode(pictures).latent_dist
+            return images
+        latents = self.vae.encode(images).latent_dist
         z = latents.mean if noise is None else latents.mean + latents.std * noise
         return z * self.vae.config["scaling_factor"]
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return the pictures (b, 3, h, w) in [0, 1] of z."""
+        """Return the images (b, 3, h, w) in [0, 1] of z."""
         if self.vae is not None:
             z = self.vae.decode(z / self.vae.config["scaling_factor"]).sample
         return (z / 2 + 0.5).clamp(0, 1)
@@ -315,10 +315,10 @@ class Guidance:
         generator: torch.Generator,
         progress: ProgressCallback = ignore_progress,
     ) -> Tensor:
-        """Draw pictures (b, 3, h, w) in [0, 1] of layouts.
+        """Draw images (b, 3, h, w) in [0, 1] of layouts.
 
         Args:
-            condition: (b, 4, H, W); None for pictures of no layout, one per prompt.
+            condition: (b, 4, H, W); None for images of no layout, one per prompt.
             prompts: one for all views, one each, or tokens (b, k, d).
             generator: of the CPU, for the noise.
             progress: told after every step; may raise `Cancelled`.

@@ -194,7 +194,7 @@ def distil_latents(
     draws: Draws,
     config: LgvsdConfig = LgvsdConfig(),
 ) -> Step:
-    """Do as `distil` with z (b, c, s, s) in place of pictures."""
+    """Do as `distil` with z (b, c, s, s) in place of images."""
     if not config.use_layout:
         views = views._replace(condition=None)
     elif views.condition is None:

@@ -28,7 +28,7 @@ from scenes.urban.config import SceneConfig
 from scenes.urban.guidance import Guidance
 from scenes.urban.lgvsd import LgvsdConfig, Step, at_share, distil, draw
 from scenes.urban.rollback import Rollback
-from scenes.urban.sample_then_fit import Bundle, FitSettings, Window, fit_pictures, layout_losses
+from scenes.urban.sample_then_fit import Bundle, FitSettings, Window, fit_images, layout_losses
 from scenes.urban.scene import Scene
 from scenes.urban.tracker import Tracker
 
@@ -89,7 +89,7 @@ def _settle(scene: Scene, window: Window, config: SceneConfig, progress: Progres
         seed=config.seed,
         name=f"layout/{window.number}",
     )
-    fit_pictures(scene, window.bundle, None, constraints, settings, progress)
+    fit_images(scene, window.bundle, None, constraints, settings, progress)
 
 
 class _Distillation:
@@ -139,8 +139,8 @@ class _Distillation:
             self.adam.zero_grad(set_to_none=True)
         objective = at_share(self.objective, done)
         draws = draw(self.guidance, objective, pairs, done, generator)
-        pictures = rgb.to(self.guidance.device)
-        given = distil(self.guidance, self.tracker, pictures, views, draws, objective)
+        images = rgb.to(self.guidance.device)
+        given = distil(self.guidance, self.tracker, images, views, draws, objective)
         loss = given.loss / _entries(self.guidance) + self._layout_losses(bundle, seen)
         require_finite(loss.detach(), "The loss of distillation")
         loss.backward()

@@ -1,8 +1,8 @@
-"""The plan of a layout: what one sees from high above, as a picture.
+"""The plan of a layout: what one sees from high above, as an image.
 
 Primitives are drawn from the lowest to the highest, each as the convex outline of its vertices in
 the (x, z) plane (slabs: as their ribbon), in the colours of their classes; the drive is a line.
-World x points right in the picture and z up.
+World x points right in the image and z up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from geo3d.layout.layout import Layout, Primitive
 _PAPER = (244, 244, 240)
 _DRIVE = (220, 20, 60)
 _OVER = 3
-"""The picture is drawn larger by this factor and reduced, to smooth the edges."""
+"""The image is drawn larger by this factor and reduced, to smooth the edges."""
 
 
 def outline(primitive: Primitive) -> Float[np.ndarray, "n 2"]:
@@ -77,7 +77,7 @@ def plan_image(
 
 
 def save_plan(layout: Layout, path: str | os.PathLike[str], width: int = 640) -> Path:
-    """Write the plan as ``.svg`` or as a picture (``.png``).
+    """Write the plan as ``.svg`` or as an image (``.png``).
 
     Raises:
         InputError: ``layout.empty``.

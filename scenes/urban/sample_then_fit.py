@@ -51,7 +51,7 @@ class Bundle(NamedTuple):
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How `fit_pictures` goes about it."""
+    """How `fit_images` goes about it."""
 
     steps: int
     rays: int
@@ -85,7 +85,7 @@ def layout_losses(
     return losses
 
 
-def fit_pictures(
+def fit_images(
     scene: Scene,
     bundle: Bundle,
     colours: Float[Tensor, "r 3"] | None,
@@ -163,13 +163,13 @@ def make_window(
     return Window(number, views, known, bundle, size)
 
 
-def draw_pictures(
+def draw_images(
     guidance: Guidance,
     window: Window,
     config: SceneConfig,
     progress: ProgressCallback = ignore_progress,
 ) -> Float[Tensor, "v 3 h w"]:
-    """Return the teacher's pictures of a window's views; all windows share one noise."""
+    """Return the teacher's images of a window's views; all windows share one noise."""
     return guidance.sample(
         window.known.condition,
         window.known.tokens,
@@ -179,7 +179,7 @@ def draw_pictures(
     ).cpu()
 
 
-def redraw_pictures(
+def redraw_images(
     scene: Scene,
     guidance: Guidance,
     window: Window,
@@ -206,13 +206,13 @@ def render_views(scene: Scene, window: Window) -> Float[Tensor, "v 3 h w"]:
     return seen.view(-1, size, size, 3).permute(0, 3, 1, 2).contiguous()
 
 
-def colours_of(pictures: Float[Tensor, "v 3 h w"], size: int) -> Float[Tensor, "r 3"]:
-    """Return the colours of all rays, pictures resized to ``size`` where needed."""
-    if pictures.shape[-1] != size:
-        pictures = torch.nn.functional.interpolate(
-            pictures, (size, size), mode="bilinear", antialias=True
+def colours_of(images: Float[Tensor, "v 3 h w"], size: int) -> Float[Tensor, "r 3"]:
+    """Return the colours of all rays, images resized to ``size`` where needed."""
+    if images.shape[-1] != size:
+        images = torch.nn.functional.interpolate(
+            images, (size, size), mode="bilinear", antialias=True
         )
-    return pictures.permute(0, 2, 3, 1).reshape(-1, 3)
+    return images.permute(0, 2, 3, 1).reshape(-1, 3)
 
 
 def prepare_round(
@@ -223,14 +223,14 @@ def prepare_round(
     number: int,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[Float[Tensor, "v 3 h w"], FitSettings]:
-    """Return the pictures of a round, and how to fit to them; round 0 draws from noise."""
+    """Return the images of a round, and how to fit to them; round 0 draws from noise."""
     if number == 0:
-        pictures = draw_pictures(guidance, window, config, progress)
+        images = draw_images(guidance, window, config, progress)
     else:
-        pictures = redraw_pictures(scene, guidance, window, config, progress)
+        images = redraw_images(scene, guidance, window, config, progress)
     fit, name = config.fit, f"fit/{window.number}/{number}"
     steps, rate = fit.steps_per_view * len(window.views), fit.learning_rate / (1 + number)
-    return pictures, FitSettings(steps, fit.rays, rate, fit.distortion, config.seed, name)
+    return images, FitSettings(steps, fit.rays, rate, fit.distortion, config.seed, name)
 
 
 def fit_window(
@@ -241,14 +241,14 @@ def fit_window(
     rounds: range,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[Tensor, float]:
-    """Do rounds of drawing and fitting; return the last pictures and the last error.
+    """Do rounds of drawing and fitting; return the last images and the last error.
 
     Args:
         rounds: round 0 draws from noise, later ones refine.
     """
-    pictures, error = torch.zeros(0), 0.0
+    images, error = torch.zeros(0), 0.0
     for number in rounds:
-        pictures, settings = prepare_round(scene, guidance, window, config, number, progress)
-        colours = colours_of(pictures, window.size)
-        error = fit_pictures(scene, window.bundle, colours, config.constraints, settings, progress)
-    return pictures, error
+        images, settings = prepare_round(scene, guidance, window, config, number, progress)
+        colours = colours_of(images, window.size)
+        error = fit_images(scene, window.bundle, colours, config.constraints, settings, progress)
+    return images, error

@@ -1,9 +1,9 @@
-"""Training data of the small street teacher: pictures of generated streets, what they show, styles.
+"""Training data of the small street teacher: images of generated streets, what they show, styles.
 
     make_street_data(StreetDataConfig(pictures=8000), "data/streets", workers=2)
     data = load_street_data("data/streets")
 
-A shard holds the pictures of a few streets of its own; its content depends on the settings and its
+A shard holds the images of a few streets of its own; its content depends on the settings and its
 number alone, not on the number of workers or on what happened before.  A broken-off run is
 continued by the same call.  On disk: ``streets-0000.npz`` ..., ``settings.json``, and
 ``index.json``, written last.
@@ -30,17 +30,18 @@ from geo3d.work.pool import Limits
 from geo3d.work.shards import Failed, Plan, ShardKind, fill_folder, read_all
 from scenes.urban.conditions import LayoutMaps, RayScene, condition_image, street_camera
 
-PICTURES_PER_SHARD = 200
+IMAGES_PER_SHARD = 200
 _STREETS_PER_SHARD = 5
 _SHARD_SECONDS = 1800.0
 _KINDS: tuple[StreetKind, ...] = ("straight", "curved", "crossing")
 _SEED_BLOCK = 1_000_000
 ARRAYS = ("pictures", "labels", "depths", "styles")
+"""Their names on disk, in the order of `StreetImages`."""
 
 
 @dataclass(frozen=True)
 class StreetDataConfig:
-    """What a folder of pictures holds."""
+    """What a folder of images holds."""
 
     pictures: int = 8000
     """How many, in shards of 200; a folder may be enlarged later."""
@@ -49,9 +50,9 @@ class StreetDataConfig:
     size: int = 48
     """Pixels per side."""
     styles_per_view: int = 2
-    """Pictures of each camera, in different styles."""
+    """Images of each camera, in different styles."""
     pairs: float = 0.35
-    """Share of pictures with a light and a look; the others have one style."""
+    """Share of images with a light and a look; the others have one style."""
     street_length: float = 140.0
     """Metres."""
     yaw_deg: float = 45.0
@@ -69,10 +70,10 @@ class StreetDataConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class StreetPictures:
-    """Pictures as arrays."""
+class StreetImages:
+    """Images as arrays."""
 
-    pictures: UInt8[np.ndarray, "n h w 3"]
+    images: UInt8[np.ndarray, "n h w 3"]
     labels: Int8[np.ndarray, "n h w"]
     """Class ids; -1 where nothing is."""
     depths: Float[np.ndarray, "n h w"]
@@ -81,20 +82,20 @@ class StreetPictures:
     """(n,) names of the styles, joined by "+"."""
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def style(self, i: int) -> tuple[str, ...]:
-        """Return the styles of picture ``i``."""
+        """Return the styles of image ``i``."""
         return tuple(str(self.styles[i]).split("+"))
 
     def condition(self, i: int) -> Float[np.ndarray, "4 h w"]:
-        """Return the ControlNet's input of picture ``i``."""
+        """Return the ControlNet's input of image ``i``."""
         depth = self.depths[i].astype(np.float32)
         return condition_image(LayoutMaps(depth, self.labels[i], np.zeros(depth.shape, np.int32)))
 
-    def part(self, which: slice | np.ndarray) -> StreetPictures:
-        """Return some of the pictures."""
-        return StreetPictures(*(getattr(self, name)[which] for name in ARRAYS))
+    def part(self, which: slice | np.ndarray) -> StreetImages:
+        """Return some of the images."""
+        return StreetImages(*(array[which] for array in vars(self).values()))
 
 
 def make_street_data(
@@ -104,7 +105,7 @@ def make_street_data(
     workers: int = 1,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
-    """Make the pictures in folder ``out`` and return its index.
+    """Make the images in folder ``out`` and return its index.
 
     Shards that are already there with the same settings are kept.
 
@@ -112,9 +113,7 @@ def make_street_data(
         InputError: ``work.other_folder`` when ``out`` is for other settings.
         Cancelled: from ``progress``.
     """
-    jobs = [
-        _in_shard(config, number) for number in range(-(-config.pictures // PICTURES_PER_SHARD))
-    ]
+    jobs = [_in_shard(config, number) for number in range(-(-config.pictures // IMAGES_PER_SHARD))]
     return fill_folder(
         STREET_SHARDS,
         Path(out),
@@ -125,8 +124,8 @@ def make_street_data(
     )
 
 
-def street_pictures(config: StreetDataConfig, shard: int) -> StreetPictures:
-    """Draw the pictures of one shard."""
+def street_images(config: StreetDataConfig, shard: int) -> StreetImages:
+    """Draw the images of one shard."""
     rng = np.random.default_rng([config.seed, shard])
     count = _in_shard(config, shard)
     streets = min(_STREETS_PER_SHARD, count)
@@ -137,26 +136,26 @@ def street_pictures(config: StreetDataConfig, shard: int) -> StreetPictures:
         layout = generate_street(config.street_length, number, kind)
         wanted = count // streets + (i < count % streets)
         parts.append(draw_street(layout, number, wanted, config, rng))
-    return StreetPictures(*(np.concatenate([p[k] for p in parts]) for k in range(len(ARRAYS))))
+    return StreetImages(*(np.concatenate([p[k] for p in parts]) for k in range(len(ARRAYS))))
 
 
 def draw_street(
     layout: Layout, seed: int, count: int, config: StreetDataConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return ``count`` pictures of a layout from random cameras, with labels, depths, styles."""
+    """Return ``count`` images of a layout from random cameras, with labels, depths, styles."""
     painter, rays = StreetPainter(layout, seed), RayScene(layout, threads=1)
-    pictures, labels, depths, styles = [], [], [], []
-    while len(pictures) < count:
+    images, labels, depths, styles = [], [], [], []
+    while len(images) < count:
         pose = jittered(layout.trajectory, config, rng)
         camera = street_camera(pose, config.size)
         view, maps = painter.view(camera), rays.maps(camera, segments=False)
-        for _ in range(min(config.styles_per_view, count - len(pictures))):
+        for _ in range(min(config.styles_per_view, count - len(images))):
             style = draw_style(rng, config.pairs)
-            pictures.append(painter.picture(view, style))
+            images.append(painter.paint(view, style))
             labels.append(maps.label)
             depths.append(maps.depth.astype(np.float16))
             styles.append("+".join(style))
-    return np.array(pictures), np.array(labels), np.array(depths), np.array(styles, "U32")
+    return np.array(images), np.array(labels), np.array(depths), np.array(styles, "U32")
 
 
 def jittered(
@@ -172,23 +171,27 @@ def jittered(
     return pose
 
 
-def load_street_data(folder: str | Path) -> StreetPictures:
-    """Return all pictures of a finished folder.
+def load_street_data(folder: str | Path) -> StreetImages:
+    """Return all images of a finished folder.
 
     Raises:
         As `geo3d.work.shards.read_all`.
     """
     parts = read_all(STREET_SHARDS, folder)
-    return StreetPictures(*(np.concatenate([getattr(p, name) for p in parts]) for name in ARRAYS))
+    return StreetImages(*map(np.concatenate, zip(*(vars(p).values() for p in parts), strict=True)))
 
 
-def _shard(config: StreetDataConfig, number: int, count: int) -> tuple[StreetPictures, Failed]:
-    return street_pictures(config, number), {}
+def _shard(config: StreetDataConfig, number: int, count: int) -> tuple[StreetImages, Failed]:
+    return street_images(config, number), {}
 
 
-def _build(arrays: dict[str, np.ndarray]) -> StreetPictures:
-    made = StreetPictures(**arrays)
-    n, shape = len(made.pictures), made.pictures.shape[:3]
+def _arrays(made: StreetImages) -> dict[str, np.ndarray]:
+    return dict(zip(ARRAYS, vars(made).values(), strict=True))
+
+
+def _build(arrays: dict[str, np.ndarray]) -> StreetImages:
+    made = StreetImages(*(arrays[name] for name in ARRAYS))
+    n, shape = len(made.images), made.images.shape[:3]
     known = {name for text in made.styles.tolist() for name in str(text).split("+")} <= set(STYLES)
     if not (
         made.labels.shape == shape == made.depths.shape and made.styles.shape == (n,) and known
@@ -198,7 +201,7 @@ def _build(arrays: dict[str, np.ndarray]) -> StreetPictures:
 
 
 def _in_shard(config: StreetDataConfig, number: int) -> int:
-    return min(PICTURES_PER_SHARD, config.pictures - number * PICTURES_PER_SHARD)
+    return min(IMAGES_PER_SHARD, config.pictures - number * IMAGES_PER_SHARD)
 
 
-STREET_SHARDS = ShardKind("streets", "pictures", 1, ("key", *ARRAYS), vars, _build)
+STREET_SHARDS = ShardKind("streets", "pictures", 1, ("key", *ARRAYS), _arrays, _build)

@@ -1,10 +1,10 @@
-"""A small segmenter of street pictures: RGB to class map, trained on the teacher's data.
+"""A small segmenter of street images: RGB to class map, trained on the teacher's data.
 
-It judges how well pictures keep to their layout: the mean intersection over union (mIoU) of what it
-sees with what the layout says, beside its own mIoU on held-out pictures of the generator, which is
+It judges how well images keep to their layout: the mean intersection over union (mIoU) of what it
+sees with what the layout says, beside its own mIoU on held-out images of the generator, which is
 the most that can be reached.
 
-Notation: n pictures, h w image, c classes; class 0 is "nothing" (sky), class i + 1 is id i of
+Notation: n images, h w image, c classes; class 0 is "nothing" (sky), class i + 1 is id i of
 `geo3d.layout.classes`.
 """
 
@@ -32,7 +32,7 @@ from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.work.schedules import one_cycle
 from geo3d.work.state import TrainingState
 from geo3d.work.training import Backward, Method, Plan, run_training
-from scenes.urban.street_data import StreetPictures, load_street_data
+from scenes.urban.street_data import StreetImages, load_street_data
 
 CLASS_COUNT = len(PALETTE) + 1
 IGNORED_BELOW = 0.0005
@@ -51,9 +51,9 @@ class StreetSegmenter(nn.Module):
         self.leave = nn.Conv2d(a, CLASS_COUNT, 1)
         self.width = width
 
-    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
-        """Return class scores of pictures in [-1, 1]."""
-        x = self.enter(pictures)
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
+        """Return class scores of images in [-1, 1]."""
+        x = self.enter(images)
         y = self.down1(functional.max_pool2d(x, 2))
         z = self.down2(functional.max_pool2d(y, 2))
         y = self.up1(torch.cat([functional.interpolate(z, scale_factor=2.0), y], dim=1))
@@ -61,11 +61,11 @@ class StreetSegmenter(nn.Module):
         return self.leave(x)
 
     @torch.no_grad()
-    def labels(self, pictures: UInt8[np.ndarray, "n h w 3"]) -> Int[np.ndarray, "n h w"]:
-        """Return the class ids of pictures, int8; -1 where nothing is."""
+    def labels(self, images: UInt8[np.ndarray, "n h w 3"]) -> Int[np.ndarray, "n h w"]:
+        """Return the class ids of images, int8; -1 where nothing is."""
         parts = [
-            self(_normalised(pictures[i : i + 32])).argmax(dim=1).numpy()
-            for i in range(0, len(pictures), 32)
+            self(_normalised(images[i : i + 32])).argmax(dim=1).numpy()
+            for i in range(0, len(images), 32)
         ]
         return (np.concatenate(parts) - 1).astype(np.int8)
 
@@ -81,7 +81,7 @@ class SegmenterTrainingConfig:
     learning_rate: float = 2e-3
     width: int = 24
     held_out: int = 400
-    """Pictures at the end of the data that are measured, not learned."""
+    """Images at the end of the data that are measured, not learned."""
     checkpoint_seconds: float = 300.0
     """Seconds between checkpoints."""
     seed: int = 0
@@ -94,7 +94,7 @@ def train_segmenter(
     log_metrics: MetricsCallback = ignore_progress,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
-    """Train a segmenter, write it to ``path`` and return its numbers on held-out pictures.
+    """Train a segmenter, write it to ``path`` and return its numbers on held-out images.
 
     Beside it lies ``checkpoint.safetensors``, which is resumed from.
 
@@ -123,9 +123,9 @@ def train_segmenter(
 
 
 class _SegmenterTraining(Method):
-    """A segmenter of streets and the pictures it learns from."""
+    """A segmenter of streets and the images it learns from."""
 
-    def __init__(self, config: SegmenterTrainingConfig, data: StreetPictures) -> None:
+    def __init__(self, config: SegmenterTrainingConfig, data: StreetImages) -> None:
         self.config, self.data = config, data
         self.count = max(1, len(data) - config.held_out)
         with torch.random.fork_rng(devices=[]):
@@ -145,9 +145,9 @@ class _SegmenterTraining(Method):
     def gradients(self, backward: Backward) -> Mapping[str, Tensor | float]:
         generator = item_generator(self.config.seed, f"segmenter step {self.state.step}")
         chosen = torch.randint(self.count, (self.config.batch,), generator=generator).tolist()
-        pictures = _jittered(_normalised(self.data.pictures[chosen]), generator)
+        images = _jittered(_normalised(self.data.images[chosen]), generator)
         truth = torch.from_numpy(self.data.labels[chosen].astype(np.int64) + 1)
-        loss = functional.cross_entropy(self.network(pictures), truth, self.weights)
+        loss = functional.cross_entropy(self.network(images), truth, self.weights)
         backward(loss)
         return {"loss": loss.detach()}
 
@@ -174,9 +174,9 @@ def shipped_segmenter() -> StreetSegmenter:
     return load_segmenter(Path(asset("urban/segmenter.safetensors")))
 
 
-def measure(network: StreetSegmenter, data: StreetPictures) -> dict[str, Any]:
-    """Return mIoU, accuracy and IoU by class id of the segmenter on pictures of the generator."""
-    return agreement(network.labels(data.pictures), data.labels)
+def measure(network: StreetSegmenter, data: StreetImages) -> dict[str, Any]:
+    """Return mIoU, accuracy and IoU by class id of the segmenter on images of the generator."""
+    return agreement(network.labels(data.images), data.labels)
 
 
 def agreement(seen: Int[np.ndarray, "n h w"], truth: Int[np.ndarray, "n h w"]) -> dict[str, Any]:
@@ -212,19 +212,19 @@ def _class_weights(labels: Int[np.ndarray, "n h w"]) -> Float[Tensor, " c"]:
     return torch.from_numpy((share + 1e-3) ** -0.3).float()
 
 
-def _normalised(pictures: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
-    scaled = torch.from_numpy(pictures.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+def _normalised(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
+    scaled = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def _jittered(
-    pictures: Float[Tensor, "n 3 h w"], generator: torch.Generator
+    images: Float[Tensor, "n 3 h w"], generator: torch.Generator
 ) -> Float[Tensor, "n 3 h w"]:
-    """Blur, brighten and noise a little: rendered and sampled pictures are not as crisp."""
-    count = len(pictures)
+    """Blur, brighten and noise a little: rendered and sampled images are not as crisp."""
+    count = len(images)
     gain = 1 + 0.1 * torch.randn(count, 3, 1, 1, generator=generator)
     shift = 0.1 * torch.randn(count, 1, 1, 1, generator=generator)
-    noise = 0.04 * torch.randn(pictures.shape, generator=generator)
-    blurred = functional.avg_pool2d(pictures, 3, 1, 1, count_include_pad=False)
+    noise = 0.04 * torch.randn(images.shape, generator=generator)
+    blurred = functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
     soft = torch.rand(count, 1, 1, 1, generator=generator)
-    return (pictures.lerp(blurred, soft) * gain + shift + noise).clamp(-1, 1)
+    return (images.lerp(blurred, soft) * gain + shift + noise).clamp(-1, 1)

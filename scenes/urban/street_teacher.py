@@ -2,7 +2,7 @@
 
 The networks are diffusers' own classes and are saved as diffusers folders, so that everything that
 reads a Stable Diffusion folder with a ControlNet reads this one: ``unet/``, ``controlnet/``,
-``scheduler/`` beside ``styles.json`` and ``styles.safetensors``.  There is no autoencoder: pictures
+``scheduler/`` beside ``styles.json`` and ``styles.safetensors``.  There is no autoencoder: images
 in [-1, 1] are diffused themselves.  The noise is that of Stable Diffusion with its last level
 raised to pure noise, and the networks predict v (Lin et al. 2024): with epsilon a small teacher
 cannot hold the brightness of a night.
@@ -40,7 +40,7 @@ class TeacherConfig:
     size: int = 48
     """Pixels per side that it is trained at."""
     widths: tuple[int, ...] = (32, 64, 96)
-    """Channels of each level; every level halves the picture.  The last has attention."""
+    """Channels of each level; every level halves the image.  The last has attention."""
     layers: int = 1
     """Residual blocks of each level on the way down; one more on the way up."""
     heads: int = 8
@@ -125,7 +125,7 @@ def sample(
     steps: int = 20,
     guidance_scale: float = 1.5,
 ) -> Float[Tensor, "b 3 h w"]:
-    """Return pictures in [-1, 1] by deterministic DDIM; guidance 1 is the plain prompt."""
+    """Return images in [-1, 1] by deterministic DDIM; guidance 1 is the plain prompt."""
     noise_levels = scheduler()
     noise_levels.set_timesteps(steps)
     said = teacher.prompts(torch.tensor([prompt_ids(style) for style in styles]))

@@ -1,10 +1,10 @@
-"""How good the small street teacher is: numbers by style, and pictures to look at.
+"""How good the small street teacher is: numbers by style, and images to look at.
 
-* PSNR of samples against the generator's picture of the same view and style.  It cannot be high:
+* PSNR of samples against the generator's image of the same view and style.  It cannot be high:
   the colours of single houses and cars, the sun and the clouds are not told to the teacher.
-* Class-colour L1: mean over classes of |mean colour in the sample - in the generator's picture|.
+* Class-colour L1: mean over classes of |mean colour in the sample - in the generator's image|.
 * mIoU of what the segmenter sees in samples with the layout's classes, beside what it sees in the
-  generator's own pictures of the same views, which bounds it.
+  generator's own images of the same views, which bounds it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.synth.streets.styles import STYLES
 from geo3d.work.tables import markdown_table
 from scenes.urban.conditions import semantic_colors
-from scenes.urban.street_data import StreetPictures
+from scenes.urban.street_data import StreetImages
 from scenes.urban.street_segmenter import StreetSegmenter, agreement, shipped_segmenter
 from scenes.urban.street_teacher import StreetTeacher, sample
 
 _AT_ONCE = 16
 
 
-def sampled_pictures(
+def sampled_images(
     teacher: StreetTeacher,
-    data: StreetPictures,
+    data: StreetImages,
     *,
     seed: int = 0,
     steps: int = 20,
     guidance_scale: float = 1.5,
     progress: ProgressCallback = ignore_progress,
 ) -> UInt8[np.ndarray, "n h w 3"]:
-    """Return the teacher's picture of every view of ``data`` in its style."""
+    """Return the teacher's image of every view of ``data`` in its style."""
     parts = []
     for start in range(0, len(data), _AT_ONCE):
         items = range(start, min(start + _AT_ONCE, len(data)))
@@ -56,7 +56,7 @@ def sampled_pictures(
 
 def evaluate_teacher(
     teacher: StreetTeacher,
-    data: StreetPictures,
+    data: StreetImages,
     *,
     per_style: int = 12,
     seed: int = 0,
@@ -64,12 +64,12 @@ def evaluate_teacher(
     segmenter: StreetSegmenter | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
-    """Return numbers by style on pictures that the teacher never saw.
+    """Return numbers by style on images that the teacher never saw.
 
     Args:
         teacher: see `scenes.urban.street_teacher`.
-        data: held-out pictures; those of one style are measured, and pairs as "pairs".
-        per_style: pictures of each style.
+        data: held-out images; those of one style are measured, and pairs as "pairs".
+        per_style: images of each style.
         seed: of the noise.
         steps: of sampling.
         segmenter: judge of the layout; the shipped one if None.
@@ -83,7 +83,7 @@ def evaluate_teacher(
     pairs = np.flatnonzero([len(data.style(i)) > 1 for i in range(len(data))])
     groups["pairs"] = pairs[:per_style]
     chosen = data.part(np.concatenate(list(groups.values())))
-    made = sampled_pictures(teacher, chosen, seed=seed, steps=steps, progress=progress)
+    made = sampled_images(teacher, chosen, seed=seed, steps=steps, progress=progress)
     rows, start = {}, 0
     for name, items in groups.items():
         part = slice(start, start + len(items))
@@ -95,7 +95,7 @@ def evaluate_teacher(
 
 
 def psnr(a: UInt8[np.ndarray, "*n"], b: UInt8[np.ndarray, "*n"]) -> float:
-    """Return the peak signal-to-noise ratio in dB of 8-bit pictures; inf where they are equal."""
+    """Return the peak signal-to-noise ratio in dB of 8-bit images; inf where they are equal."""
     error = float(np.square(a.astype(float) / 255 - b.astype(float) / 255).mean())
     return float(-10 * np.log10(error)) if error > 0 else float("inf")
 
@@ -122,13 +122,13 @@ def table(numbers: Mapping[str, Any]) -> str:
 def draw_samples(
     path: str | Path,
     teacher: StreetTeacher,
-    data: StreetPictures,
+    data: StreetImages,
     *,
     samples: int = 2,
     seed: int = 0,
     steps: int = 20,
 ) -> Path:
-    """Draw one row per style: condition, generator's picture, samples; two views side by side."""
+    """Draw one row per style: condition, generator's image, samples; two views side by side."""
     from PIL import Image
 
     rows = []
@@ -136,7 +136,7 @@ def draw_samples(
     for name in present or [str(data.styles[0])]:
         views = np.resize(np.flatnonzero(data.styles == name)[:2], 2)
         rows.append(_row(teacher, data.part(np.repeat(views, samples)), seed, steps))
-    size = data.pictures.shape[1]
+    size = data.images.shape[1]
     gap = np.full((rows[0].shape[0], 4, 3), 255, np.uint8)
     sheet = np.concatenate([np.concatenate([row, gap], axis=1) for row in rows])
     image = Image.fromarray(sheet)
@@ -147,22 +147,22 @@ def draw_samples(
     return Path(path)
 
 
-def _row(teacher: StreetTeacher, data: StreetPictures, seed: int, steps: int) -> np.ndarray:
+def _row(teacher: StreetTeacher, data: StreetImages, seed: int, steps: int) -> np.ndarray:
     """Draw two views, each of which fills half of ``data``."""
-    made, samples = sampled_pictures(teacher, data, seed=seed, steps=steps), len(data) // 2
+    made, samples = sampled_images(teacher, data, seed=seed, steps=steps), len(data) // 2
     cells = []
     for view in (0, samples):
-        cells += [semantic_colors(data.labels[view].astype(int)), data.pictures[view]]
+        cells += [semantic_colors(data.labels[view].astype(int)), data.images[view]]
         cells += list(made[view : view + samples])
     return np.concatenate(cells, axis=1)
 
 
 def _compare(
-    made: UInt8[np.ndarray, "n h w 3"], data: StreetPictures, judge: StreetSegmenter
+    made: UInt8[np.ndarray, "n h w 3"], data: StreetImages, judge: StreetSegmenter
 ) -> dict[str, float]:
-    triples = list(zip(made, data.pictures, data.labels, strict=True))
+    triples = list(zip(made, data.images, data.labels, strict=True))
     seen = agreement(judge.labels(made), data.labels)
-    bound = agreement(judge.labels(data.pictures), data.labels)
+    bound = agreement(judge.labels(data.images), data.labels)
     return {
         "psnr": float(np.mean([psnr(a, b) for a, b, _ in triples])),
         "color_error": float(np.mean([class_color_error(*triple) for triple in triples])),

@@ -1,4 +1,4 @@
-"""Training of the small street teacher, from scratch, on pictures of generated streets.
+"""Training of the small street teacher, from scratch, on images of generated streets.
 
     train_teacher(TeacherTrainingConfig(data="data/streets"), Path("out"))
 
@@ -6,7 +6,7 @@ The same call again, after an interruption, resumes bit by bit.  ``out`` gets th
 with it, the folder ``teacher/``: the running average of the weights.
 
 Loss: squared error of v at uniform, stratified noise levels; the style is dropped in 10 % of the
-pictures, for guidance.  Source: Zhang et al. 2023 (ControlNet), Lin et al. 2024.
+images, for guidance.  Source: Zhang et al. 2023 (ControlNet), Lin et al. 2024.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from geo3d.work import schedules
 from geo3d.work.gradients import Clipper
 from geo3d.work.state import TrainingState, running_average
 from geo3d.work.training import Backward, Method, Plan, run_training
-from scenes.urban.street_data import StreetPictures, load_street_data
+from scenes.urban.street_data import StreetImages, load_street_data
 from scenes.urban.street_teacher import (
     StreetTeacher,
     TeacherConfig,
@@ -51,7 +51,7 @@ class TeacherTrainingConfig:
     network: TeacherConfig = field(default_factory=TeacherConfig)
     steps: int = 5000
     coarse_steps: int = 1200
-    """The first of them see pictures of half the size, which cost a quarter."""
+    """The first of them see images of half the size, which cost a quarter."""
     batch: int = 8
     learning_rate: float = 4e-4
     """Highest; reached after the warm-up, falls along a cosine."""
@@ -63,7 +63,7 @@ class TeacherTrainingConfig:
     average_rate: float = 0.999
     """Of the running average of the weights."""
     drop_style: float = 0.1
-    """Share of pictures whose style is not told."""
+    """Share of images whose style is not told."""
     log_every: int = 10
     checkpoint_every: int = 200
     """Steps between checkpoints, with which the teacher so far is written."""
@@ -125,13 +125,13 @@ class TeacherTraining(Method):
     """Network, average, optimiser and data of a training."""
 
     def __init__(
-        self, config: TeacherTrainingConfig, data: StreetPictures, device: torch.device
+        self, config: TeacherTrainingConfig, data: StreetImages, device: torch.device
     ) -> None:
         size = config.network.size
-        if data.pictures.shape[1:3] != (size, size):
+        if data.images.shape[1:3] != (size, size):
             raise ConfigError(
                 "street_teacher.wrong_size",
-                f"The pictures have {data.pictures.shape[1]} pixels per side, not {size}.",
+                f"The images have {data.images.shape[1]} pixels per side, not {size}.",
                 "Set network.size to the size of the data, or make other data.",
             )
         self.config, self.data, self.device = config, data, device
@@ -179,22 +179,22 @@ class TeacherTraining(Method):
 
 
 def batch(
-    data: StreetPictures, chosen: list[int], dropped: list[bool], factor: int = 1
+    data: StreetImages, chosen: list[int], dropped: list[bool], factor: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return pictures in [-1, 1], conditions and style numbers of some items.
+    """Return images in [-1, 1], conditions and style numbers of some items.
 
     Args:
         data: to choose from.
         chosen: numbers of the items.
         dropped: which of their styles are not told.
-        factor: by which pictures are made smaller (means of pixels; single pixels of conditions).
+        factor: by which images are made smaller (means of pixels; single pixels of conditions).
     """
-    pictures = torch.from_numpy(data.pictures[chosen].astype(np.float32) / 127.5 - 1)
+    images = torch.from_numpy(data.images[chosen].astype(np.float32) / 127.5 - 1)
     conditions = torch.from_numpy(np.stack([data.condition(i) for i in chosen]))
     pairs = zip(chosen, dropped, strict=True)
     ids = torch.tensor([prompt_ids(() if drop else data.style(i)) for i, drop in pairs])
-    pictures = torch.nn.functional.avg_pool2d(pictures.permute(0, 3, 1, 2), factor)
-    return pictures, conditions[:, :, ::factor, ::factor], ids
+    images = torch.nn.functional.avg_pool2d(images.permute(0, 3, 1, 2), factor)
+    return images, conditions[:, :, ::factor, ::factor], ids
 
 
 def learning_rate(config: TeacherTrainingConfig, step: int) -> float:

@@ -184,12 +184,12 @@ def save_film(
 ) -> Path:
     """Write an animated GIF, enlarged by ``scale``, that goes on for ever."""
     target = Path(path)
-    pictures = [Image.fromarray(frame) for frame in frames]
+    images = [Image.fromarray(frame) for frame in frames]
     size = (frames[0].shape[1] * scale, frames[0].shape[0] * scale)
     # one palette for all, or colours flicker from frame to frame
     strip = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 8)]))
     palette = strip.quantize(256)
-    shown = [p.resize(size, Image.Resampling.BICUBIC).quantize(palette=palette) for p in pictures]
+    shown = [p.resize(size, Image.Resampling.BICUBIC).quantize(palette=palette) for p in images]
     with atomic_path(target) as temporary:
         shown[0].save(
             temporary,

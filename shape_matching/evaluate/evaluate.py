@@ -39,10 +39,10 @@ def evaluate(
     *,
     method: Method | None = None,
     protocol: str = "custom",
-    pictures: Path | None = None,
+    previews: Path | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
-    """Match and score all pairs, write tables and pictures into ``folder``, return the summary.
+    """Match and score all pairs, write tables and figures into ``folder``, return the summary.
 
     Args:
         dataset: the shapes.
@@ -53,7 +53,7 @@ def evaluate(
         method: an importable callable (see `shape_matching.evaluate.pairs`); default: the one
             that ``config.method`` names.
         protocol: name to report the numbers under.
-        pictures: where curve.png and worst.png go (default ``folder``).
+        previews: where curve.png and worst.png go (default ``folder``).
         progress: hears of every finished pair, and at least every second.
 
     Raises:
@@ -86,7 +86,7 @@ def evaluate(
 
     work = Work(folder, tasks, make_handler, store.is_scored, "pairs")
     run_items(work, Limits(config.workers, config.pair_timeout), progress, record)
-    return write_report(folder, dataset, store, config, protocol, pictures or folder)
+    return write_report(folder, dataset, store, config, protocol, previews or folder)
 
 
 def _identity(dataset: Dataset, config: EvaluationConfig, protocol: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Pictures of an evaluation: the PCK curve and a gallery of the worst pairs.
+"""Figures of an evaluation: the PCK curve and a gallery of the worst pairs.
 
-Pictures of functional maps: the final one, and the present one while a match runs.
+Figures of functional maps: the final one, and the present one while a match runs.
 
 Notation: fmap_12 (k2, k1) carries functions of the source to the target: column i says how
 eigenfunction i of the source is written in eigenfunctions of the target.
@@ -30,7 +30,7 @@ from shape_matching.evaluate.scoring import pair_truth
 ERROR_SCALE = 0.25
 """Normalised error shown as the darkest colour."""
 PANEL = 320
-"""Height and width of each picture in the gallery, in pixels."""
+"""Height and width of each image in the gallery, in pixels."""
 
 
 def plot_curve(path: Path, summary: Mapping[str, Any], method: str) -> None:
@@ -83,7 +83,7 @@ def spread_errors(
 ) -> Float[np.ndarray, " v"]:
     """Return an error per target vertex: the mean of its entries, else that of the nearest vertex.
 
-    Ground truth does not name every vertex; the gaps would hide the picture.
+    Ground truth does not name every vertex; the gaps would hide the surface.
     """
     counts = np.bincount(at, minlength=target.n_vertices)
     sums = np.bincount(at, errors, target.n_vertices)
@@ -95,9 +95,9 @@ def spread_errors(
 SHOWN = 60
 """Rows and columns of a map that are drawn; the rest are the finest details."""
 LIVE_S = 0.5
-"""Seconds between two live pictures at least."""
+"""Seconds between two live previews at least."""
 LIVE_SHARE = 0.1
-"""Part of the time that live pictures may take at most."""
+"""Part of the time that live previews may take at most."""
 
 
 def plot_fmap(path: Path, fmap_12: Float[np.ndarray, "k2 k1"], title: str) -> None:
@@ -114,7 +114,7 @@ def plot_fmap(path: Path, fmap_12: Float[np.ndarray, "k2 k1"], title: str) -> No
     save_figure(figure, path)
 
 
-def live_picture(path: Path) -> OnMap:
+def live_preview(path: Path) -> OnMap:
     """Return an ``on_map`` for `shape_matching.match.match` that keeps ``path`` up to date.
 
     Maps that come too fast are left out (`LIVE_S`, `LIVE_SHARE`).

@@ -1,4 +1,4 @@
-"""Tables and pictures of an evaluation, made from the finished pairs on disk.
+"""Tables and figures of an evaluation, made from the finished pairs on disk.
 
 Everything but ``timings.csv`` and ``timings.json`` depends on the maps alone, not on the machine's
 speed or on interruptions.  Errors are mean geodesic errors x100, normalised by sqrt(source area).
@@ -48,9 +48,9 @@ def write_report(
     store: PairStore,
     config: EvaluationConfig,
     protocol: str,
-    pictures: Path,
+    previews: Path,
 ) -> dict[str, Any]:
-    """Write tables into ``folder``, two PNGs into ``pictures``, and return the summary."""
+    """Write tables into ``folder``, two PNGs into ``previews``, and return the summary."""
     from shape_matching.evaluate.figures import plot_curve, plot_worst
 
     records = store.records()
@@ -71,10 +71,10 @@ def write_report(
         _write_maps(folder / "maps", store, records)
     scored = [record for record in records if record.score is not None]
     if scored:
-        with atomic_path(pictures / "curve.png") as beside:
+        with atomic_path(previews / "curve.png") as beside:
             plot_curve(beside, summary, config.method)
         if config.worst:
-            with atomic_path(pictures / "worst.png") as beside:
+            with atomic_path(previews / "worst.png") as beside:
                 plot_worst(beside, dataset, store, worst_records(scored, config.worst))
     return summary
 

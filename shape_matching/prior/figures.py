@@ -1,4 +1,4 @@
-"""Pictures of a folder of maps: the shapes behind them, examples of |C|, their mean and spread.
+"""Figures of a folder of maps: the shapes behind them, examples of |C|, their mean and spread.
 
 Files: ``prior-shapes.png`` (generated folders only), ``prior-maps.png``, ``prior-mean.png``.
 """
@@ -30,10 +30,10 @@ EXAMPLES = 5
 DARK, LIGHT = "#7a2048", "#1f6f8b"
 
 
-def draw_pictures(
+def draw_figures(
     folder: str | Path, out: str | Path, progress: ProgressCallback = ignore_progress
 ) -> list[Path]:
-    """Write the pictures of a folder of maps and return their files.
+    """Write the figures of a folder of maps and return their files.
 
     Raises:
         InputError, FileFormatError: see `shape_matching.prior.map_shards.load_maps`.

@@ -37,18 +37,18 @@ MEASURED_MAPS = 1024
 def evaluate_prior(
     prior: Prior,
     split: MapSplit,
-    pictures: Path,
+    previews: Path,
     *,
     n_samples: int = 12,
     seed: int = 0,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
-    """Measure ``prior`` on held-out maps, draw samples, write pictures, return the numbers.
+    """Measure ``prior`` on held-out maps, draw samples, write figures, return the numbers.
 
     Args:
         prior: what is measured.
         split: maps of the prior's size; those held out are measured on.
-        pictures: folder for ``levels.png`` and ``samples.png``.
+        previews: folder for ``levels.png`` and ``samples.png``.
         n_samples: maps drawn from the prior.
         seed: of noise and samples.
         progress: told after each stage.
@@ -65,9 +65,9 @@ def evaluate_prior(
     report(progress, "measuring the prior", 2, 3)
     sample_distance, nearest = nearest_maps(samples, split.train)
     real_distance, _ = nearest_maps(held_out, split.train)
-    plot_levels(pictures / "levels.png", errors)
+    plot_levels(previews / "levels.png", errors)
     real = held_out[:: max(1, len(held_out) // n_samples)][:n_samples]
-    plot_samples(pictures / "samples.png", samples, split.train[nearest], real)
+    plot_samples(previews / "samples.png", samples, split.train[nearest], real)
     report(progress, "measuring the prior", 3, 3)
     return {
         "errors": {name: {f"{s:g}": e for s, e in by.items()} for name, by in errors.items()},
@@ -156,8 +156,8 @@ def plot_samples(
         for axes in line:
             axes.set_xticks([])
             axes.set_yticks([])
-        for axes, picture in zip(line, np.asarray(maps[:, 0]), strict=False):
-            axes.imshow(picture, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
+        for axes, fmap in zip(line, np.asarray(maps[:, 0]), strict=False):
+            axes.imshow(fmap, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
         line[0].set_ylabel(label, fontsize=7)
     save_figure(figure, path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from object_pipelines import cut_out_picture, tiny_networks, tiny_pipeline
+from object_pipelines import cut_out_image, tiny_networks, tiny_pipeline
 
 from apps.cli import main
 from geo3d.errors import ConfigError
@@ -24,8 +24,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a pipeline and pictures."""
     root = tmp_path_factory.mktemp("generate")
     tiny_pipeline().save(root / "model")
-    cut_out_picture().save(root / "red.png")
-    cut_out_picture((0, 80, 200)).save(root / "blue.png")
+    cut_out_image().save(root / "red.png")
+    cut_out_image((0, 80, 200)).save(root / "blue.png")
     (root / "broken.png").write_bytes(b"no picture")
     return root
 

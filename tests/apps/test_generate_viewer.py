@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from object_pipelines import cut_out_picture, tiny_pipeline_folder
+from object_pipelines import cut_out_image, tiny_pipeline_folder
 
 from apps.cli import main
 from apps.job_files import end_job
@@ -55,7 +55,7 @@ def tab(jobs: Jobs, tmp_path: Path) -> Any:
 
 
 def picture(tab: Any, folder: Path, name: str = "red.png") -> Any:
-    cut_out_picture().save(folder / name)
+    cut_out_image().save(folder / name)
     return tab._upload(str(folder / name))[tab.image]
 
 
@@ -133,7 +133,7 @@ def test_bad_uploads_are_refused_with_a_reason(tab: Any, tmp_path: Path) -> None
 
 def test_names_never_become_markup(tab: Any, tmp_path: Path) -> None:
     name = f"{EVIL.replace('/', '')}.png"
-    cut_out_picture().save(tmp_path / name)
+    cut_out_image().save(tmp_path / name)
     assert "<img" not in tab._upload(str(tmp_path / name))[tab.card]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from segmentation_helpers import tiny_segmenter, wall_label, wall_picture
+from segmentation_helpers import tiny_segmenter, wall_image, wall_label
 
 from apps.cli import main
 from geo3d.segmentation.predict import load_segmenter
@@ -29,7 +29,7 @@ def segment(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
 def test_a_picture_becomes_mask_overlay_and_numbers(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = wall_picture(tmp_path / "My wall.png")
+    image = wall_image(tmp_path / "My wall.png")
     code, found = segment(capsys, image, "--model", model, "--out", tmp_path / "runs")
     assert code == 0 and found["failed"] == []
     run, (row,) = Path(found["run"]), found["pictures"]
@@ -52,7 +52,7 @@ def test_a_bad_picture_does_not_stop_the_others(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a").mkdir()
-    images = [wall_picture(tmp_path / "wall.png"), wall_picture(tmp_path / "a" / "wall.png", 1)]
+    images = [wall_image(tmp_path / "wall.png"), wall_image(tmp_path / "a" / "wall.png", 1)]
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"<html>")
     images.insert(1, bad)
@@ -60,16 +60,16 @@ def test_a_bad_picture_does_not_stop_the_others(
     code, found = segment(capsys, *images, tmp_path / "none.png", "--model", model, "--out", out)
     assert code == 3
     assert [row["name"] for row in found["pictures"]] == ["wall", "wall-2"]
-    assert [row["code"] for row in found["failed"]] == ["picture.unreadable", "picture.missing"]
+    assert [row["code"] for row in found["failed"]] == ["image.unreadable", "image.missing"]
     assert main(["segment", str(bad), "--model", str(model), "--out", str(out)]) == 3
-    assert "picture.unreadable" in capsys.readouterr().err
+    assert "image.unreadable" in capsys.readouterr().err
 
 
 def test_two_models_and_two_losses_are_compared(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tiny_segmenter(tmp_path / "other.safetensors", seed=5)
-    image, label = wall_picture(tmp_path / "wall.png"), wall_label(tmp_path / "label.png")
+    image, label = wall_image(tmp_path / "wall.png"), wall_label(tmp_path / "label.png")
     models = ("--model", model, "--compare", other, "--out", tmp_path)
     code, found = segment(
         capsys, image, *models, "--label", label, "--loss-maps", "ce_dice", "cl_dice"
@@ -108,7 +108,7 @@ def test_two_models_and_two_losses_are_compared(
 def test_a_run_goes_on_where_it_stopped(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = [wall_picture(tmp_path / f"{i}.png", i) for i in range(2)]
+    images = [wall_image(tmp_path / f"{i}.png", i) for i in range(2)]
     code, first = segment(capsys, *images, "--model", model, "--out", tmp_path, "--tile", 48)
     run = Path(first["run"])
     before = (run / "outputs" / "1-mask.png").read_bytes()

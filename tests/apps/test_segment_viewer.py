@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from segmentation_helpers import tiny_segmenter, wall_label, wall_picture
+from segmentation_helpers import tiny_segmenter, wall_image, wall_label
 
 from apps.cli import main
 from apps.job_files import end_job
@@ -70,7 +70,7 @@ def test_models_trained_here_can_be_chosen(jobs: Jobs) -> None:
 
 
 def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -> None:
-    image, label = wall_picture(tmp_path / "my.png"), wall_label(tmp_path / "label.png")
+    image, label = wall_image(tmp_path / "my.png"), wall_label(tmp_path / "label.png")
     loaded = tab._upload(str(image))
     picture = loaded[tab.image]
     assert (picture.width, picture.height) == (96, 96)
@@ -120,7 +120,7 @@ def test_the_other_tab_leaves_these_jobs_alone(tab: Any, jobs: Jobs, tmp_path: P
 
 
 def test_what_cannot_be_done_is_named(tab: Any, jobs: Jobs, tmp_path: Path) -> None:
-    picture = tab._upload(str(wall_picture(tmp_path / "a.png")))[tab.image]
+    picture = tab._upload(str(wall_image(tmp_path / "a.png")))[tab.image]
     small = tab._upload_label(str(wall_label(tmp_path / "b.png", size=64)))[tab.label]
     losses = ["ce_dice", "cl_dice", "cb_dice", "cavity", "warping"]
     cases = [
@@ -143,11 +143,11 @@ def test_bad_uploads_are_refused_with_a_reason(tab: Any, tmp_path: Path) -> None
     bad = tmp_path / f"{EVIL.replace('/', '')}.png"
     bad.write_bytes(b"<html>")
     answer = tab._upload(str(bad))
-    assert "picture.unreadable" in answer[tab.card]
+    assert "image.unreadable" in answer[tab.card]
     assert "<img" not in answer[tab.card]
     assert answer[tab.image] is None and answer[tab.file] is None
-    colours = wall_picture(tmp_path / "colours.png")
-    assert "picture.bad_label" in tab._upload_label(str(colours))[tab.label_card]
+    colours = wall_image(tmp_path / "colours.png")
+    assert "image.bad_label" in tab._upload_label(str(colours))[tab.label_card]
 
 
 def test_examples_come_with_their_labels(tab: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from browsing import watched_page
-from object_pipelines import cut_out_picture, tiny_pipeline_folder
+from object_pipelines import cut_out_image, tiny_pipeline_folder
 from served import serving
 
 pytestmark = pytest.mark.e2e
@@ -38,7 +38,7 @@ def test_a_picture_in_teacher_and_student_out(page: Any, tmp_path: Path) -> None
     page.set_input_files("#generate-file input[type=file]", bad)
     page.locator("#generate-card [role=alert]").get_by_text("object_image.unreadable").wait_for()
 
-    cut_out_picture().save(tmp_path / "garden.png")
+    cut_out_image().save(tmp_path / "garden.png")
     page.set_input_files("#generate-file input[type=file]", tmp_path / "garden.png")
     page.locator("#generate-card").get_by_text("garden").first.wait_for()
     page.locator("#generate-model input").first.click()

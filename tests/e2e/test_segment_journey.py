@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browsing import watched_page
-from segmentation_helpers import tiny_segmenter, wall_picture
+from segmentation_helpers import tiny_segmenter, wall_image
 from served import serving
 
 pytestmark = pytest.mark.e2e
@@ -45,9 +45,9 @@ def test_a_picture_in_and_two_models_side_by_side(page: Any, tmp_path: Path) -> 
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"<html></html>")
     page.set_input_files("#segment-file input[type=file]", bad)
-    page.locator("#segment-card [role=alert]").get_by_text("picture.unreadable").wait_for()
+    page.locator("#segment-card [role=alert]").get_by_text("image.unreadable").wait_for()
 
-    page.set_input_files("#segment-file input[type=file]", wall_picture(tmp_path / "garden.png"))
+    page.set_input_files("#segment-file input[type=file]", wall_image(tmp_path / "garden.png"))
     page.locator("#segment-card").get_by_text("garden").first.wait_for()
     choose(page, "segment-model", "first")
     choose(page, "segment-compared", "second")

@@ -1,4 +1,4 @@
-"""Golden cases of reading pictures, of RandHue and of the learning rate."""
+"""Golden cases of reading images, of RandHue and of the learning rate."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from golden.cases_topology import DATA
 from geo3d.config import load_config
 from geo3d.segmentation.augment import random_hue
 from geo3d.segmentation.config import SegmentationConfig, learning_rate
-from geo3d.segmentation.pictures import read_picture
+from geo3d.segmentation.images import read_image
 from geo3d.segmentation.predict import channel_statistics, normalise
 
 
 def check_randhue(path: Path) -> None:
-    """Compare four pictures, drawn from the global generator as published."""
+    """Compare four images, drawn from the global generator as published."""
     case = np.load(path)
     for row in json.loads(path.with_suffix(".json").read_text("utf-8")):
         given = torch.from_numpy(case[f"in_{row['k']}"])
@@ -30,12 +30,12 @@ def check_randhue(path: Path) -> None:
 
 
 def check_preprocess(path: Path) -> None:
-    """Compare means, deviations and normalised values of real pictures."""
+    """Compare means, deviations and normalised values of real images."""
     if not DATA.is_dir():
-        pytest.skip("the pictures are not here")
+        pytest.skip("the images are not here")
     for name, row in json.loads(path.read_text("utf-8")).items():
         found = next(DATA.glob(f"*/images/{name}.png"))
-        pixels = read_picture(found).pixels
+        pixels = read_image(found).pixels
         mean, deviation = channel_statistics(pixels)
         np.testing.assert_allclose(mean, row["raw_mean"], rtol=1e-6)
         np.testing.assert_allclose(deviation, row["raw_std_population"], rtol=1e-6)

@@ -113,13 +113,13 @@ def check_loss_maps(path: Path) -> None:
 def check_metrics_of_labels(path: Path) -> None:
     """Compare the metrics of label kinds; every fifteenth row (the slow test takes the others)."""
     if not DATA.is_dir():
-        pytest.skip("the pictures are not here")
+        pytest.skip("the images are not here")
     for row in read_rows(path)[::15]:
         check_row(row)
 
 
 def check_row(row: dict[str, str]) -> None:
-    """Compare one row; the published loader transposes pictures."""
+    """Compare one row; the published loader transposes images."""
     one, two = (
         np.asarray(Image.open(DATA / row["split"] / row[kind] / f"{row['id']}.png")).T == 255
         for kind in ("pred", "true")

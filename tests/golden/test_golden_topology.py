@@ -106,6 +106,6 @@ def test_golden_case(path: Path) -> None:
 def test_metrics_of_every_label_pair() -> None:
     path = SHARED / "topomortar" / "metrics_train_labels.csv"
     if not path.is_file() or not cases_topology.DATA.is_dir():
-        pytest.skip("the pictures or their numbers are not here")
+        pytest.skip("the images or their numbers are not here")
     for row in cases_topology.read_rows(path):
         cases_topology.check_row(row)

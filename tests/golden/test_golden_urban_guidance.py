@@ -32,7 +32,7 @@ def golden_files() -> list[Path]:
 
 
 def parameters() -> list[Any]:
-    """Return the cases; refining runs networks on 512 x 512 pictures many times."""
+    """Return the cases; refining runs networks on 512 x 512 images many times."""
     return [
         pytest.param(
             path,

@@ -1,11 +1,11 @@
-"""Pictures of street layouts in any light and weather, drawn by casting rays: the teacher's data.
+"""Images of street layouts in any light and weather, drawn by casting rays: the teacher's data.
 
     painter = StreetPainter(layout, seed=0)
     view = painter.view(street_camera(layout.trajectory[3], 48))
-    painter.picture(view, ("night",))            # (48, 48, 3) uint8
+    painter.paint(view, ("night",))            # (48, 48, 3) uint8
 
 Lambert sun with shadow rays, sky light, clouds, mirrored sky on glass and wet ground, street lamps
-and headlights, fog; every colour is a function of place, primitive and seed, so that pictures of
+and headlights, fog; every colour is a function of place, primitive and seed, so that images of
 one layout agree.  Pixels are means of ``supersampling``^2 rays.  Notation as in `street_surfels`.
 """
 
@@ -53,11 +53,11 @@ class StreetPainter:
         surfels = self.rays.surfels(camera.finer(supersampling))
         return StreetView(camera, surfels, supersampling)
 
-    def picture(self, view: StreetView, style: tuple[str, ...]) -> UInt8[np.ndarray, "h w 3"]:
-        """Return the picture of a view.
+    def paint(self, view: StreetView, style: tuple[str, ...]) -> UInt8[np.ndarray, "h w 3"]:
+        """Return the image of a view.
 
         Raises:
-            ConfigError: ``street_pictures.unknown_style``.
+            ConfigError: ``street_images.unknown_style``.
         """
         look, surfels = look_of(style), view.surfels
         sun = self.sun_direction(look)

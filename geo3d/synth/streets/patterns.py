@@ -1,7 +1,7 @@
 """Patterns in world coordinates: noise, windows, bricks, lane marks.
 
 Notation: p points; lengths in metres.  Everything is a function of place and seed, so that all
-pictures of a layout agree.  ``footprint`` (p,) is the size of a pixel at the point; details smaller
+images of a layout agree.  ``footprint`` (p,) is the size of a pixel at the point; details smaller
 than it fade into their mean.
 """
 

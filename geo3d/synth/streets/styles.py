@@ -1,6 +1,6 @@
-"""What light, weather and materials the procedural street pictures know, by style word.
+"""What light, weather and materials the procedural street images know, by style word.
 
-A picture has at most one light and at most one look; each of them is a word of the prompt.  A look
+An image has at most one light and at most one look; each of them is a word of the prompt.  A look
 named alone comes with the light that suits it.  Colours are linear RGB reflectances or radiances,
 angles degrees, fog per metre.
 """
@@ -19,7 +19,7 @@ Color = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Look:
-    """Everything about a picture that is not the layout."""
+    """Everything about an image that is not the layout."""
 
     sun_elevation: tuple[float, float] = (35.0, 55.0)
     """Range the layout's own elevation is drawn from."""
@@ -112,14 +112,14 @@ def look_of(names: tuple[str, ...]) -> Look:
     """Return the look of one style, or of a light with a weather, season or material.
 
     Raises:
-        ConfigError: ``street_pictures.unknown_style``.
+        ConfigError: ``street_images.unknown_style``.
     """
     lights = [name for name in names if name in LIGHTS]
     looks = [name for name in names if name in LOOKS]
     if len(lights) > 1 or len(looks) > 1 or len(lights) + len(looks) != len(names) or not names:
         raise ConfigError(
-            "street_pictures.unknown_style",
-            f"There is no street picture in the styles {', '.join(names) or '(none)'}.",
+            "street_images.unknown_style",
+            f"There is no street image in the styles {', '.join(names) or '(none)'}.",
             f"Give one of {', '.join(LIGHTS)}, one of {', '.join(LOOKS)}, or one of each.",
         )
     usual, change = LOOKS[looks[0]] if looks else ("sunny", {})

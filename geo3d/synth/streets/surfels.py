@@ -1,7 +1,7 @@
-"""What the rays of a picture hit: place, normal, primitive, and where that is on the street.
+"""What the rays of an image hit: place, normal, primitive, and where that is on the street.
 
 Notation: p rays, n primitives; world metres, y down.  Rays are cast once per camera; any number of
-pictures in different light are then drawn from the same `Surfels`.
+images in different light are then drawn from the same `Surfels`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ those of `geo3d.topology.losses.betti_matching`.
     loss = Dice term + weight x mean over images and foreground classes of cost per 48^2 pixels
 
 * ``relative`` puts a frame of the largest value around both maps, so that lines that leave the
-  picture close loops with its border.
+  image close loops with its border.
 * The published loss takes eight random windows of 48^2 pixels per image, as its matching is slow;
   here whole images are the default and `windows` asks for random ones.  "Per 48^2 pixels" keeps
   ``weight`` comparable.
@@ -19,7 +19,7 @@ those of `geo3d.topology.losses.betti_matching`.
 Source: Stucki et al., Topologically faithful image segmentation via induced matching of persistence
 barcodes (ICML 2023).
 
-Betti matching: which features of two pictures are the same, by where they are.
+Betti matching: which features of two images are the same, by where they are.
 
 Notation: f the prediction, g the truth, u = max(f, g) the comparison; superlevel sets of f and g
 lie inside those of u.  A feature is a component (dimension 0) or a hole (the last dimension) with
@@ -33,7 +33,7 @@ is still seen as; a feature of f and one of g that are seen as the same feature 
 
 A feature of f that is gone from u before it was born in f is not seen in u at all: such matches are
 left out, but kept with ``loose``, as the published code does.  Tunnels of volumes (dimension 1) are
-not matched: their image persistence needs a matrix reduction for every pair of pictures.
+not matched: their image persistence needs a matrix reduction for every pair of images.
 Source: Stucki et al., Topologically faithful image segmentation via induced matching of persistence
 barcodes (2023); Bauer & Lesnick, Induced matchings and the algebraic stability of persistence
 barcodes (2015).

@@ -1,7 +1,7 @@
 """All losses by name, with what they cost.
 
 `relative_cost` is CPU time of forward and backward relative to CE+Dice on a batch of two 512^2
-pictures with two classes, `memory_per_pixel` the bytes per pixel of a batch that forward and
+images with two classes, `memory_per_pixel` the bytes per pixel of a batch that forward and
 backward need at their peak on top of scores and target: both measured, both only a guide.
 """
 

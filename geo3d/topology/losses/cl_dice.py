@@ -167,7 +167,7 @@ def _compiled_round(x: np.ndarray, s: np.ndarray, volume: bool) -> tuple[np.ndar
 
 
 def _as_volumes(values: Tensor) -> np.ndarray:
-    """Return maps as (n, d, h, w); pictures get a depth of one."""
+    """Return maps as (n, d, h, w); images get a depth of one."""
     array = np.ascontiguousarray(values.detach().numpy())
     depth = array.shape[2] if array.ndim == 5 else 1
     return array.reshape(-1, depth, *array.shape[-2:])

@@ -39,7 +39,7 @@ the smallest barrier of the paths to it.  Critical pixels, all of them wrongly p
     loss = lambda_ce x cross-entropy + lambda_dice x Dice term
          + alpha x mean over the critical pixels of their cross-entropy (class against rest)
 
-Only the background is judged, that is holes of pictures and cavities of volumes: a gap in a line
+Only the background is judged, that is holes of images and cavities of volumes: a gap in a line
 that encloses nothing is no leak.  Several classes: averaged over the foreground classes.
 
 Source: the unfinished CavityLoss of the TopoMortar code gives the first kind of critical pixels by
@@ -104,7 +104,7 @@ def warping_loss(
             so the default acts more strongly than the published code's mean over all pixels).
         lambda_dice: weight of the Dice term.
         pixels: how pixels touch, see `geo3d.topology.grids`.
-        compat: the published code, pictures only.
+        compat: the published code, images only.
 
     Raises:
         InputError: see `check_inputs`.
@@ -322,7 +322,7 @@ def leaks_and_walls(
     probability: Float[np.ndarray, "*space"],
     pixels: Pixels = "cells",
 ) -> Bool[np.ndarray, "*space"]:
-    """Return the critical pixels of one picture or volume."""
+    """Return the critical pixels of one image or volume."""
     steps = neighbourhood(true.ndim, pixels, background=True)
     p, t = np.pad(predicted, 1), np.pad(true, 1)
     # Padding is neither seed nor allowed: regions at the border stay apart.

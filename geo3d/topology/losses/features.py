@@ -131,12 +131,12 @@ def find_features(
 
 
 def check_feature_dimensions(dimensions: tuple[int, ...], n_dims: int) -> None:
-    """Refuse dimensions that pictures or volumes do not have (code "loss.bad_dimensions")."""
+    """Refuse dimensions that images or volumes do not have (code "loss.bad_dimensions")."""
     if not dimensions or any(k not in range(n_dims) for k in dimensions):
         raise ConfigError(
             "loss.bad_dimensions",
             f"Features of dimensions {tuple(dimensions)} in {n_dims}D.",
-            "Pictures have 0 (components) and 1 (holes), volumes 0, 1 (tunnels) and 2 (cavities).",
+            "Images have 0 (components) and 1 (holes), volumes 0, 1 (tunnels) and 2 (cavities).",
         )
 
 

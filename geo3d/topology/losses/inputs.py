@@ -38,7 +38,7 @@ def check_inputs(
     """Refuse scores and targets that no loss can use.
 
     Raises:
-        InputError: "loss.wrong_shape" for scores that are no batch of pictures or volumes;
+        InputError: "loss.wrong_shape" for scores that are no batch of images or volumes;
             "loss.not_finite" for NaN or infinite scores or soft targets; "loss.wrong_target" for
             a target of another size or place, labels out of range, or soft classes not summing
             to one.
@@ -47,7 +47,7 @@ def check_inputs(
     if logits.ndim not in (4, 5) or shape[1] < min_classes or 0 in shape:
         raise InputError(
             "loss.wrong_shape",
-            f"Scores of shape {shape} are not a batch of pictures or volumes with classes.",
+            f"Scores of shape {shape} are not a batch of images or volumes with classes.",
             f"Give (b, c, h, w) or (b, c, d, h, w) with c of at least {min_classes}.",
         )
     _check_finite(logits, "scores")
@@ -115,7 +115,7 @@ def _check_labels(shape: tuple[int, ...], target: Tensor, n_classes: int) -> Non
     flat = (shape[0], *shape[2:])
     with_channel = (shape[0], 1, *shape[2:])
     given = tuple(target.shape)
-    # Four axes, the second of them 1, is a picture with its channel, never a volume.
+    # Four axes, the second of them 1, is an image with its channel, never a volume.
     is_flat = given == flat and not (len(given) == 4 and given[1] == 1)
     if not (is_flat or given == with_channel) or (is_flat and target.is_floating_point()):
         raise _wrong_target(shape, target)

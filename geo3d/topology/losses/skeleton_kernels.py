@@ -1,7 +1,7 @@
 """One round of the soft skeleton and its gradient, compiled by numba.
 
 Notation: x the map of this round, e = erode(x) the map of the next, m = dilate(e), r = relu(x - m),
-s the skeleton so far; s' = s + relu(r - s r).  Arrays are (n, d, h, w) float32, d = 1 for pictures.
+s the skeleton so far; s' = s + relu(r - s r).  Arrays are (n, d, h, w) float32, d = 1 for images.
 
 Values and gradients are those of torch's pooling, ties included: of tied pixels in a window the
 first takes the gradient, of tied windows each takes half.  Positions beyond the border are clamped

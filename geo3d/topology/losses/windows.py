@@ -66,7 +66,7 @@ def topo_window_loss(
     """Return the loss of a distance map (one channel) or of class scores (two or more).
 
     Args:
-        logits: scores of pictures.
+        logits: scores of images.
         target: labels or a soft target, which is judged by its most likely labels.
         window: side of the windows in pixels.
         alpha: weight of the squared error (4 is the published 0.001 times 64^2 pixels).
@@ -75,7 +75,7 @@ def topo_window_loss(
         compat: the published code; `alpha`, `beta`, `both` are its own then.
 
     Raises:
-        InputError: see `check_inputs`; "loss.needs_pictures" for volumes; "loss.needs_one_channel"
+        InputError: see `check_inputs`; "loss.needs_images" for volumes; "loss.needs_one_channel"
             for `compat` with more than one channel.
         ConfigError: "loss.bad_window".
     """
@@ -150,7 +150,7 @@ def region_weights(
         levels: map in whole numbers up to `LEVELS`; taken as `LEVELS` away from the line when
             looking for leaks.
         near: the line; regions are what is left.
-        inside: False where a window juts out of its picture.
+        inside: False where a window juts out of its image.
         corners: pixels that share a corner are neighbours.
     """
     regions = np.where(inside, _label(~near & inside, corners), -1)
@@ -165,7 +165,7 @@ def region_weights(
 
 
 def tiled(values: Shaped[np.ndarray, "b h w"], side: int) -> Shaped[np.ndarray, "n s s"]:
-    """Cut pictures into square windows, row by row; what is missing is zero."""
+    """Cut images into square windows, row by row; what is missing is zero."""
     b, h, w = values.shape
     rows, columns = -(-h // side), -(-w // side)
     padded = np.pad(values, ((0, 0), (0, rows * side - h), (0, columns * side - w)))
@@ -236,8 +236,8 @@ def published_weights(
 def _check_window(logits: Tensor, window: int, compat: bool) -> None:
     if logits.ndim != 4:
         raise InputError(
-            "loss.needs_pictures",
-            f"Scores of shape {tuple(logits.shape)} are not a batch of pictures.",
+            "loss.needs_images",
+            f"Scores of shape {tuple(logits.shape)} are not a batch of images.",
             "This loss has no version for volumes.",
         )
     if compat and logits.shape[1] != 1:

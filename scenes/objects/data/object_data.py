@@ -43,13 +43,13 @@ class ObjectDataConfig:
     kinds: tuple[str, ...] = KINDS
     """The kinds, taken in turns."""
     views: int = 8
-    """Pictures of each object."""
+    """Images of each object."""
     view_size: int = 96
     """Pixels per side."""
     lowest_deg: float = -20.0
     """Elevation below which there are no cameras; -90 covers the whole sphere, as TRELLIS does."""
     crop: bool = True
-    """Whether pictures are cropped to the object, as they are before encoding."""
+    """Whether images are cropped to the object, as they are before encoding."""
     hidden: bool = False
     """Whether cells that cannot be reached from outside are kept, as TRELLIS keeps them."""
 

@@ -33,7 +33,7 @@ class ObjectBatch:
     normals: Int8[np.ndarray, "m 3"]
     offsets: Int8[np.ndarray, "m 3"]
     views: UInt8[np.ndarray, "n s h h 4"]
-    """Pictures with opacity."""
+    """Images with opacity."""
     c2w: Float32[np.ndarray, "n s 4 4"]
     intrinsics: Float32[np.ndarray, "n s 4"]
     """fx, fy, cx, cy in pixels."""

@@ -1,10 +1,10 @@
-"""Pictures of an object as training shows them: cameras all round, cropped to what is seen.
+"""Images of an object as training shows them: cameras all round, cropped to what is seen.
 
-Notation: z is up, n views; pictures are sRGB with opacity.  The crop is that of TRELLIS: a square
+Notation: z is up, n views; images are sRGB with opacity.  The crop is that of TRELLIS: a square
 1.2 times the longer side of what is seen, around its middle.  It is made by the camera rather than
-from a larger picture, so every pixel that is drawn is kept.
+from a larger image, so every pixel that is drawn is kept.
 
-A picture of some objects of every kind.
+An image of some objects of every kind.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def cropped(camera: Camera, mesh: Mesh) -> Camera:
 def draw_views(
     mesh: Mesh, cameras: list[Camera], style: Style = OBJECT_STYLE
 ) -> UInt8[np.ndarray, "n h w 4"]:
-    """Return one picture with opacity per camera; all cameras have one size."""
+    """Return one image with opacity per camera; all cameras have one size."""
     painter = Painter(mesh, style=style)
     return np.stack([painter.rgba(camera) for camera in cameras])
 

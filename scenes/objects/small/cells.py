@@ -57,7 +57,7 @@ class CellObject:
     distances: Int8[np.ndarray, "n 125"]
     """Signed distance at the fine corners, in 1/127 of `REACH`, negative inside."""
     views: UInt8[np.ndarray, "s p p 3"]
-    """Pictures on black."""
+    """Images on black."""
 
     def occupancy(self) -> Bool[np.ndarray, "16 16 16"]:
         """Return the cells as a dense grid."""
@@ -84,7 +84,7 @@ _SHARED = tuple(f.name for f in fields(CellObject) if f.name not in ("name", "vi
 
 
 def cell_object(kind: str, seed: int, voxels: SurfaceVoxels, views: np.ndarray) -> CellObject:
-    """Return an object from its fine cells and its pictures with opacity.
+    """Return an object from its fine cells and its images with opacity.
 
     Raises:
         NumericalError: ``creature.no_surface`` from making the object again.

@@ -1,4 +1,4 @@
-"""The losses of all stages of the small pipeline's training, as one picture."""
+"""The losses of all stages of the small pipeline's training, as one figure."""
 
 from __future__ import annotations
 

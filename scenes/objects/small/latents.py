@@ -89,7 +89,7 @@ def write_latents(
         SparseStructureDecoder, load_model(work / "structure" / "sparse_structure_decoder")
     )
     latent = cast(SLatEncoder, load_model(work / "latent" / "slat_encoder"))
-    pictures = cast(SmallImageEncoder, load_model(work / "picture" / "image_encoder"))
+    encoder = cast(SmallImageEncoder, load_model(work / "picture" / "image_encoder"))
     out.mkdir(parents=True, exist_ok=True)
     rescale(structure, decoder, structure_latents(structure, objects))
     save_model(structure, out / "structure_encoder")
@@ -100,7 +100,7 @@ def write_latents(
         with torch.no_grad():
             x = cell_features([item])
             feats = latent(x).feats
-            tokens = pictures(torch.from_numpy(item.views).float().movedim(-1, 1) / 255)
+            tokens = encoder(torch.from_numpy(item.views).float().movedim(-1, 1) / 255)
         sums += torch.stack([feats.double().sum(0), feats.double().square().sum(0)])
         rows += len(feats)
         _write(out / "structure", item.name, mean=latents[i].numpy())

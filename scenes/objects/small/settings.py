@@ -20,7 +20,7 @@ from scenes.objects.ss_vae import SSDecoderConfig, SSEncoderConfig
 
 Stage = Literal["structure", "latent", "mesh", "gaussian", "picture"]
 _CELLS: Mapping[str, Any] = {"resolution": COARSE, "window_size": 8}
-PICTURE_WIDTH = 128
+IMAGE_WIDTH = 128
 STRUCTURE_EDGE = 4
 
 STRUCTURE_ENCODER = SSEncoderConfig(channels=(8, 32, 64), num_res_blocks=1, num_res_blocks_middle=1)
@@ -44,11 +44,11 @@ GAUSSIAN_DECODER = SLatDecoderConfig(
     representation_config={"num_gaussians": 16, "scaling_bias": 0.016},
     **_CELLS,
 )
-PICTURE_ENCODER = SmallEncoderConfig(size=64, patch=8, channels=PICTURE_WIDTH, depth=4, heads=4)
+IMAGE_ENCODER = SmallEncoderConfig(size=64, patch=8, channels=IMAGE_WIDTH, depth=4, heads=4)
 STRUCTURE_FLOW = SSFlowConfig(
     resolution=STRUCTURE_EDGE,
     model_channels=128,
-    cond_channels=PICTURE_WIDTH,
+    cond_channels=IMAGE_WIDTH,
     num_blocks=8,
     num_heads=4,
     share_mod=True,
@@ -56,7 +56,7 @@ STRUCTURE_FLOW = SSFlowConfig(
 LATENT_FLOW = SLatFlowConfig(
     resolution=COARSE,
     model_channels=128,
-    cond_channels=PICTURE_WIDTH,
+    cond_channels=IMAGE_WIDTH,
     num_blocks=6,
     num_heads=4,
     patch_size=1,

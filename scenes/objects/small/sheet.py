@@ -1,4 +1,4 @@
-"""A picture of objects made by a pipeline and by its students, from the camera of the input."""
+"""A sheet of objects made by a pipeline and by its students, from the camera of the input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scenes.objects.data.views import OBJECT_STYLE
 from scenes.objects.image import prepare_image
 from scenes.objects.pipeline import GenerateConfig, Pipeline, load_pipeline
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Pixels = UInt8[np.ndarray, "h w 3"]
 STUDENT_STEPS = (2, 1)
 
 
@@ -35,7 +35,7 @@ def draw_generated(
         model: pipeline folder.
         path: PNG file.
         rows: which objects.
-        size: pixels per picture.
+        size: pixels per image.
 
     Raises:
         CheckpointError: as `load_pipeline`.
@@ -46,25 +46,25 @@ def draw_generated(
     if (Path(model) / "student.json").is_file():
         student = load_pipeline(model, variant="student")
         makers += [(f"student, {n} + {n}", student, n) for n in STUDENT_STEPS]
-    images, labels = [], []
+    tiles, labels = [], []
     for i in rows:
-        picture = Image.fromarray(batch.views[i, 0])
-        camera = _camera(batch.c2w[i, 0], batch.intrinsics[i, 0], picture.width, size)
+        image = Image.fromarray(batch.views[i, 0])
+        camera = _camera(batch.c2w[i, 0], batch.intrinsics[i, 0], image.width, size)
         truth = generate_object(str(batch.kinds[i]), int(batch.seeds[i])).mesh
-        images += [_on_white(picture, size), render_mesh(truth, camera, style=OBJECT_STYLE)]
-        images += [_made(pipeline, picture, camera, n) for _, pipeline, n in makers]
+        tiles += [_on_white(image, size), render_mesh(truth, camera, style=OBJECT_STYLE)]
+        tiles += [_made(pipeline, image, camera, n) for _, pipeline, n in makers]
         labels += ["input", "truth", *(label for label, _, _ in makers)]
-    return save_png(contact_sheet(images, labels, columns=2 * (2 + len(makers))), path)
+    return save_png(contact_sheet(tiles, labels, columns=2 * (2 + len(makers))), path)
 
 
-def _made(pipeline: Pipeline, picture: Image.Image, camera: Camera, steps: int | None) -> Picture:
-    """Return the object made from a picture, or white where none comes out."""
+def _made(pipeline: Pipeline, image: Image.Image, camera: Camera, steps: int | None) -> Pixels:
+    """Return the object made from an image, or white where none comes out."""
     config = GenerateConfig(outputs=("mesh",))
     if steps is not None:
         structure, latent = (replace(sampler, steps=steps) for sampler in pipeline.samplers)
         config = replace(config, structure=structure, latent=latent)
     try:
-        (made,) = pipeline.generate([prepare_image(picture)], [0], config, prepared=True).objects
+        (made,) = pipeline.generate([prepare_image(image)], [0], config, prepared=True).objects
     except NumericalError:
         made = None
     if made is None or made.mesh is None or not len(made.mesh.faces):
@@ -78,7 +78,7 @@ def _camera(c2w: np.ndarray, intrinsics: np.ndarray, width: int, size: int) -> C
     return Camera(c2w.astype(np.float64), fx, fy, cx, cy, size, size)
 
 
-def _on_white(picture: Image.Image, size: int) -> Picture:
-    white = Image.new("RGBA", picture.size, "white")
-    white.alpha_composite(picture)
+def _on_white(image: Image.Image, size: int) -> Pixels:
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image)
     return np.asarray(white.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))

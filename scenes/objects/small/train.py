@@ -31,8 +31,8 @@ from scenes.objects.samplers import SamplerConfig
 from scenes.objects.small.autoencoders import GaussianTask, LatentTask, MeshTask, StructureTask
 from scenes.objects.small.cells import read_cells
 from scenes.objects.small.fit import Task, fit
+from scenes.objects.small.images import ImageTask
 from scenes.objects.small.latents import GUIDANCE_SCALE, INTERVAL
-from scenes.objects.small.pictures import PictureTask
 from scenes.objects.small.settings import StageConfig
 from scenes.objects.ss_vae import SparseStructureEncoder
 from scenes.objects.train_config import DistillConfig
@@ -81,7 +81,7 @@ def _task(config: StageConfig) -> Task:
     if config.stage == "gaussian":
         return GaussianTask(objects, latent)
     structure = cast(SparseStructureEncoder, load_model(config.structure))
-    return PictureTask(objects, structure, latent)
+    return ImageTask(objects, structure, latent)
 
 
 PARTS: Mapping[str, str] = {

@@ -121,7 +121,7 @@ def opening(camera: object) -> float:
     return 2 * np.arctan(camera.width / 2 / camera.fx)  # type: ignore[attr-defined]
 
 
-def test_the_cube_is_always_whole_and_fills_the_picture() -> None:
+def test_the_cube_is_always_whole_and_fills_the_image() -> None:
     cameras = sphere_views(24, 64, np.random.default_rng(0))
     fovs = np.degrees([opening(c) for c in cameras])
     assert len(cameras) == 24 and fovs.min() > 10 - 1e-9 and fovs.max() < 70 + 1e-9
@@ -149,7 +149,7 @@ def test_no_view_is_below_the_lowest() -> None:
 def test_one_camera_by_hand() -> None:
     camera = sphere_camera(0.0, 0.0, 3.0, np.pi / 2, 10)
     np.testing.assert_allclose(camera.position, [0, 3, 0], atol=1e-12)
-    # +z is up in the picture, +x to the left, for a viewer at +y
+    # +z is up in the image, +x to the left, for a viewer at +y
     pixels, _ = camera.project(np.array([[0, 0, 1.0], [1.0, 0, 0]]))
     np.testing.assert_allclose(pixels, [[5, 5 - 5 / 3], [5 - 5 / 3, 5]], atol=1e-9)
 

@@ -1,4 +1,4 @@
-"""Pictures: right way up, right colours, right layout."""
+"""Images: right way up, right colours, right layout."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_matched_shapes_look_the_same() -> None:
     assert np.abs(wrong[:80, 80:160] - right).mean() > 5
 
 
-def test_errors_add_a_third_picture(tmp_path: Path) -> None:
+def test_errors_add_a_third_image(tmp_path: Path) -> None:
     shape = bumpy_sphere(2)
     ids = np.arange(shape.n_vertices)
     path = match_preview(

@@ -1,4 +1,4 @@
-"""The random changes of training pictures.
+"""The random changes of training images.
 
 RandHue against Python's colour conversion and its published rule.
 """
@@ -16,7 +16,7 @@ from geo3d.segmentation.augment import augment, published_transforms, random_hue
 
 
 def pair(side: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a picture whose every channel is its target, noise-free."""
+    """Return an image whose every channel is its target, noise-free."""
     target = (torch.arange(side) // 5 % 2).float().expand(side, side).contiguous()[None]
     return (target * 4 - 2).repeat(3, 1, 1), target
 
@@ -34,7 +34,7 @@ def test_the_same_seed_gives_the_same_and_another_another() -> None:
     assert len(results) > 3
 
 
-def test_pictures_and_masks_keep_type_size_and_values() -> None:
+def test_images_and_masks_keep_type_size_and_values() -> None:
     image, target = pair()
     before = image.clone()
     for seed in range(40):
@@ -46,7 +46,7 @@ def test_pictures_and_masks_keep_type_size_and_values() -> None:
     assert torch.equal(image, before)
 
 
-def test_geometry_moves_picture_and_mask_alike() -> None:
+def test_geometry_moves_image_and_mask_alike() -> None:
     image, target = pair(64)
     for seed in range(40):
         changed, wanted = augment(image, target, seeded(seed))
@@ -99,7 +99,7 @@ def test_an_unknown_name_is_refused() -> None:
         augment(*pair(), seeded(0), "heavy")
 
 
-def picture(seed: int = 0) -> torch.Tensor:
+def random_image(seed: int = 0) -> torch.Tensor:
     values = torch.rand((3, 5, 7), generator=torch.Generator().manual_seed(seed))
     # Some pixel is black and some white, so that scaling to [0, 1] changes nothing.
     values[:, 0, 0], values[:, 0, 1] = 0, 1
@@ -108,7 +108,7 @@ def picture(seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("hue", [0.0, 0.1, 0.2, 1 / 3, 0.4, 0.6, 0.8, 0.999])
 def test_agrees_with_colorsys(hue: float) -> None:
-    image = picture()
+    image = random_image()
     found = set_hue(image, hue, 0.1, -0.2)
     for y in range(5):
         for x in range(7):
@@ -119,13 +119,13 @@ def test_agrees_with_colorsys(hue: float) -> None:
 
 
 def test_the_scale_does_not_matter() -> None:
-    image = picture()
+    image = random_image()
     moved = set_hue(image * 40 - 7, 0.3, 0.1, 0.1)
     torch.testing.assert_close(moved, set_hue(image, 0.3, 0.1, 0.1) * 40 - 7, atol=1e-4, rtol=0)
 
 
 def test_setting_the_hue_twice_is_setting_it_once() -> None:
-    once = set_hue(picture(), 0.7)
+    once = set_hue(random_image(), 0.7)
     torch.testing.assert_close(set_hue(once, 0.7), once, atol=1e-5, rtol=0)
 
 
@@ -134,14 +134,14 @@ def test_grey_stays_grey_where_saturation_is_not_moved() -> None:
     torch.testing.assert_close(set_hue(grey, 0.4), grey.contiguous())
 
 
-def test_a_picture_of_one_value_stays_or_is_nan_as_published() -> None:
+def test_an_image_of_one_value_stays_or_is_nan_as_published() -> None:
     flat = torch.full((3, 2, 2), 5.0)
     torch.testing.assert_close(random_hue(flat, torch.Generator()), flat)
     assert random_hue(flat, torch.Generator(), compat=True).isnan().all()
 
 
 def test_published_changes_only_grow_and_ours_go_both_ways() -> None:
-    image = picture()
+    image = random_image()
     mean = image.amax(dim=0).mean()
 
     def change(seed: int, compat: bool) -> float:
@@ -155,6 +155,6 @@ def test_published_changes_only_grow_and_ours_go_both_ways() -> None:
 
 def test_only_the_given_generator_is_used() -> None:
     before = torch.random.get_rng_state()
-    first = random_hue(picture(), torch.Generator().manual_seed(1))
+    first = random_hue(random_image(), torch.Generator().manual_seed(1))
     assert torch.equal(before, torch.random.get_rng_state())
-    torch.testing.assert_close(first, random_hue(picture(), torch.Generator().manual_seed(1)))
+    torch.testing.assert_close(first, random_hue(random_image(), torch.Generator().manual_seed(1)))

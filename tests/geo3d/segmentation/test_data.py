@@ -17,7 +17,7 @@ from geo3d.segmentation.data import (
     read_topomortar,
     samples_digest,
 )
-from geo3d.segmentation.pictures import save_mask
+from geo3d.segmentation.images import save_mask
 from geo3d.synth.walls import GROUPS, brick_wall
 
 PARTS = {"train": ("001", "002"), "val": ("051",), "test": ("071", "121", "171")}
@@ -25,7 +25,7 @@ PARTS = {"train": ("001", "002"), "val": ("051",), "test": ("071", "121", "171")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder in TopoMortar's format with six tiny pictures; test 171 is not there."""
+    """Return a folder in TopoMortar's format with six tiny images; test 171 is not there."""
     rows, split = ["ID,group"], ["1:"]
     for part, names in PARTS.items():
         split.append(f"  {part}:")

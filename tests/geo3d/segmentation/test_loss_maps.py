@@ -50,17 +50,17 @@ def test_a_perfect_prediction_has_hardly_a_gradient() -> None:
     assert np.abs(loss_gradient_map(label.astype(float), label, "ce_dice")).sum() < 0.01 * bad
 
 
-def test_the_picture_is_blue_in_the_gap_and_red_on_the_blob() -> None:
+def test_the_image_is_blue_in_the_gap_and_red_on_the_blob() -> None:
     label, probability = wall()
     image = np.full((*label.shape, 3), 120, np.uint8)
-    picture = draw_loss_map(image, loss_gradient_map(probability, label, "ce_dice")).astype(float)
+    drawn = draw_loss_map(image, loss_gradient_map(probability, label, "ce_dice")).astype(float)
 
     def near(pixel: np.ndarray, color: np.ndarray) -> bool:
         return float(np.abs(pixel - color).max()) < 40
 
-    assert near(picture[24, 31], ADD_COLOR)
-    assert near(picture[41, 41], REMOVE_COLOR)
-    assert not near(picture[2, 2], ADD_COLOR)
+    assert near(drawn[24, 31], ADD_COLOR)
+    assert near(drawn[41, 41], REMOVE_COLOR)
+    assert not near(drawn[2, 2], ADD_COLOR)
     nothing = draw_loss_map(image, np.zeros(label.shape, np.float32))
     assert (nothing == 170).all()
 

@@ -1,4 +1,4 @@
-"""Means over groups of pictures."""
+"""Means over groups of images."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def test_what_is_not_there_is_not_averaged() -> None:
     assert math.isnan(means["OOD"]["Dice"])
 
 
-def test_no_pictures_are_refused() -> None:
-    with pytest.raises(InputError, match=r"segmenter\.no_pictures"):
+def test_no_images_are_refused() -> None:
+    with pytest.raises(InputError, match=r"segmenter\.no_images"):
         evaluate_segmenter(load_segmenter(device="cpu"), ())

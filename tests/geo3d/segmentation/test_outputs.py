@@ -1,4 +1,4 @@
-"""Regions of masks against Betti numbers and by hand, and the pictures of them."""
+"""Regions of masks against Betti numbers and by hand, and the images of them."""
 
 from __future__ import annotations
 
@@ -62,21 +62,21 @@ def test_outlines_lie_inside_their_regions() -> None:
     mask = ring_and_dot()
     image = np.full((40, 60, 3), 100, np.uint8)
     topology = find_topology(mask)
-    picture = draw_overlay(image, topology, numbers=False)
-    scale = picture.shape[0] // 40
+    drawn = draw_overlay(image, topology, numbers=False)
+    scale = drawn.shape[0] // 40
     assert scale > 1
-    assert picture.shape == (40 * scale, 60 * scale, 3)
-    assert (picture[5 * scale, 5 * scale] == COMPONENT_COLORS[0]).all()
-    assert (picture[3 * scale, 50 * scale] == COMPONENT_COLORS[1]).all()
-    assert (picture[10 * scale, 10 * scale] == HOLE_COLOR).all()
-    assert (picture[0, 0] == 100).all()
-    assert not (picture[7 * scale, 7 * scale] == 100).all()
+    assert drawn.shape == (40 * scale, 60 * scale, 3)
+    assert (drawn[5 * scale, 5 * scale] == COMPONENT_COLORS[0]).all()
+    assert (drawn[3 * scale, 50 * scale] == COMPONENT_COLORS[1]).all()
+    assert (drawn[10 * scale, 10 * scale] == HOLE_COLOR).all()
+    assert (drawn[0, 0] == 100).all()
+    assert not (drawn[7 * scale, 7 * scale] == 100).all()
     numbered = draw_overlay(image, topology)
-    assert (numbered != picture).any()
+    assert (numbered != drawn).any()
     assert (image == 100).all()
 
 
-def test_pictures_of_other_sizes_are_refused() -> None:
+def test_images_of_other_sizes_are_refused() -> None:
     with pytest.raises(ShapeError) as caught:
         draw_overlay(np.zeros((5, 5, 3), np.uint8), find_topology(ring_and_dot()))
     assert caught.value.code == "overlay.unequal_sizes"

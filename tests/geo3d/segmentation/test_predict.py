@@ -1,4 +1,4 @@
-"""Segmenters: pictures of any size, tiles, files."""
+"""Segmenters: images of any size, tiles, files."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def untrained(out_channels: int = 2, seed: int = 0) -> Segmenter:
     return Segmenter(network, CONFIG, out_channels)
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def test_normalisation_gives_mean_0_and_deviation_1() -> None:
-    values = normalise(picture(20, 30))
+    values = normalise(random_image(20, 30))
     np.testing.assert_allclose(values.mean(axis=(1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(values.std(axis=(1, 2)), 1, atol=1e-5)
     assert (normalise(np.full((3, 4, 3), 9, np.uint8)) == 0).all()
@@ -63,7 +63,7 @@ def test_normalisation_gives_mean_0_and_deviation_1() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 9), (40, 40), (41, 97), (100, 33)])
 def test_any_size_gives_probabilities_of_that_size(size: tuple[int, int]) -> None:
-    prediction = untrained().predict(picture(*size), tile=40, overlap=8)
+    prediction = untrained().predict(random_image(*size), tile=40, overlap=8)
     assert prediction.probabilities.shape == (2, *size)
     assert prediction.probabilities.dtype == np.float32
     np.testing.assert_allclose(prediction.probabilities.sum(axis=0), 1, atol=1e-5)
@@ -72,7 +72,7 @@ def test_any_size_gives_probabilities_of_that_size(size: tuple[int, int]) -> Non
 
 @pytest.mark.parametrize("overlap", [0, 1, 8, 20])
 def test_tiles_are_blended_without_a_trace(overlap: int) -> None:
-    image = picture(95, 131)
+    image = random_image(95, 131)
     whole = pointwise().predict(image, tile=512)
     tiled = pointwise().predict(image, tile=40, overlap=overlap)
     np.testing.assert_allclose(tiled.probabilities, whole.probabilities, atol=1e-6)
@@ -92,19 +92,19 @@ def test_tiles_of_a_real_network_agree_away_from_their_edges() -> None:
 
 def test_progress_names_the_tiles() -> None:
     events: list[Any] = []
-    pointwise().predict(picture(60, 60), tile=40, overlap=8, progress=events.append)
+    pointwise().predict(random_image(60, 60), tile=40, overlap=8, progress=events.append)
     assert [e["step"] for e in events] == [0, 1, 2, 3, 4] and events[-1]["total"] == 4
 
 
-def test_a_picture_of_one_colour_is_noted() -> None:
+def test_an_image_of_one_colour_is_noted() -> None:
     prediction = untrained().predict(np.full((20, 20, 3), 80, np.uint8))
-    assert prediction.notes == ("the picture has one colour",)
+    assert prediction.notes == ("the image has one colour",)
     assert np.isfinite(prediction.probabilities).all()
 
 
 def test_a_distance_means_mortar_where_positive() -> None:
     segmenter = untrained(out_channels=1)
-    image = picture(32, 32)
+    image = random_image(32, 32)
     with torch.no_grad():
         scores = segmenter.network.eval()(torch.from_numpy(normalise(image))[None])
     np.testing.assert_array_equal(segmenter.predict(image).mask, scores[0, 0].numpy() > 0)
@@ -114,17 +114,17 @@ def test_prediction_leaves_the_network_in_its_mode() -> None:
     segmenter = untrained()
     for mode in (True, False):
         segmenter.network.train(mode)
-        segmenter.predict(picture(16, 16))
+        segmenter.predict(random_image(16, 16))
         assert segmenter.network.training is mode
 
 
 def test_errors() -> None:
     segmenter = pointwise()
-    with pytest.raises(InputError, match=r"segmenter\.bad_picture"):
+    with pytest.raises(InputError, match=r"segmenter\.bad_image"):
         segmenter.predict(np.zeros((0, 5, 3), np.uint8))
     for given in ({"tile": 4}, {"tile": 40, "overlap": 21}, {"overlap": -1}):
         with pytest.raises(InputError, match=r"segmenter\.bad_tile"):
-            segmenter.predict(picture(9, 9), **given)
+            segmenter.predict(random_image(9, 9), **given)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -135,7 +135,7 @@ def test_a_segmenter_goes_to_a_file_and_back(tmp_path: Path, precision: Any) -> 
     digest = save_segmenter(path, Segmenter(made.network, config, 2, {"steps": 7}))
     read = load_segmenter(path, "cpu")
     assert read.config == config and read.info == {"steps": 7, "sha256": digest}
-    image = picture(32, 32)
+    image = random_image(32, 32)
     atol = 1e-7 if precision == "float32" else 5e-3
     found, wanted = read.predict(image).probabilities, made.predict(image).probabilities
     np.testing.assert_allclose(found, wanted, atol=atol)

@@ -16,7 +16,7 @@ import torch
 
 from geo3d.config import load_config
 from geo3d.errors import Cancelled, CheckpointError, ConfigError, InputError
-from geo3d.segmentation.batches import TrainingPictures, batches
+from geo3d.segmentation.batches import TrainingImages, batches
 from geo3d.segmentation.config import PRESETS, SegmentationConfig, learning_rate
 from geo3d.segmentation.data import Dataset, Sample, generated_dataset
 from geo3d.segmentation.frameworks import load_targets, targets_path, training_loss
@@ -141,10 +141,10 @@ def test_distillation_learns_from_probabilities_of_the_generation_before(tmp_pat
         load_targets(targets_path(tmp_path, 1), samples[:2])
 
 
-def test_soft_targets_are_cut_with_their_pictures() -> None:
+def test_soft_targets_are_cut_with_their_images() -> None:
     samples = load_samples(WALLS.train)
     soft = [sample.mask.astype(np.float16) * 0.5 + 0.25 for sample in samples]
-    hard, blurred = TrainingPictures(samples, TINY), TrainingPictures(samples, TINY, soft)
+    hard, blurred = TrainingImages(samples, TINY), TrainingImages(samples, TINY, soft)
     for number in range(6):
         (image, mask), (same, target) = hard[number], blurred[number]
         assert torch.equal(image, same)
@@ -153,24 +153,24 @@ def test_soft_targets_are_cut_with_their_pictures() -> None:
         torch.testing.assert_close(target.sum(dim=0), torch.ones(32, 32))
 
 
-def test_each_picture_is_seen_once_before_any_comes_again() -> None:
+def test_each_image_is_seen_once_before_any_comes_again() -> None:
     size = 64
     flat = [
         Sample(np.full((size, size, 3), 10 * k, np.uint8), np.ones((size, size), bool))
         for k in range(5)
     ]
-    pictures = TrainingPictures(flat, replace(TINY, crop=None, iterations=10, batch=1))
-    orders = [pictures._order(epoch) for epoch in (0, 1)]
+    images = TrainingImages(flat, replace(TINY, crop=None, iterations=10, batch=1))
+    orders = [images._order(epoch) for epoch in (0, 1)]
     assert all(sorted(order) == list(range(5)) for order in orders)
     assert orders[0] != orders[1]
 
 
 def test_batches_begin_at_any_step_and_in_any_number_of_processes() -> None:
-    pictures = TrainingPictures(load_samples(WALLS.train), TINY)
-    everything = list(batches(pictures, 0))
+    images = TrainingImages(load_samples(WALLS.train), TINY)
+    everything = list(batches(images, 0))
     assert len(everything) == TINY.iterations
     before = torch.random.get_rng_state()
-    late = list(batches(pictures, 4))
+    late = list(batches(images, 4))
     assert torch.equal(before, torch.random.get_rng_state())
     for found, wanted in zip(late, everything[4:], strict=True):
         assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
@@ -239,17 +239,15 @@ def test_bad_settings_are_refused() -> None:
         find_loss("cldice")
 
 
-def test_bad_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"segmenter\.no_pictures"):
+def test_bad_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"segmenter\.no_images"):
         train(TINY, tmp_path, Dataset("none", (), (), ()))
     for config in (replace(TINY, crop=64), replace(TINY, crop=None, network=NetworkConfig())):
         with pytest.raises(InputError, match=r"segmenter\.bad_size.*48 x 48"):
             train(config, tmp_path)
 
 
-def test_pictures_without_mortar_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_without_mortar_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = Sample(np.zeros((48, 48, 3), np.uint8), np.zeros((48, 48), bool))
     monkeypatch.setattr("geo3d.segmentation.train.load_samples", lambda items: (empty,))
     with pytest.raises(InputError, match=r"segmenter\.no_mortar"):

@@ -57,7 +57,7 @@ def rank_mod_2(matrix: np.ndarray) -> int:
     return rank
 
 
-def test_hand_worked_pictures() -> None:
+def test_hand_worked_images() -> None:
     ring = np.ones((3, 3), dtype=int)
     ring[1, 1] = 0
     assert betti_numbers(ring) == betti_numbers(ring, "vertices") == (1, 1)

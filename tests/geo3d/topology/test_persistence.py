@@ -1,4 +1,4 @@
-"""Persistence: hand-worked pictures, Betti numbers of every level, places, duality, errors."""
+"""Persistence: hand-worked images, Betti numbers of every level, places, duality, errors."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def test_small_changes_move_the_diagram_little() -> None:
         np.testing.assert_allclose(np.sort(one.birth), np.sort(two.birth), atol=2e-9)
 
 
-def test_unsigned_pictures_and_constant_ones() -> None:
-    picture = np.array([[200, 0, 100]], dtype=np.uint8)
-    pairs = component_pairs(picture, superlevel=True)
+def test_unsigned_images_and_constant_ones() -> None:
+    image = np.array([[200, 0, 100]], dtype=np.uint8)
+    pairs = component_pairs(image, superlevel=True)
     assert pairs.birth.tolist() == [100, 200] and pairs.death.tolist() == [0, -np.inf]
     assert [len(p) for p in persistence(np.ones((4, 4)))] == [1, 0]
     assert [len(p) for p in persistence(np.ones((4, 4, 4)))] == [1, 0, 0]

@@ -42,15 +42,15 @@ def test_what_is_measured_has_panels_by_kind(
     }
 
 
-def test_pictures_grow_with_their_panels(tmp_path: Path) -> None:
+def test_images_grow_with_their_panels(tmp_path: Path) -> None:
     plot_training(tmp_path / "a.png", LINES)
     plot_losses(tmp_path / "b.png", dict.fromkeys("abcd", LINES))
     sizes = []
     for name in "ab":
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            sizes.append(picture.size)
+        with Image.open(tmp_path / f"{name}.png") as image:
+            sizes.append(image.size)
     assert sizes == [(1200, 320), (1200, 640)]
 
 
-def test_a_training_without_lines_has_an_empty_picture(tmp_path: Path) -> None:
+def test_a_training_without_lines_has_an_empty_image(tmp_path: Path) -> None:
     assert plot_training(tmp_path / "a.png", []).stat().st_size > 0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from object_pipelines import cut_out_picture, tiny_networks, tiny_pipeline
+from object_pipelines import cut_out_image, tiny_networks, tiny_pipeline
 from PIL import Image
 
 from geo3d.errors import CheckpointError
@@ -41,20 +41,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def pictures() -> list[Image.Image]:
-    return [prepare_image(cut_out_picture(color)) for color in ((200, 40, 40), (0, 90, 220))]
+def images() -> list[Image.Image]:
+    return [prepare_image(cut_out_image(color)) for color in ((200, 40, 40), (0, 90, 220))]
 
 
 def test_tokens_are_the_last_block_before_its_norm(folder: Path) -> None:
     encoder = DinoEncoder(folder)
-    tokens = encoder.encode(pictures())
+    tokens = encoder.encode(images())
     assert tokens.shape == (2, 1 + 4 + (SIZE // 14) ** 2, 16) and encoder.channels == 16
     torch.testing.assert_close(tokens, F.layer_norm(tokens, (16,)), rtol=0, atol=1e-3)
     # layer by layer: embedding, blocks, and no norm with weights
     model: Any = encoder.model
     mean, std = ((torch.tensor(v)[:, None, None]) for v in
                  ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # fmt: skip
-    pixels = np.stack([np.asarray(p, np.float32) / 255 for p in pictures()])
+    pixels = np.stack([np.asarray(p, np.float32) / 255 for p in images()])
     with torch.no_grad():
         h = model.embeddings((torch.from_numpy(pixels).movedim(-1, 1) - mean) / std)
         states = model(
@@ -68,16 +68,16 @@ def test_tokens_are_the_last_block_before_its_norm(folder: Path) -> None:
     assert (tokens - wrong).abs().max() > 0.05
 
 
-def test_pictures_do_not_depend_on_each_other(folder: Path) -> None:
+def test_images_do_not_depend_on_each_other(folder: Path) -> None:
     encoder = DinoEncoder(folder)
-    both = encoder.encode(pictures())
-    for i, picture in enumerate(pictures()):
-        torch.testing.assert_close(encoder.encode([picture])[0], both[i], rtol=1e-4, atol=1e-5)
+    both = encoder.encode(images())
+    for i, image in enumerate(images()):
+        torch.testing.assert_close(encoder.encode([image])[0], both[i], rtol=1e-4, atol=1e-5)
 
 
 def test_half_precision_returns_float32(folder: Path) -> None:
-    half = DinoEncoder(folder, dtype=torch.bfloat16).encode(pictures()[:1])
-    whole = DinoEncoder(folder).encode(pictures()[:1])
+    half = DinoEncoder(folder, dtype=torch.bfloat16).encode(images()[:1])
+    whole = DinoEncoder(folder).encode(images()[:1])
     assert half.dtype == torch.float32 and (half - whole).abs().mean() < 0.1
 
 
@@ -97,8 +97,8 @@ def test_a_pipeline_with_dino_runs_offline(
     os.symlink(folder, tmp_path / "dinov2_vitl14_reg")
     given = load_pipeline(tmp_path, encoder=folder)
     config = GenerateConfig(outputs=())
-    (one,) = pipeline.generate([cut_out_picture()], [1], config).objects
-    (two,) = given.generate([cut_out_picture()], [1], config).objects
+    (one,) = pipeline.generate([cut_out_image()], [1], config).objects
+    (two,) = given.generate([cut_out_image()], [1], config).objects
     assert torch.equal(one.structure, two.structure)
     assert missing_parts(tmp_path, encoder=folder) == []
 
@@ -141,7 +141,7 @@ def test_settings_cannot_bring_programs(folder: Path, tmp_path: Path) -> None:
     settings = json.loads((own / "config.json").read_text())
     settings["auto_map"] = {"AutoModel": "somebody/elses--modeling.Model"}
     (own / "config.json").write_text(json.dumps(settings))
-    plain, mapped = (DinoEncoder(f).encode(pictures()[:1]) for f in (folder, own))
+    plain, mapped = (DinoEncoder(f).encode(images()[:1]) for f in (folder, own))
     assert torch.equal(plain, mapped)
 
 

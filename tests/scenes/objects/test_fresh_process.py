@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from object_pipelines import cut_out_picture, tiny_pipeline
+from object_pipelines import cut_out_image, tiny_pipeline
 
 from scenes.objects.pipeline import GenerateConfig, Generated, load_pipeline
 
@@ -41,13 +41,13 @@ def digests(made: Generated) -> dict[str, str]:
 
 
 def test_a_fresh_process_makes_the_same_object_bit_for_bit(tmp_path: Path) -> None:
-    cut_out_picture().save(tmp_path / "picture.png")
+    cut_out_image().save(tmp_path / "picture.png")
     pipeline = tiny_pipeline()
     pipeline.save(tmp_path / "model")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        made = pipeline.generate([cut_out_picture()], [11, 12], OUTPUTS).objects
+        made = pipeline.generate([cut_out_image()], [11, 12], OUTPUTS).objects
     finally:
         torch.set_num_threads(threads)
     here, root = Path(__file__).parent, Path(__file__).parents[3]
@@ -71,13 +71,13 @@ def test_a_batch_of_four_is_four_singles(batch: int | None, tmp_path: Path) -> N
     """
     tiny_pipeline().save(tmp_path)
     pipeline = load_pipeline(tmp_path)
-    pictures = [cut_out_picture((40 * i, 200 - 40 * i, 90)) for i in range(4)]
+    images = [cut_out_image((40 * i, 200 - 40 * i, 90)) for i in range(4)]
     outputs = ("mesh", "gaussian", "radiance")
     config = GenerateConfig(outputs=outputs, batch=batch)
-    four = pipeline.generate(pictures, [1, 2, 3, 4], config).objects
+    four = pipeline.generate(images, [1, 2, 3, 4], config).objects
     single = GenerateConfig(outputs=outputs, batch=1)
     for i, made in enumerate(four):
-        (alone,) = pipeline.generate([pictures[i]], [i + 1], single).objects
+        (alone,) = pipeline.generate([images[i]], [i + 1], single).objects
         if batch is None:
             assert digests(made) == digests(alone)
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from object_pipelines import cut_out_picture, tiny_pipeline
+from object_pipelines import cut_out_image, tiny_pipeline
 
 from geo3d.errors import FileFormatError, Geo3dError
 from geo3d.mesh.io import load_mesh
@@ -112,7 +112,7 @@ def test_exported_mesh_and_gaussians_coincide(tmp_path: Path) -> None:
 
 
 def test_the_exported_object_is_where_its_voxels_are(tmp_path: Path) -> None:
-    (made,) = tiny_pipeline().generate([cut_out_picture()], [1], GenerateConfig()).objects
+    (made,) = tiny_pipeline().generate([cut_out_image()], [1], GenerateConfig()).objects
     export(made, "object", (tmp_path, tmp_path), ExportConfig(views=0))
     assert made.latent is not None and made.gaussian is not None
     centres = (made.latent.coords[:, 1:].numpy() + 0.5) / 8 - 0.5

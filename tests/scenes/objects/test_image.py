@@ -39,8 +39,8 @@ def test_the_object_fills_the_square_but_for_a_margin() -> None:
 
 
 def test_what_is_half_transparent_gets_darker() -> None:
-    picture = painted((40, 40), (10, 10, 30, 30))
-    pixels = np.asarray(picture).copy()
+    image = painted((40, 40), (10, 10, 30, 30))
+    pixels = np.asarray(image).copy()
     pixels[14:26, 14:26, 3] = 128
     found = np.asarray(prepare_image(Image.fromarray(pixels), size=24))
     assert found[12, 12].tolist() == pytest.approx([100, 0, 0], abs=2)
@@ -62,7 +62,7 @@ def test_a_hole_of_the_background_colour_stays_part_of_the_object() -> None:
     assert alpha[30, 30] == 255 and alpha[5, 5] == 0
 
 
-def test_large_pictures_are_reduced_before_their_background_goes() -> None:
+def test_large_images_are_reduced_before_their_background_goes() -> None:
     seen = []
 
     def remover(rgb: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from object_pipelines import ENCODER, cut_out_picture
+from object_pipelines import ENCODER, cut_out_image
 
 from geo3d.errors import CheckpointError, ConfigError, ShapeError
 from scenes.objects.attention import plain_kernels
@@ -154,10 +154,10 @@ def test_only_the_torso_is_halved(dtype: torch.dtype) -> None:
     assert default_torso(torch.device("cpu")) == torch.float32
 
 
-def test_the_small_encoder_tells_pictures_apart() -> None:
+def test_the_small_encoder_tells_images_apart() -> None:
     torch.manual_seed(0)
     encoder = SmallImageEncoder(ENCODER)
-    tokens = encoder.encode([cut_out_picture(), cut_out_picture((0, 200, 0))])
+    tokens = encoder.encode([cut_out_image(), cut_out_image((0, 200, 0))])
     assert tokens.shape == (2, ENCODER.tokens, encoder.channels)
     assert (tokens[0] - tokens[1]).abs().max() > 0.01
     torch.testing.assert_close(tokens.mean(-1), torch.zeros(2, 4), rtol=0, atol=1e-5)

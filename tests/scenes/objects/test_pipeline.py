@@ -1,4 +1,4 @@
-"""Whole pipelines with tiny random networks: pictures in, objects out, folders back and forth."""
+"""Whole pipelines with tiny random networks: images in, objects out, folders back and forth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from object_pipelines import cut_out_picture, tiny_pipeline
+from object_pipelines import cut_out_image, tiny_pipeline
 
 from geo3d.errors import (
     Cancelled,
@@ -26,7 +26,7 @@ from scenes.objects.samplers import SamplerConfig
 ALL = GenerateConfig(outputs=("mesh", "gaussian", "radiance"))
 LATENT = GenerateConfig(outputs=())
 GAUSSIANS = GenerateConfig(outputs=("gaussian",))
-PICTURES = [cut_out_picture(), cut_out_picture((20, 90, 220)), cut_out_picture((10, 200, 10))]
+IMAGES = [cut_out_image(), cut_out_image((20, 90, 220)), cut_out_image((10, 200, 10))]
 
 
 def tensors(made: Generated) -> dict[str, torch.Tensor]:
@@ -47,7 +47,7 @@ def assert_same(a: Generated, b: Generated) -> None:
 
 
 def test_an_object_comes_out() -> None:
-    batch = tiny_pipeline().generate(PICTURES[:1], [7], ALL)
+    batch = tiny_pipeline().generate(IMAGES[:1], [7], ALL)
     (made,) = batch.objects
     assert made.seed == 7 and not made.is_empty
     assert made.mesh is not None and made.gaussian is not None and made.radiance is not None
@@ -71,7 +71,7 @@ def test_noise_is_drawn_in_the_published_order() -> None:
         network = pipeline.networks[key]
         assert isinstance(network, torch.nn.Module)
         network.register_forward_pre_hook(lambda _module, inputs: drawn.append(inputs[0]))
-    (made,) = pipeline.generate(PICTURES[:1], [3], LATENT).objects
+    (made,) = pipeline.generate(IMAGES[:1], [3], LATENT).objects
     torch.manual_seed(3)
     assert torch.equal(drawn[0], torch.randn(1, 4, 4, 4, 4))
     assert made.latent is not None
@@ -80,18 +80,18 @@ def test_noise_is_drawn_in_the_published_order() -> None:
 
 def test_a_batch_is_its_objects_one_by_one() -> None:
     pipeline = tiny_pipeline()
-    pictures, seeds = [*PICTURES, PICTURES[0]], [0, 1, 2, 3]
-    together = pipeline.generate(pictures, seeds, GAUSSIANS).objects
-    for picture, seed, made in zip(pictures, seeds, together, strict=True):
-        assert_same(pipeline.generate([picture], [seed], GAUSSIANS).objects[0], made)
+    images, seeds = [*IMAGES, IMAGES[0]], [0, 1, 2, 3]
+    together = pipeline.generate(images, seeds, GAUSSIANS).objects
+    for image, seed, made in zip(images, seeds, together, strict=True):
+        assert_same(pipeline.generate([image], [seed], GAUSSIANS).objects[0], made)
 
 
 @pytest.mark.parametrize("branches", [False, True])
 def test_passing_together_changes_only_rounding(branches: bool) -> None:
     pipeline, seeds = tiny_pipeline(), [0, 1, 2, 3]
-    singly = pipeline.generate(PICTURES[:1], seeds, LATENT).objects
+    singly = pipeline.generate(IMAGES[:1], seeds, LATENT).objects
     config = GenerateConfig(outputs=(), batch=3, together=branches)
-    batch = pipeline.generate(PICTURES[:1], seeds, config)
+    batch = pipeline.generate(IMAGES[:1], seeds, config)
     assert batch.calls["structure"] == (4 if branches else 8)
     for a, b in zip(singly, batch.objects, strict=True):
         torch.testing.assert_close(a.structure, b.structure, rtol=1e-4, atol=1e-5)
@@ -102,12 +102,12 @@ def test_passing_together_changes_only_rounding(branches: bool) -> None:
 
 def test_a_saved_pipeline_gives_the_same_object(tmp_path: Path) -> None:
     pipeline = tiny_pipeline()
-    before = pipeline.generate(PICTURES[:1], [5], ALL).objects[0]
+    before = pipeline.generate(IMAGES[:1], [5], ALL).objects[0]
     pipeline.save(tmp_path / "a")
     loaded = load_pipeline(tmp_path / "a")
-    assert_same(before, loaded.generate(PICTURES[:1], [5], ALL).objects[0])
+    assert_same(before, loaded.generate(IMAGES[:1], [5], ALL).objects[0])
     lean = load_pipeline(tmp_path / "a", low_memory=True)
-    assert_same(before, lean.generate(PICTURES[:1], [5], ALL).objects[0])
+    assert_same(before, lean.generate(IMAGES[:1], [5], ALL).objects[0])
     assert lean.kept == [] and len(loaded.kept) == 6
     assert missing_parts(tmp_path / "a", outputs=("mesh", "gaussian", "radiance")) == []
 
@@ -127,9 +127,9 @@ def test_a_loaded_pipeline_is_saved_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("torso", [torch.float16, torch.bfloat16])
 def test_half_torsos_run_and_leave_the_masters_alone(torso: torch.dtype) -> None:
-    whole = tiny_pipeline().generate(PICTURES[:1], [0], LATENT).objects[0]
+    whole = tiny_pipeline().generate(IMAGES[:1], [0], LATENT).objects[0]
     pipeline = tiny_pipeline(torso=torso)
-    half = pipeline.generate(PICTURES[:1], [0], LATENT).objects[0]
+    half = pipeline.generate(IMAGES[:1], [0], LATENT).objects[0]
     error = (half.structure - whole.structure).norm() / whole.structure.norm()
     assert 0 < error < 0.03
     for network in pipeline.networks.values():
@@ -139,10 +139,10 @@ def test_half_torsos_run_and_leave_the_masters_alone(torso: torch.dtype) -> None
 
 def test_several_views_of_one_object() -> None:
     pipeline = tiny_pipeline()
-    one = pipeline.generate(PICTURES[:1], [0], LATENT).objects[0]
-    twice = pipeline.generate_from_views([PICTURES[0]] * 2, 0, LATENT).objects[0]
+    one = pipeline.generate(IMAGES[:1], [0], LATENT).objects[0]
+    twice = pipeline.generate_from_views([IMAGES[0]] * 2, 0, LATENT).objects[0]
     torch.testing.assert_close(one.structure, twice.structure, rtol=1e-5, atol=1e-6)
-    mixed = pipeline.generate_from_views(PICTURES[:2], 0, LATENT).objects[0]
+    mixed = pipeline.generate_from_views(IMAGES[:2], 0, LATENT).objects[0]
     assert not torch.allclose(one.structure, mixed.structure)
 
 
@@ -156,17 +156,17 @@ def without_voxels() -> Pipeline:
 
 def test_an_empty_structure_is_named_or_kept() -> None:
     with pytest.raises(NumericalError) as error:
-        without_voxels().generate(PICTURES[:1], [4, 5], ALL)
+        without_voxels().generate(IMAGES[:1], [4, 5], ALL)
     assert error.value.code == "generate.empty_structure" and "4, 5" in error.value.message
     kept = GenerateConfig(on_empty="keep")
-    (made,) = without_voxels().generate(PICTURES[:1], [4], kept).objects
+    (made,) = without_voxels().generate(IMAGES[:1], [4], kept).objects
     assert made.is_empty and made.mesh is None
 
 
 def test_cancelling_reaches_every_stage() -> None:
     pipeline, stages = tiny_pipeline(), ["picture", "structure", "voxels", "latent", "gaussian"]
     seen: list[str] = []
-    pipeline.generate(PICTURES[:1], [0], GAUSSIANS, lambda event: seen.append(str(event["stage"])))
+    pipeline.generate(IMAGES[:1], [0], GAUSSIANS, lambda event: seen.append(str(event["stage"])))
     assert list(dict.fromkeys(seen)) == stages
 
     for stage in stages:
@@ -176,13 +176,13 @@ def test_cancelling_reaches_every_stage() -> None:
                 raise Cancelled()
 
         with pytest.raises(Cancelled):
-            pipeline.generate(PICTURES[:1], [0], GAUSSIANS, stop)
+            pipeline.generate(IMAGES[:1], [0], GAUSSIANS, stop)
 
 
 def test_settings_of_the_call_win() -> None:
     once = SamplerConfig(steps=1, rescale_t=1.0, guidance_scale=None)
     config = GenerateConfig(structure=once, latent=once, outputs=())
-    assert tiny_pipeline().generate(PICTURES[:1], [0], config).calls == {
+    assert tiny_pipeline().generate(IMAGES[:1], [0], config).calls == {
         "structure": 1,
         "latent": 1,
     }
@@ -192,7 +192,7 @@ def test_mistakes_are_named() -> None:
     pipeline = tiny_pipeline()
     tokens = torch.zeros(1, 4, 16)
     cases: list[tuple[str, type[Geo3dError], Any]] = [
-        ("generate.wrong_count", InputError, lambda: pipeline.generate(PICTURES, [0, 1])),
+        ("generate.wrong_count", InputError, lambda: pipeline.generate(IMAGES, [0, 1])),
         ("generate.wrong_count", InputError, lambda: pipeline.generate_from_views([], 0)),
         (
             "generate.wrong_count",

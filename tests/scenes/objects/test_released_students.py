@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from object_pipelines import cut_out_picture, tiny_pipeline
+from object_pipelines import cut_out_image, tiny_pipeline
 from torch import nn
 
 from apps.cli import main
@@ -31,7 +31,7 @@ def moved(network: nn.Module) -> dict[str, torch.Tensor]:
 def test_students_replace_the_flows_of_a_folder(tmp_path: Path) -> None:
     pipeline = tiny_pipeline()
     pipeline.save(tmp_path / "model")
-    before = load_pipeline(tmp_path / "model").generate([cut_out_picture()], [1], CONFIG)
+    before = load_pipeline(tmp_path / "model").generate([cut_out_image()], [1], CONFIG)
     for key in KEYS:
         network = pipeline.networks[key]
         assert isinstance(network, nn.Module)
@@ -42,8 +42,8 @@ def test_students_replace_the_flows_of_a_folder(tmp_path: Path) -> None:
         target.unlink()
         code = main(["convert", str(tmp_path / f"{key}.pt"), "--out", str(target), "--json"])
         assert code == 0
-    (wanted,) = pipeline.generate([cut_out_picture()], [1], CONFIG).objects
-    (made,) = load_pipeline(tmp_path / "model").generate([cut_out_picture()], [1], CONFIG).objects
+    (wanted,) = pipeline.generate([cut_out_image()], [1], CONFIG).objects
+    (made,) = load_pipeline(tmp_path / "model").generate([cut_out_image()], [1], CONFIG).objects
     assert torch.equal(made.structure, wanted.structure)
     assert not torch.equal(made.structure, before.objects[0].structure)
     assert made.latent is not None and wanted.latent is not None
@@ -58,4 +58,4 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         (folder / f"{KEYS[1]}.safetensors").read_bytes()
     )
     with pytest.raises(CheckpointError):
-        load_pipeline(tmp_path).generate([cut_out_picture()], [1], CONFIG)
+        load_pipeline(tmp_path).generate([cut_out_image()], [1], CONFIG)

@@ -1,4 +1,4 @@
-"""Pictures of Gaussians and radiance fields, against formulas, brute force and the mesh's view."""
+"""Images of Gaussians and radiance fields, against formulas, brute force and the mesh's view."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def front(size: int = 65) -> Camera:
 
 
 def test_one_gaussian_is_a_bell_of_the_right_width() -> None:
-    picture = render_gaussians(gaussians([[0.0, 0, 0]], [[1.0, 0, 0]], 0.1, 0.8), front())
+    image = render_gaussians(gaussians([[0.0, 0, 0]], [[1.0, 0, 0]], 0.1, 0.8), front())
     variance = (100 * 0.1 / 2) ** 2
     opacity = 0.8 * variance / (variance + SMOOTHING)
     for offset in (0, 3, 7):
         alpha = opacity * math.exp(-(offset**2) / 2 / (variance + SMOOTHING))
-        found = picture[32, 32 + offset]
+        found = image[32, 32 + offset]
         assert found[1] == found[2] == pytest.approx(255 * (1 - alpha), abs=1)
-        assert found[0] == 255 and np.array_equal(found, picture[32 - offset, 32])
+        assert found[0] == 255 and np.array_equal(found, image[32 - offset, 32])
 
 
 def test_the_nearer_gaussian_hides_the_other() -> None:
@@ -157,14 +157,14 @@ def test_the_march_is_the_sum_over_steps_and_has_gradients() -> None:
     )
 
 
-def test_pictures_and_empty_fields() -> None:
+def test_images_and_empty_fields() -> None:
     dense = field([[x, y, z] for x in range(2) for y in range(2) for z in range(2)], 2)
     thick = RadianceField(
         dense.position, dense.depth, torch.ones_like(dense.trivec), dense.density.abs() * 1e3,
         dense.features_dc,
     )  # fmt: skip
-    picture = render_radiance(thick, cube_camera(0.4, size=32))
-    assert picture.shape == (32, 32, 3) and picture.dtype == np.uint8
-    assert (picture[0, 0] == 255).all() and not (picture[16, 16] == 255).all()
+    image = render_radiance(thick, cube_camera(0.4, size=32))
+    assert image.shape == (32, 32, 3) and image.dtype == np.uint8
+    assert (image[0, 0] == 255).all() and not (image[16, 16] == 255).all()
     none = RadianceField(*(getattr(dense, n)[:0] for n in vars(dense)))
     assert (render_radiance(none, cube_camera(0.0, size=8)) == 255).all()

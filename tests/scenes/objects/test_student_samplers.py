@@ -11,7 +11,7 @@ import pytest
 import torch
 from distill_helpers import DENSE, SPARSE
 from flow_helpers import NormalLaw
-from object_pipelines import cut_out_picture, tiny_pipeline
+from object_pipelines import cut_out_image, tiny_pipeline
 from torch import Tensor
 
 from geo3d.distill.flow import phase_end
@@ -171,10 +171,10 @@ def test_the_network_is_the_mean_velocity_of_training() -> None:
 def test_jumps_of_a_pipeline_draw_from_each_objects_own_seed() -> None:
     jump = SamplerConfig(steps=3, rescale_t=1.0, guidance_scale=None, student="jump")
     config = GenerateConfig(structure=jump, latent=jump, outputs=())
-    pipeline, pictures = tiny_pipeline(), [cut_out_picture()]
-    together = pipeline.generate(pictures, [3, 4], config).objects
+    pipeline, images = tiny_pipeline(), [cut_out_image()]
+    together = pipeline.generate(images, [3, 4], config).objects
     for made in together:
-        (alone,) = pipeline.generate(pictures, [made.seed], config).objects
+        (alone,) = pipeline.generate(images, [made.seed], config).objects
         assert torch.equal(made.structure, alone.structure)
         assert made.latent is not None and alone.latent is not None
         assert torch.equal(made.latent.feats, alone.latent.feats)

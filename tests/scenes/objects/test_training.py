@@ -260,15 +260,15 @@ def test_tokens_are_encoded_once(tmp_path: Path) -> None:
     calls = []
 
     class Encoder:
-        def encode(self, pictures: Any) -> torch.Tensor:
-            calls.append(len(pictures))
-            return torch.stack([torch.full((3, 6), p.size[0] / 10) for p in pictures])
+        def encode(self, images: Any) -> torch.Tensor:
+            calls.append(len(images))
+            return torch.stack([torch.full((3, 6), p.size[0] / 10) for p in images])
 
     places = write_latents(tmp_path, "dense")
     (tmp_path / "conditions/some/item0.npz").unlink()
-    pictures = [Image.new("RGB", (size, 4)) for size in (1, 2, 3)]
+    images = [Image.new("RGB", (size, 4)) for size in (1, 2, 3)]
     for _ in range(2):
-        write_tokens(places["conditions"], "some/item0", pictures, Encoder(), 2)
+        write_tokens(places["conditions"], "some/item0", images, Encoder(), 2)
     assert calls == [2, 1]
     item = LatentFolder(DataConfig(**places), False).read("some/item0", torch.Generator())
     assert item.condition.shape == (1, 3, 6)

@@ -87,12 +87,12 @@ def test_moving_a_car_trains_only_the_cells_it_leaves(
     there = points + torch.tensor([0.0, 0.0, 9.0])
     moved, stood = scene.query(there).rgb, before.query(points).rgb
     torch.testing.assert_close(moved, stood, atol=1e-4, rtol=0)
-    assert not torch.equal(*pictures(before, scene, 0.0))
+    assert not torch.equal(*images(before, scene, 0.0))
     # a camera that looks back sees no open cell: not a bit is different
-    assert torch.equal(*pictures(before, scene, np.pi))
+    assert torch.equal(*images(before, scene, np.pi))
 
 
-def pictures(before: Scene, after: Scene, yaw: float) -> tuple[torch.Tensor, torch.Tensor]:
+def images(before: Scene, after: Scene, yaw: float) -> tuple[torch.Tensor, torch.Tensor]:
     pose = np.eye(4)
     pose[:3, :3] = turn(yaw)
     camera = street_camera(pose, 16)

@@ -25,7 +25,7 @@ def conditions(guidance: Guidance, n: int = 2) -> torch.Tensor:
 
 
 @KINDS
-def test_a_folder_gives_the_same_pictures_as_its_parts(tmp_path: Path, is_latent: bool) -> None:
+def test_a_folder_gives_the_same_images_as_its_parts(tmp_path: Path, is_latent: bool) -> None:
     made = Guidance(urban_teachers.parts(is_latent))
     read = Guidance.from_folder(urban_teachers.write(tmp_path, is_latent))
     assert read.is_latent == is_latent
@@ -39,7 +39,7 @@ def test_a_folder_gives_the_same_pictures_as_its_parts(tmp_path: Path, is_latent
     torch.testing.assert_close(*both)
 
 
-def test_pictures_follow_layout_prompt_and_seed_and_do_not_depend_on_the_batch() -> None:
+def test_images_follow_layout_prompt_and_seed_and_do_not_depend_on_the_batch() -> None:
     guidance = Guidance(urban_teachers.parts())
     config = SampleConfig(steps=2)
     given = conditions(guidance, 3)
@@ -151,14 +151,14 @@ def test_sampling_can_be_cancelled_and_reports_every_step() -> None:
 
 def test_half_precision_stays_close() -> None:
     given = conditions(Guidance(urban_teachers.parts()))
-    pictures = [
+    images = [
         Guidance(urban_teachers.parts(), Savings(precision=p)).sample(
             given, "night", SampleConfig(steps=2), generator=seeded()
         )
         for p in ("float32", "bfloat16")
     ]
-    assert pictures[1].dtype == torch.float32
-    assert 0 < (pictures[0] - pictures[1]).abs().max() < 0.1
+    assert images[1].dtype == torch.float32
+    assert 0 < (images[0] - images[1]).abs().max() < 0.1
     with pytest.raises(ConfigError, match=r"guidance.unknown_precision"):
         Guidance(urban_teachers.parts(), Savings(precision="int8"))  # type: ignore[arg-type]
 

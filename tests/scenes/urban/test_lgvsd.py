@@ -226,7 +226,7 @@ def test_only_detail_is_compared_with_the_tracker() -> None:
 
     noise, all_of_it = gradient(VARIANTS["sds"]), gradient(LgvsdConfig(tracker_detail=0))
     side = z.shape[-1]
-    # a window that holds the whole picture from every entry: only the mean is left to the noise
+    # a window that holds the whole image from every entry: only the mean is left to the noise
     wide = gradient(LgvsdConfig(tracker_detail=2 * side - 1))
     mean = wide.mean(dim=(2, 3), keepdim=True)
     torch.testing.assert_close(mean, noise.mean(dim=(2, 3), keepdim=True), atol=1e-6, rtol=1e-3)

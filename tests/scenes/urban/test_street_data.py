@@ -1,4 +1,4 @@
-"""Folders of street pictures: the same whatever happened before, refused when they do not fit."""
+"""Folders of street images: the same whatever happened before, refused when they do not fit."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from geo3d.errors import ConfigError, FileFormatError, InputError
 from geo3d.work import runner
 from scenes.urban.conditions import MAX_DEPTH, semantic_colors
 from scenes.urban.street_data import (
-    ARRAYS,
     StreetDataConfig,
     jittered,
     load_street_data,
     make_street_data,
-    street_pictures,
+    street_images,
 )
 
 CONFIG = StreetDataConfig(pictures=6, size=16, street_length=40.0)
@@ -32,13 +31,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_holds_what_its_settings_and_number_say(folder: Path) -> None:
-    data, again = load_street_data(folder), street_pictures(CONFIG, 0)
-    assert len(data) == 6 and data.pictures.shape == (6, 16, 16, 3)
-    for name in ARRAYS:
+    data, again = load_street_data(folder), street_images(CONFIG, 0)
+    assert len(data) == 6 and data.images.shape == (6, 16, 16, 3)
+    for name in vars(data):
         np.testing.assert_array_equal(getattr(data, name), getattr(again, name))
-    other = street_pictures(replace(CONFIG, seed=1), 0)
-    assert (other.pictures != data.pictures).any()
-    assert (street_pictures(CONFIG, 0).part(slice(0, 2)).pictures == data.pictures[:2]).all()
+    other = street_images(replace(CONFIG, seed=1), 0)
+    assert (other.images != data.images).any()
+    assert (street_images(CONFIG, 0).part(slice(0, 2)).images == data.images[:2]).all()
 
 
 def test_conditions_are_the_published_ones(folder: Path) -> None:

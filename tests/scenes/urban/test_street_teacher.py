@@ -13,7 +13,7 @@ from geo3d import checkpoints
 from geo3d.errors import Cancelled, CheckpointError, ConfigError
 from geo3d.synth.streets.styles import STYLES
 from geo3d.work.training import CHECKPOINT, Plan, run_training
-from scenes.urban.street_data import StreetDataConfig, StreetPictures, street_pictures
+from scenes.urban.street_data import StreetDataConfig, StreetImages, street_images
 from scenes.urban.street_segmenter import (
     SegmenterTrainingConfig,
     StreetSegmenter,
@@ -53,12 +53,12 @@ TRAINING = TeacherTrainingConfig(
 
 
 @pytest.fixture(scope="module")
-def data() -> StreetPictures:
-    return street_pictures(StreetDataConfig(pictures=12, size=16, street_length=40.0), 0)
+def data() -> StreetImages:
+    return street_images(StreetDataConfig(pictures=12, size=16, street_length=40.0), 0)
 
 
 @pytest.fixture
-def stored(data: StreetPictures, monkeypatch: pytest.MonkeyPatch) -> StreetPictures:
+def stored(data: StreetImages, monkeypatch: pytest.MonkeyPatch) -> StreetImages:
     for module in ("train_teacher", "street_segmenter"):
         monkeypatch.setattr(f"scenes.urban.{module}.load_street_data", lambda folder: data)
     return data
@@ -115,7 +115,7 @@ def test_prompts_of_words_are_those_of_the_training(teacher: StreetTeacher, tmp_
 
 
 def test_samples_depend_on_style_condition_and_noise_alone(
-    teacher: StreetTeacher, data: StreetPictures
+    teacher: StreetTeacher, data: StreetImages
 ) -> None:
     conditions = torch.from_numpy(np.stack([data.condition(i) for i in range(3)]))
     noise = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -129,7 +129,7 @@ def test_samples_depend_on_style_condition_and_noise_alone(
     assert not torch.allclose(many, sample(teacher, conditions.flip(0), names, noise, steps=3))
 
 
-def test_guidance_of_one_is_the_plain_prompt(teacher: StreetTeacher, data: StreetPictures) -> None:
+def test_guidance_of_one_is_the_plain_prompt(teacher: StreetTeacher, data: StreetImages) -> None:
     conditions = torch.from_numpy(data.condition(0))[None]
     noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     nothing = sample(teacher, conditions, [()], noise, steps=2, guidance_scale=4.0)
@@ -137,7 +137,7 @@ def test_guidance_of_one_is_the_plain_prompt(teacher: StreetTeacher, data: Stree
     torch.testing.assert_close(nothing, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_condition_and_style_get_gradients(data: StreetPictures, tmp_path: Path) -> None:
+def test_condition_and_style_get_gradients(data: StreetImages, tmp_path: Path) -> None:
     training = TeacherTraining(TRAINING, data, torch.device("cpu"))
     network = training.network
     weight = network.controlnet.controlnet_cond_embedding.conv_in.weight
@@ -147,17 +147,17 @@ def test_condition_and_style_get_gradients(data: StreetPictures, tmp_path: Path)
     assert network.tokens.grad is not None and network.tokens.grad.abs().sum() > 0
 
 
-def test_small_batches_are_means_of_the_large_ones(data: StreetPictures) -> None:
-    pictures, conditions, ids = batch(data, [1, 4], [False, True])
+def test_small_batches_are_means_of_the_large_ones(data: StreetImages) -> None:
+    images, conditions, ids = batch(data, [1, 4], [False, True])
     small, sparse, _ = batch(data, [1, 4], [False, True], 2)
-    torch.testing.assert_close(small, pictures.reshape(2, 3, 8, 2, 8, 2).mean(dim=(3, 5)))
+    torch.testing.assert_close(small, images.reshape(2, 3, 8, 2, 8, 2).mean(dim=(3, 5)))
     torch.testing.assert_close(sparse, conditions[:, :, ::2, ::2])
     assert ids.tolist() == [prompt_ids(data.style(1)), prompt_ids(())]
-    restored = ((pictures[0] + 1) * 127.5).round().permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(restored, data.pictures[1])
+    restored = ((images[0] + 1) * 127.5).round().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(restored, data.images[1])
 
 
-def test_a_broken_off_training_goes_on_bit_by_bit(stored: StreetPictures, tmp_path: Path) -> None:
+def test_a_broken_off_training_goes_on_bit_by_bit(stored: StreetImages, tmp_path: Path) -> None:
     train_teacher(TRAINING, tmp_path / "whole")
 
     def stop(event: dict[str, object]) -> None:
@@ -178,7 +178,7 @@ def test_a_broken_off_training_goes_on_bit_by_bit(stored: StreetPictures, tmp_pa
     assert caught.value.code == "checkpoint.other_training"
 
 
-def test_trainings_of_other_sizes_are_refused(data: StreetPictures) -> None:
+def test_trainings_of_other_sizes_are_refused(data: StreetImages) -> None:
     with pytest.raises(ConfigError) as caught:
         TeacherTraining(TeacherTrainingConfig(), data, torch.device("cpu"))
     assert caught.value.code == "street_teacher.wrong_size"
@@ -202,7 +202,7 @@ def test_agreement_by_hand() -> None:
     assert numbers["miou"] == pytest.approx(2 / 3) and numbers["accuracy"] == 0.75
 
 
-def test_picture_distances_by_hand() -> None:
+def test_image_distances_by_hand() -> None:
     black, grey = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 51, np.uint8)
     assert psnr(black, grey) == pytest.approx(-20 * np.log10(0.2))
     assert psnr(black, black) == float("inf")
@@ -212,7 +212,7 @@ def test_picture_distances_by_hand() -> None:
     assert class_color_error(half, black, labels) == pytest.approx(0.2)
 
 
-def test_a_segmenter_learns_and_is_saved(stored: StreetPictures, tmp_path: Path) -> None:
+def test_a_segmenter_learns_and_is_saved(stored: StreetImages, tmp_path: Path) -> None:
     config = SegmenterTrainingConfig(steps=40, batch=4, width=8, held_out=2)
     losses: list[float] = []
     path = tmp_path / "segmenter.safetensors"
@@ -220,14 +220,14 @@ def test_a_segmenter_learns_and_is_saved(stored: StreetPictures, tmp_path: Path)
     assert len(losses) == 2 and losses[1] < 0.9 * losses[0]
     network = load_segmenter(path)
     assert isinstance(network, StreetSegmenter)
-    seen = network.labels(stored.pictures)
+    seen = network.labels(stored.images)
     assert seen.shape == stored.labels.shape and seen.min() >= -1
     kept = agreement(seen[-2:], stored.labels[-2:])
     assert kept["miou"] == pytest.approx(numbers["miou"])
 
 
 def test_reports_have_a_row_per_style(
-    teacher: StreetTeacher, data: StreetPictures, tmp_path: Path
+    teacher: StreetTeacher, data: StreetImages, tmp_path: Path
 ) -> None:
     judge = StreetSegmenter(8).eval()
     numbers = evaluate_teacher(teacher, data, per_style=1, steps=2, segmenter=judge)

@@ -1,4 +1,4 @@
-"""Pictures of functional maps: what is in them, and how often a live one is drawn."""
+"""Figures of functional maps: what is in them, and how often a live one is drawn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from shape_matching.evaluate import figures
-from shape_matching.evaluate.figures import live_picture, plot_fmap
+from shape_matching.evaluate.figures import live_preview, plot_fmap
 from shape_matching.method_names import ABLATION_NAMES, METHOD_HINTS
 from shape_matching.methods import METHODS, takes
 
@@ -35,13 +35,13 @@ def test_positive_is_red_negative_is_blue_and_details_are_left_out(tmp_path: Pat
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_live_pictures_are_replaced_but_not_too_often(
+def test_live_images_are_replaced_but_not_too_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
     monkeypatch.setattr(figures.time, "monotonic", lambda: now)
     path = tmp_path / "previews" / "live.png"
-    on_map = live_picture(path)
+    on_map = live_preview(path)
     on_map("chosen", torch.eye(5))
     first = path.read_bytes()
     on_map("step 5", -torch.eye(5))

@@ -1,4 +1,4 @@
-"""Tables and pictures of an evaluation, from made-up pair records."""
+"""Tables and figures of an evaluation, from made-up pair records."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_published_faust_rows_are_those_of_the_literature() -> None:
     assert published_errors("custom") == []
 
 
-def test_curve_picture_is_repeatable(tmp_path: Path) -> None:
+def test_curve_image_is_repeatable(tmp_path: Path) -> None:
     head = {"dataset": "pets", "protocol": "all"}
     for name in ("a.png", "b.png"):
         plot_curve(tmp_path / name, {**summary(), **head}, "mine")

@@ -69,8 +69,8 @@ def test_the_report_sees_memory_and_draws(tmp_path: Path) -> None:
     assert numbers["held_out_maps"] == 7
     assert not numbers["is_held_out"]
     for name in ("levels.png", "samples.png"):
-        with Image.open(tmp_path / name) as picture:
-            assert min(picture.size) > 100
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 100
 
 
 def test_errors_use_the_same_noise_for_all() -> None:

@@ -1,4 +1,4 @@
-"""Street pictures: light, weather and patterns are where they belong, and views agree."""
+"""Street images: light, weather and patterns are where they belong, and views agree."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def test_every_style_has_a_look() -> None:
 def test_other_combinations_are_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
         look_of(names)
-    assert caught.value.code == "street_pictures.unknown_style"
+    assert caught.value.code == "street_images.unknown_style"
 
 
-def test_drawn_styles_can_all_be_drawn_pictures_of() -> None:
+def test_drawn_styles_can_all_be_drawn_images_of() -> None:
     rng = np.random.default_rng(0)
     drawn = [draw_style(rng, 0.5) for _ in range(200)]
     for names in drawn:
@@ -127,19 +127,17 @@ def test_rays_see_what_the_condition_says(street: Layout) -> None:
     assert (label == maps.label.ravel()).mean() > 0.995
 
 
-def test_pictures_repeat_and_differ_by_style_and_seed(
-    street: Layout, painter: StreetPainter
-) -> None:
+def test_images_repeat_and_differ_by_style_and_seed(street: Layout, painter: StreetPainter) -> None:
     view = painter.view(street_camera(street.trajectory[5], SIZE))
-    pictures = {name: painter.picture(view, (name,)) for name in STYLES}
+    images = {name: painter.paint(view, (name,)) for name in STYLES}
     again = StreetPainter(street, seed=4)
-    for name, picture in pictures.items():
-        assert picture.shape == (SIZE, SIZE, 3) and picture.dtype == np.uint8
-        same = again.picture(again.view(view.camera), (name,))
-        np.testing.assert_array_equal(picture, same)
-    means = {name: float(p.mean()) for name, p in pictures.items()}
+    for name, image in images.items():
+        assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.uint8
+        same = again.paint(again.view(view.camera), (name,))
+        np.testing.assert_array_equal(image, same)
+    means = {name: float(p.mean()) for name, p in images.items()}
     assert means["night"] < 0.6 * means["rain"] < 0.6 * means["overcast"]
-    assert (StreetPainter(street, 5).picture(view, ("sunny",)) != pictures["sunny"]).mean() > 0.3
+    assert (StreetPainter(street, 5).paint(view, ("sunny",)) != images["sunny"]).mean() > 0.3
 
 
 def test_style_changes_what_it_should(street: Layout, painter: StreetPainter) -> None:
@@ -147,7 +145,7 @@ def test_style_changes_what_it_should(street: Layout, painter: StreetPainter) ->
     view, label = painter.view(camera), RayScene(street, 1).maps(camera, False).label
 
     def mean(style: tuple[str, ...], number: int) -> np.ndarray:
-        return painter.picture(view, style)[label == number].mean(axis=0) / 255
+        return painter.paint(view, style)[label == number].mean(axis=0) / 255
 
     sky, road = mean(("sunny",), -1), mean(("sunny",), 5)
     assert sky[2] > sky[0] + 0.1
@@ -165,8 +163,8 @@ def test_style_changes_what_it_should(street: Layout, painter: StreetPainter) ->
 def test_supersampling_is_a_mean(street: Layout, painter: StreetPainter) -> None:
     coarse = street_camera(street.trajectory[5], 16)
     fine = street_camera(street.trajectory[5], 32)
-    a = painter.picture(painter.view(coarse, 2), ("overcast",)).astype(float)
-    b = painter.picture(painter.view(fine, 1), ("overcast",)).astype(float)
+    a = painter.paint(painter.view(coarse, 2), ("overcast",)).astype(float)
+    b = painter.paint(painter.view(fine, 1), ("overcast",)).astype(float)
     # equal in linear light, up to the footprint by which details fade
     b = (b / 255) ** 2.2
     mean = b.reshape(16, 2, 16, 2, 3).mean(axis=(1, 3)) ** (1 / 2.2) * 255

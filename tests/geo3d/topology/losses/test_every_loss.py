@@ -46,7 +46,7 @@ def gradient(row: Loss, logits: Tensor, target: Tensor) -> Tensor:
 @pytest.mark.parametrize("row", ROWS, ids=MINE)
 @pytest.mark.parametrize("space", [(20, 24), (8, 9, 10)])
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_pictures_volumes_and_classes(row: Loss, space: tuple[int, ...], n_classes: int) -> None:
+def test_images_volumes_and_classes(row: Loss, space: tuple[int, ...], n_classes: int) -> None:
     logits, labels = batch(1, n_classes, space)
     kept = logits.clone()
     value = row.function(logits, labels)

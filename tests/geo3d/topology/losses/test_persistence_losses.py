@@ -105,7 +105,7 @@ def test_a_map_matches_itself(pixels: Pixels) -> None:
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_mirrored_and_transposed_pictures_cost_the_same(n_classes: int) -> None:
+def test_mirrored_and_transposed_images_cost_the_same(n_classes: int) -> None:
     logits, soft = smooth(2, n_classes).double(), probabilities(smooth(3, n_classes).double())
     labels = soft.argmax(dim=1)
     for turn in (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2)):

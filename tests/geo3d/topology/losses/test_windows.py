@@ -172,11 +172,11 @@ def test_gradients() -> None:
 
 
 def test_errors() -> None:
-    picture, volume = torch.zeros(1, 2, 6, 6), torch.zeros(1, 2, 4, 4, 4)
+    image, volume = torch.zeros(1, 2, 6, 6), torch.zeros(1, 2, 4, 4, 4)
     label = torch.zeros(1, 6, 6, dtype=torch.int64)
     with pytest.raises(ConfigError, match="bad_window"):
-        topo_window_loss(picture, label, window=1)
+        topo_window_loss(image, label, window=1)
     with pytest.raises(InputError, match="needs_one_channel"):
-        topo_window_loss(picture, label, compat=True)
-    with pytest.raises(InputError, match="needs_pictures"):
+        topo_window_loss(image, label, compat=True)
+    with pytest.raises(InputError, match="needs_images"):
         topo_window_loss(volume, torch.zeros(1, 4, 4, 4, dtype=torch.int64))

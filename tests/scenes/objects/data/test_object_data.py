@@ -40,7 +40,7 @@ def test_a_shard_gives_back_what_was_put_in(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(found, name), getattr(cells, name))
 
 
-def test_pictures_and_cameras_belong_together() -> None:
+def test_images_and_cameras_belong_together() -> None:
     batch = object_batch(SMALL, 1)
     points = batch.voxels(0).points()
     for view, c2w, (fx, fy, cx, cy) in zip(

@@ -61,7 +61,7 @@ def test_features_are_means_over_what_is_filled(stool: CellObject) -> None:
     assert np.array_equal(features[:, 9:] > 0, stool.filled)
 
 
-def test_pictures_stand_on_black(stool: CellObject) -> None:
+def test_images_stand_on_black(stool: CellObject) -> None:
     assert stool.views.shape == (2, 64, 64, 3)
     assert np.abs(stool.views[0, 32, 32].astype(int) - (200, 100, 50)).max() <= 1
     assert not stool.views[0, 2, 2].any()

@@ -106,9 +106,9 @@ def test_folders_and_recipes(work: Path) -> None:
 
 @pytest.mark.slow
 def test_the_pipeline_and_its_students_generate(work: Path) -> None:
-    picture = np.zeros((40, 40, 4), np.uint8)
-    picture[10:30, 5:35] = (180, 90, 60, 255)
-    prepared = prepare_image(Image.fromarray(picture))
+    image = np.zeros((40, 40, 4), np.uint8)
+    image[10:30, 5:35] = (180, 90, 60, 255)
+    prepared = prepare_image(Image.fromarray(image))
     teacher = load_pipeline(work / "pipeline")
     student = load_pipeline(work / "pipeline", variant="student")
     assert teacher.samplers[0].evaluations() == 44 and student.samplers[0].evaluations() == 1
@@ -153,6 +153,6 @@ def test_curves_are_drawn_of_what_was_trained(
         lines = [json.dumps({"step": i, "loss": 1 / i}) for i in range(1, 9)]
         (folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step"')
         assert main(ask) == 0
-        with Image.open(tmp_path / "curves.png") as picture:
-            sizes.append(picture.size)
+        with Image.open(tmp_path / "curves.png") as image:
+            sizes.append(image.size)
     assert sizes[0] == sizes[2] and sizes[3][1] == pytest.approx(2 * sizes[0][1], abs=1)

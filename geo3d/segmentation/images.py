@@ -1,12 +1,12 @@
-"""Pictures and labels from files nobody vouches for, as plain 8-bit arrays.
+"""Images and labels from files nobody vouches for, as plain 8-bit arrays.
 
 The format is told from the content, and size in bytes and in pixels is checked before anything is
-decoded.  What a picture holds beyond 8-bit colour is converted by fixed rules, each of which leaves
+decoded.  What an image holds beyond 8-bit colour is converted by fixed rules, each of which leaves
 a note:
 
 * 16-bit values are divided by 257, so that 65535 becomes 255;
 * transparency is laid over white;
-* CMYK, palette, grey and two-valued pictures become RGB (Pillow's conversion);
+* CMYK, palette, grey and two-valued images become RGB (Pillow's conversion);
 * the rotation a camera noted down is carried out;
 * of several frames the first is taken.
 
@@ -53,7 +53,7 @@ _DECODER_ERRORS = (
 
 
 @dataclass(frozen=True)
-class PictureLimits:
+class ImageLimits:
     """How large a file may be, checked before it is decoded."""
 
     max_bytes: int = 200 << 20
@@ -61,8 +61,8 @@ class PictureLimits:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """A colour picture."""
+class RgbImage:
+    """A colour image."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     notes: tuple[str, ...] = ()
@@ -78,26 +78,26 @@ class Label:
     """What is unusual about it, in words."""
 
 
-def read_picture(path: str | PathLike[str], limits: PictureLimits | None = None) -> Picture:
-    """Read a picture file as 8-bit RGB.
+def read_image(path: str | PathLike[str], limits: ImageLimits | None = None) -> RgbImage:
+    """Read an image file as 8-bit RGB.
 
     Raises:
-        InputError: ``picture.missing``.
-        LimitError: ``picture.too_large``.
-        FileFormatError: ``picture.unreadable``, ``picture.unsupported``.
+        InputError: ``image.missing``.
+        LimitError: ``image.too_large``.
+        FileFormatError: ``image.unreadable``, ``image.unsupported``.
     """
-    image, notes = _decode(Path(path), limits or PictureLimits())
-    return Picture(_as_rgb(image, str(path), notes), tuple(notes))
+    image, notes = _decode(Path(path), limits or ImageLimits())
+    return RgbImage(_as_rgb(image, str(path), notes), tuple(notes))
 
 
-def read_label(path: str | PathLike[str], limits: PictureLimits | None = None) -> Label:
+def read_label(path: str | PathLike[str], limits: ImageLimits | None = None) -> Label:
     """Read a label file: `MORTAR` is foreground, everything else background.
 
     Raises:
-        InputError: ``picture.bad_label`` (colours, or no value that means anything), and the
-            errors of `read_picture`.
+        InputError: ``image.bad_label`` (colours, or no value that means anything), and the
+            errors of `read_image`.
     """
-    image, notes = _decode(Path(path), limits or PictureLimits())
+    image, notes = _decode(Path(path), limits or ImageLimits())
     return label_from_values(_as_grey(image, str(path), notes), str(path), notes)
 
 
@@ -107,13 +107,13 @@ def label_from_values(
     """Return the mask of an array of label values, with notes on what is unusual.
 
     Raises:
-        InputError: ``picture.bad_label``.
+        InputError: ``image.bad_label``.
     """
     mask, found = values == MORTAR, list(notes)
     odd = np.unique(values[(values != 0) & ~mask])
     if odd.size and not mask.any():
         raise InputError(
-            "picture.bad_label",
+            "image.bad_label",
             f"{name} has no value {MORTAR}, but {_some(odd)}.",
             f"Labels hold 0 for brick and {MORTAR} for mortar; multiply 0/1 labels by {MORTAR}.",
         )
@@ -132,7 +132,7 @@ def save_mask(path: str | PathLike[str], mask: Bool[np.ndarray, "h w"]) -> Path:
     return Path(path)
 
 
-def _decode(path: Path, limits: PictureLimits) -> tuple[Image.Image, list[str]]:
+def _decode(path: Path, limits: ImageLimits) -> tuple[Image.Image, list[str]]:
     """Return the decoded first frame, upright, and notes."""
     data = _read_bytes(path, limits.max_bytes)
     # Our own limit on pixels, checked on the header, takes the place of Pillow's warning.
@@ -172,12 +172,12 @@ def _load(image: Image.Image) -> tuple[Image.Image, list[str]]:
 def _read_bytes(path: Path, limit: int) -> bytes:
     try:
         if not path.is_file():
-            raise InputError("picture.missing", f"There is no picture {path}.", "Check the path.")
+            raise InputError("image.missing", f"There is no image {path}.", "Check the path.")
         with path.open("rb") as stream:
             data = stream.read(limit + 1)
     except OSError as error:
         raise InputError(
-            "picture.missing", f"{path} cannot be read: {error.strerror}.", "Check the path."
+            "image.missing", f"{path} cannot be read: {error.strerror}.", "Check the path."
         ) from error
     if len(data) > limit:
         raise _too_large(path, f"more than {limit} bytes", limit)
@@ -207,8 +207,8 @@ def _as_grey(image: Image.Image, name: str, notes: list[str]) -> UInt8[np.ndarra
     colour = _as_rgb(image, name, notes)
     if not (colour == colour[..., :1]).all():
         raise InputError(
-            "picture.bad_label",
-            f"{name} is a colour picture, not a label.",
+            "image.bad_label",
+            f"{name} is a colour image, not a label.",
             f"Labels are grey: 0 for brick and {MORTAR} for mortar.",
         )
     return np.ascontiguousarray(colour[..., 0])
@@ -229,18 +229,18 @@ def _some(values: np.ndarray) -> str:
 
 def _too_large(path: Path, what: str, limit: int) -> LimitError:
     hint = f"Make it smaller, or raise the limit ({limit})."
-    return LimitError("picture.too_large", f"{path} has {what}.", hint)
+    return LimitError("image.too_large", f"{path} has {what}.", hint)
 
 
 def _unreadable(path: Path, why: str) -> FileFormatError:
     return FileFormatError(
-        "picture.unreadable",
-        f"{path} cannot be read as a picture: {why}.",
+        "image.unreadable",
+        f"{path} cannot be read as an image: {why}.",
         "Open it in an image program and save it as PNG.",
     )
 
 
 def _unsupported(name: str, what: str) -> FileFormatError:
     return FileFormatError(
-        "picture.unsupported", f"{name} holds {what}.", "Convert it to 8 or 16 bits per channel."
+        "image.unsupported", f"{name} holds {what}.", "Convert it to 8 or 16 bits per channel."
     )

@@ -20,7 +20,7 @@ from scenes.objects.condition import SmallImageEncoder
 from scenes.objects.decoders import SLatEncoder
 from scenes.objects.small.autoencoders import cell_features
 from scenes.objects.small.cells import COARSE, CellObject
-from scenes.objects.small.settings import PICTURE_ENCODER, STRUCTURE_EDGE, STRUCTURE_FLOW
+from scenes.objects.small.settings import IMAGE_ENCODER, STRUCTURE_EDGE, STRUCTURE_FLOW
 from scenes.objects.ss_flow import SparseStructureFlowModel
 from scenes.objects.ss_vae import SparseStructureEncoder
 
@@ -31,8 +31,8 @@ _READER = replace(
 )
 
 
-class PictureTask:
-    """Pictures to tokens that tell the latents."""
+class ImageTask:
+    """Images to tokens that tell the latents."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class PictureTask:
         self.targets = torch.stack([_target(item, structure, latent) for item in objects])
         known = self.targets[:, -1:] > 0
         self.mean, self.std = _moments(self.targets[:, :-1], known)
-        self.encoder = SmallImageEncoder(PICTURE_ENCODER)
+        self.encoder = SmallImageEncoder(IMAGE_ENCODER)
         self.reader = SparseStructureFlowModel(_READER)
         self.network = nn.ModuleDict({"encoder": self.encoder, "reader": self.reader})
 
     def loss(self, items: list[int], generator: torch.Generator) -> dict[str, Tensor]:
         """Return the errors of the structure's latents, of presence, and of mean latents."""
-        pictures = torch.stack([self._picture(i, generator) for i in items])
-        tokens = self.encoder(pictures)
+        images = torch.stack([self._image(i, generator) for i in items])
+        tokens = self.encoder(images)
         nothing = tokens.new_zeros((len(items), _CHANNELS, *[STRUCTURE_EDGE] * 3))
         read = self.reader(nothing, tokens.new_zeros(len(items)), tokens)
         truth = self.targets[items]
@@ -61,7 +61,7 @@ class PictureTask:
         presence = F.binary_cross_entropy_with_logits(read[:, -1:], known)
         return {"structure": error[:, :_CHANNELS].mean(), "presence": presence, "latent": inside}
 
-    def _picture(self, item: int, generator: torch.Generator) -> Float[Tensor, "3 p p"]:
+    def _image(self, item: int, generator: torch.Generator) -> Float[Tensor, "3 p p"]:
         """Return one view, a little brighter or darker than it is."""
         views = self.objects[item].views
         view = int(torch.randint(len(views), (1,), generator=generator))
