@@ -260,11 +260,7 @@ def _read_network(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 def _guarded(folder: Path, read: Callable[[], Any]) -> Any:
     if not folder.is_dir():
-        raise CheckpointError(
-            "teacher.missing_part",
-            f"The teacher has no {folder.name}: {folder} is not there.",
-            "A teacher has unet and scheduler, as diffusers writes them.",
-        )
+        raise _missing(folder)
     try:
         return read()
     except Geo3dError:
@@ -278,13 +274,14 @@ def _guarded(folder: Path, read: Callable[[], Any]) -> Any:
         ) from error
 
 
+def _missing(path: Path) -> CheckpointError:
+    hint = "A teacher has unet and scheduler, as diffusers writes them."
+    return CheckpointError("teacher.missing_part", f"The teacher lacks {path}.", hint)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise CheckpointError(
-            "teacher.missing_part",
-            f"The teacher lacks {path}.",
-            "A teacher has unet and scheduler, as diffusers writes them.",
-        )
+        raise _missing(path)
     try:
         content = json.loads(path.read_text("utf-8"))
     except ValueError as error:

@@ -123,9 +123,7 @@ def _truncated_last_row(data: bytes) -> FileFormatError | None:
         _collect(data[:cut], _Collector(Limits(max_bytes=len(data))))
     except FileFormatError:
         return None
-    return FileFormatError(
-        "mesh_file.truncated", "The last row is cut off.", "Copy or download it again."
-    )
+    return text.truncated("The last row is cut off.")
 
 
 def _split_colors(collector: _Collector, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:

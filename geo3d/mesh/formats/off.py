@@ -106,10 +106,8 @@ def _blocks(rows: Iterator[text.Row], count: int, what: str) -> Iterator[list[te
         block = list(islice(rows, wanted))
         done += len(block)
         if len(block) < wanted:
-            raise FileFormatError(
-                "mesh_file.truncated",
-                f"The header announces {count:,} {what}; the file ends after {done:,}.",
-                "Copy or download it again.",
+            raise text.truncated(
+                f"The header announces {count:,} {what}; the file ends after {done:,}."
             )
         yield block
 

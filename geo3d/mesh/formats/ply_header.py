@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geo3d.errors import FileFormatError
+from geo3d.mesh.formats.text import truncated
 
 TYPES = {
     **{"char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1"},
@@ -101,9 +102,7 @@ def _header_lines(data: bytes) -> tuple[list[str], int]:
         if (at := head.find(newline + b"end_header")) >= 0:
             break
     if at < 0:
-        raise FileFormatError(
-            "mesh_file.truncated", "The PLY header has no end_header.", "Copy it again."
-        )
+        raise truncated("The PLY header has no end_header.")
     end = at + 1 + len(b"end_header")
     while head[end : end + 1] in (b" ", b"\t"):
         end += 1

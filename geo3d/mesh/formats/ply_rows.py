@@ -30,10 +30,8 @@ class ElementData:
 
 
 def _truncated(element: Element, done: int) -> FileFormatError:
-    return FileFormatError(
-        "mesh_file.truncated",
-        f"The header announces {element.count:,} x {element.name}; the file ends after {done:,}.",
-        "Copy or download it again.",
+    return text.truncated(
+        f"The header announces {element.count:,} x {element.name}; the file ends after {done:,}."
     )
 
 

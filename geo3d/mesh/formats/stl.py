@@ -61,9 +61,7 @@ def _binary_corners(data: bytes, limits: Limits) -> tuple[np.ndarray, list[str]]
         )
     require_bytes(count * RECORD.itemsize, max(present, 0), f"{count:,} triangles")
     if present < 0:
-        raise FileFormatError(
-            "mesh_file.truncated", f"A binary STL has at least {HEADER} bytes.", "Copy it again."
-        )
+        raise text.truncated(f"A binary STL has at least {HEADER} bytes.")
     require_counts(3 * count, count, limits)
     rows = np.frombuffer(data, RECORD, count, HEADER)
     notes = []
@@ -87,11 +85,7 @@ def _text_corners(data: bytes, limits: Limits) -> np.ndarray:
         elif key in (b"solid", b"endsolid"):
             ended = key == b"endsolid"
     if not ended or n_rows % 3:
-        raise FileFormatError(
-            "mesh_file.truncated",
-            "The text STL stops before endsolid, or inside a triangle.",
-            "Copy or download it again.",
-        )
+        raise text.truncated("The text STL stops before endsolid, or inside a triangle.")
     require_counts(n_rows, n_rows // 3, limits)
     return np.concatenate([*blocks, text.parse_table(rows, 3)])
 

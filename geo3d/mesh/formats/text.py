@@ -72,6 +72,11 @@ def parse_ints(tokens: Iterable[bytes]) -> Int[np.ndarray, " n"]:
     return values
 
 
+def truncated(message: str) -> FileFormatError:
+    """Return the error for a file that ends too early."""
+    return FileFormatError("mesh_file.truncated", message, "Copy or download it again.")
+
+
 def _bad_number(tokens: list[bytes], kind: type) -> FileFormatError:
     token = next(token for token in tokens if not _is_number(token, kind))
     shown = token[:40].decode("ascii", "backslashreplace")
