@@ -92,9 +92,20 @@ def load_into(
             unexpected or of another shape.
     """
     checkpoint = load(path, device)
-    wanted = module.state_dict()
-    problems = [f"missing {name}" for name in wanted if name not in checkpoint.tensors]
-    for name, tensor in checkpoint.tensors.items():
+    require_fit(module.state_dict(), checkpoint.tensors, str(path))
+    module.load_state_dict(dict(checkpoint.tensors))
+    return checkpoint
+
+
+def require_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are not those of a model by name and shape.
+
+    Raises:
+        CheckpointError: ``checkpoint.wrong_weights`` naming what is missing, unexpected or of
+            another shape.
+    """
+    problems = [f"missing {name}" for name in wanted if name not in found]
+    for name, tensor in found.items():
         if name not in wanted:
             problems.append(f"unexpected {name}")
         elif tensor.shape != wanted[name].shape:
@@ -104,11 +115,9 @@ def load_into(
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise CheckpointError(
             "checkpoint.wrong_weights",
-            f"The weights in {path} do not fit the model: {'; '.join(problems[:5])}{more}.",
+            f"The weights in {where} do not fit the model: {'; '.join(problems[:5])}{more}.",
             "Build the model with the settings stored in the file.",
         )
-    module.load_state_dict(dict(checkpoint.tensors))
-    return checkpoint
 
 
 def _metadata(config: Any) -> dict[str, str]:

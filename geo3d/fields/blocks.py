@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from geo3d import checkpoints
 from geo3d.config import require
-from geo3d.errors import CheckpointError, ConfigError
+from geo3d.errors import ConfigError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _SUFFIX = ".safetensors"
@@ -270,13 +270,7 @@ class Blocks:
 
 def _load(block: nn.Module, file: Path) -> None:
     weights = _weights(checkpoints.load(file).tensors)
-    wanted = block.state_dict()
-    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in wanted.items()}:
-        raise CheckpointError(
-            "checkpoint.wrong_weights",
-            f"The weights in {file} do not fit a block of this scene.",
-            "Open the scene with the settings stored beside it.",
-        )
+    checkpoints.require_fit(block.state_dict(), weights, str(file))
     block.load_state_dict(weights)
 
 

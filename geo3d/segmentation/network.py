@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from geo3d.checkpoints import require_fit
 from geo3d.config import require
-from geo3d.errors import CheckpointError
 
 PUBLISHED_FILTERS = (32, 64, 128, 256, 512, 512, 512, 512)
 
@@ -101,17 +101,9 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Fill a network with weights of `weights`.
 
     Raises:
-        CheckpointError: ``segmenter.wrong_weights``.
+        CheckpointError: ``checkpoint.wrong_weights``.
     """
     own = weights(network)
-    fits = own.keys() == tensors.keys() and all(
-        own[name].shape == tensor.shape for name, tensor in tensors.items()
-    )
-    if not fits:
-        raise CheckpointError(
-            "segmenter.wrong_weights",
-            "The weights do not fit the network.",
-            "Build the network with the settings stored beside them.",
-        )
+    require_fit(own, tensors, "the segmenter")
     for name, tensor in tensors.items():
         own[name].copy_(tensor)

@@ -202,7 +202,7 @@ def load_segmenter(
     """Read a segmenter; without a path the shipped one.
 
     Raises:
-        CheckpointError: ``segmenter.no_settings``, ``segmenter.wrong_weights``, and those of
+        CheckpointError: ``segmenter.no_settings``, ``checkpoint.wrong_weights``, and those of
             `geo3d.checkpoints.load`.
         InputError: ``asset.missing``.
     """

@@ -129,7 +129,8 @@ def _load(path: str, device: str, written: int) -> Prior:
         config, preconditioning, tensors = published_parts(path, checkpoint)
         info = {"imported": True}
     network = Denoiser(config)
-    _load_weights(network, tensors, path)
+    checkpoints.require_fit(network.state_dict(), tensors, path)
+    network.load_state_dict(dict(tensors))
     network.requires_grad_(False).eval().to(device)
     return Prior(network, preconditioning, {**info, "sha256": checkpoint.sha256})
 
@@ -149,20 +150,6 @@ def _own_parts(
         raise CheckpointError(
             "prior.not_a_prior", f"The settings inside {path} are not those of a prior.", ""
         ) from error
-
-
-def _load_weights(network: Denoiser, tensors: Mapping[str, Tensor], path: str) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wrong = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
-    if wrong:
-        raise CheckpointError(
-            "prior.not_a_prior",
-            f"The weights in {path} do not form the denoiser: {', '.join(wrong[:5])} "
-            f"({len(wrong)} in all) are missing, unexpected or of another shape.",
-            "Give a file written by `geo3d train prior`, or the converted published network.",
-        )
-    network.load_state_dict(dict(tensors))
 
 
 def _described(preconditioning: Preconditioning) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_weights_go_and_come_back() -> None:
     load_weights(other, weights(one))
     image = torch.randn(1, 3, 16, 16, generator=seeded(2))
     assert torch.equal(one.eval()(image), other.eval()(image))
-    with pytest.raises(CheckpointError, match=r"segmenter\.wrong_weights"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.wrong_weights"):
         load_weights(make_network(SMALL, 1), weights(one))
 
 

@@ -149,7 +149,7 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     save_segmenter(path, untrained())
     settings = dict(checkpoints.load(path).config)
     checkpoints.save(path, {"a": torch.zeros(2)}, settings)
-    with pytest.raises(CheckpointError, match=r"segmenter\.wrong_weights"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.wrong_weights"):
         load_segmenter(path, "cpu")
 
 
