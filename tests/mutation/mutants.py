@@ -51,6 +51,9 @@ IDLE = ("dtype", "device", "strict", "exist_ok", "parents", "relative_cost")
 SILENT = ("report", "warn", "debug", "info", "warning", "check_cancelled")
 """Calls that tell somebody something and change no result."""
 
+BLOCKS = re.compile(r"_?(BLOCK|CHUNK)(_ENTRIES)?$")
+"""Constants that say how much is worked on at once, whatever comes out."""
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -119,6 +122,8 @@ class Finder:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             return
         if isinstance(node, ast.Call) and called(node) in SILENT:
+            return
+        if isinstance(node, ast.Assign) and BLOCKS.match(getattr(node.targets[0], "id", "")):
             return
         yield from getattr(self, f"of_{type(node).__name__}", lambda _: ())(node)
         for name, value in ast.iter_fields(node):

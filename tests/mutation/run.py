@@ -3,7 +3,8 @@
 Ours because what there is starts a fresh interpreter per mutant (cosmic-ray: ten seconds of imports
 each) or leaves decorated functions and constants alone (mutmut: no kernel, no setting).  Here one
 process imports what is heavy, then forks; the fork reads the mutated text instead of the file and
-runs the tests that import the mutated module, with run-time type checks as always.
+runs the tests that call the mutated function, the fast ones first, with run-time type checks as
+always.
 
 Environment: MUTANTS (per room, default 40), SEED, ROOMS (comma-separated), WORKERS.
 """
@@ -14,6 +15,7 @@ import importlib
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -24,23 +26,30 @@ from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
+import pytest
 from mutants import Finder, Mutant
+from selection import Order, Recorder, Seen, function_at, order_tests, read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 WANTED = 0.8
 SLACK = 30.0
-"""Seconds beyond three times the tests' own time after which a mutant hangs, which is noticed."""
+"""Seconds beyond three times the tests' own time after which a mutant hangs, which is noticed: the
+imports, and kernels that are compiled anew."""
+KERNEL_FILES = tuple(
+    p for room in ("geo3d", "shape_matching", "scenes") for p in (ROOT / room).rglob("*.py")
+    if b"njit" in p.read_bytes()
+)  # fmt: skip
 HEAVY = (
     "numba", "torch", "torch.func", "scipy.sparse.linalg", "scipy.spatial", "scipy.ndimage",
     "skimage.morphology", "trimesh", "potpourri3d", "robust_laplacian", "monai.losses",
     "matplotlib.pyplot", "safetensors.torch", "hypothesis", "beartype", "jaxtyping", "yaml",
-    "diffusers", "PIL.Image", "pytest",
+    "diffusers", "PIL.Image",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Room:
-    """Files to mutate, folders of tests that mirror them, and golden tests."""
+    """Files to mutate, folders of tests that mirror them, and golden tests where they are quick."""
 
     files: tuple[str, ...]
     tests: tuple[str, ...]
@@ -51,17 +60,13 @@ ROOMS = {
     "distill": Room(
         ("geo3d/distill/*.py",),
         ("tests/geo3d/distill",),
-        ("test_golden.py", "test_golden_mdt_training.py"),
     ),
     "spectral": Room(("geo3d/spectral/*.py",), ("tests/geo3d/spectral",), ("test_golden.py",)),
-    "topology": Room(
-        ("geo3d/topology/**/*.py",), ("tests/geo3d/topology",), ("test_golden_topology.py",)
-    ),
+    "topology": Room(("geo3d/topology/**/*.py",), ("tests/geo3d/topology",)),
     "search": Room(("shape_matching/search/*.py",), ("tests/shape_matching/search",)),
     "guidance": Room(
         ("scenes/urban/guidance.py", "scenes/urban/lgvsd.py", "scenes/urban/constraints.py"),
         ("tests/scenes/urban",),
-        ("test_golden_urban_guidance.py",),
     ),
     "samplers": Room(
         ("scenes/objects/samplers.py",),
@@ -86,26 +91,38 @@ def tests_of(path: Path, room: Room) -> list[str]:
     mirror = ROOT / "tests" / path.relative_to(ROOT).parent
     chosen = direct or [p for p in near if p.parent == mirror]
     chosen.sort(key=lambda p: p.stem != f"test_{path.stem}")
-    return [str(p) for p in chosen] + [str(ROOT / "tests/golden" / name) for name in room.golden]
+    golden = [ROOT / "tests/golden" / name for name in room.golden]
+    return [str(p.relative_to(ROOT)) for p in [*chosen, *golden]]
+
+
+def stale_files(mutated: Path) -> set[str]:
+    """Return the mutated file and those whose compiled kernels may hold code or numbers of it."""
+    stale, fresh = {mutated}, set(KERNEL_FILES)
+    while True:
+        names = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in stale]
+        parts = [name.rpartition(".") for name in names]
+        wanted = "|".join(
+            rf"\b{re.escape(package)}\.{name}\b|from {re.escape(package)} import [^\n]*\b{name}\b"
+            for package, _, name in parts
+        )
+        more = {p for p in fresh - stale if re.search(wanted, p.read_text("utf-8"))}
+        if not more:
+            return {str(p) for p in stale}
+        stale |= more
 
 
 def read_mutated(mutant: Mutant) -> None:
     """Make imports read the mutant; compiled kernels that may hold the old text are not reused."""
     mutated, source = str(mutant.path), mutant.path.read_bytes()
-    has_kernels = b"njit" in source
+    stale = stale_files(mutant.path)
     get_data, path_stats = SourceFileLoader.get_data, SourceFileLoader.path_stats
-
-    def is_changed(path: str) -> bool:
-        return path == mutated or (has_kernels and path.startswith(str(ROOT)))
 
     def changed_data(self: SourceFileLoader, path: str) -> bytes:
         data = mutant.apply(source) if path == mutated else get_data(self, path)
-        if has_kernels and path.endswith(".py"):
-            data = data.replace(b"cache=True", b"cache=False")
-        return data
+        return data.replace(b"cache=True", b"cache=False") if path in stale else data
 
     def changed_stats(self: SourceFileLoader, path: str) -> object:
-        if is_changed(path):
+        if path in stale:
             raise OSError("no bytecode stands for this text")
         return path_stats(self, path)
 
@@ -115,12 +132,14 @@ def read_mutated(mutant: Mutant) -> None:
 
 @dataclass
 class Job:
-    """One run of tests in a fork."""
+    """One run of tests in a fork: all of a file, recorded, or those that concern a mutant."""
 
     tests: list[str]
-    mutant: Mutant | None
     limit: float
+    """Processor seconds, which a busy machine does not use up; ten times as many may pass."""
     folder: Path
+    mutant: Mutant | None = None
+    recorded: frozenset[str] = frozenset()
     began: float = field(default_factory=time.monotonic)
     pid: int = 0
 
@@ -131,6 +150,7 @@ class Job:
         if self.pid:
             return
         os.setsid()
+        resource.setrlimit(resource.RLIMIT_CPU, (int(self.limit) + 1, int(self.limit) + 2))
         log = os.open(self.folder / "log.txt", os.O_WRONLY | os.O_CREAT)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -142,18 +162,19 @@ class Job:
 
     def test(self) -> int:
         """Return pytest's exit code."""
-        import pytest
-
+        plugin: object = Recorder(set(self.recorded), self.folder / "seen.json")
         if self.mutant:
             read_mutated(self.mutant)
+            plugin = Order(self.tests)
         sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
         options = ["-x", "-q", "--assert=plain", "--tb=line", "-m", "not slow"]
         options += ["-p", "no:cacheprovider", f"--basetemp={self.folder / 'tmp'}"]
-        return int(pytest.main([*options, *self.tests]))
+        files = list(dict.fromkeys(test.partition("::")[0] for test in self.tests))
+        return int(pytest.main([*options, *files], plugins=[plugin]))
 
 
-def run_all(jobs: list[Job], workers: int, done: Callable[[Job, int | None, float], None]) -> None:
-    """Run the jobs side by side; the exit code is None where a job was stopped at its limit."""
+def run_all(jobs: list[Job], workers: int, done: Callable[[Job, int, float], None]) -> None:
+    """Run the jobs side by side and hand each one's exit code and processor time to ``done``."""
     waiting, running = jobs[::-1], dict[int, Job]()
     while waiting or running:
         while waiting and len(running) < workers:
@@ -162,33 +183,35 @@ def run_all(jobs: list[Job], workers: int, done: Callable[[Job, int | None, floa
             job.start()
             running[job.pid] = job
         for pid, job in list(running.items()):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            seconds = time.monotonic() - job.began
-            code: int | None = os.waitstatus_to_exitcode(status)
-            if not ended and seconds > job.limit:
+            ended, status, used = os.wait4(pid, os.WNOHANG)
+            if not ended and time.monotonic() - job.began > 10 * job.limit:
                 os.killpg(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                ended, code = pid, None
+                ended, status, used = os.wait4(pid, 0)
             if ended:
                 del running[pid]
-                done(job, code, seconds)
+                done(job, os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime)
                 shutil.rmtree(job.folder, ignore_errors=True)
         time.sleep(0.02)
 
 
-def baselines(files: list[str], workers: int, folder: Path) -> dict[str, float]:
-    """Return how long each file of tests takes without a fault; all must pass."""
-    seconds: dict[str, float] = {}
-    jobs = [Job([file], None, 900.0, folder / f"base{i}") for i, file in enumerate(files)]
+def baselines(
+    files: list[str], mutated: frozenset[str], workers: int, folder: Path
+) -> dict[str, dict[str, Seen]]:
+    """Return what the tests of each file call without a fault; all must pass."""
+    seen: dict[str, dict[str, Seen]] = {}
+    jobs = [
+        Job([file], 900.0, folder / f"base{i}", recorded=mutated) for i, file in enumerate(files)
+    ]
 
-    def done(job: Job, code: int | None, took: float) -> None:
+    def done(job: Job, code: int, took: float) -> None:
         if code not in (0, 5):  # 5: every test of the file is a slow one
             log = (job.folder / "log.txt").read_text()[-3000:]
             sys.exit(f"{job.tests[0]} fails without a fault ({code}):\n{log}")
-        seconds[job.tests[0]] = took
+        seen[job.tests[0]] = read_record(job.folder / "seen.json")
+        print(f"  {job.tests[0]}: {len(seen[job.tests[0]])} tests, {took:.0f} s", flush=True)
 
     run_all(jobs, workers, done)
-    return seconds
+    return seen
 
 
 def main() -> int:
@@ -196,35 +219,38 @@ def main() -> int:
     count = int(os.environ.get("MUTANTS", "40"))
     workers = int(os.environ.get("WORKERS", str(os.cpu_count() or 1)))
     names = os.environ.get("ROOMS", ",".join(ROOMS)).split(",")
-    random_state = random.Random(int(os.environ.get("SEED", "0")))
+    seed = os.environ.get("SEED", "0")
     os.chdir(ROOT)
     for name in HEAVY:
         importlib.import_module(name)
-    chosen: list[tuple[str, Mutant, tuple[str, ...]]] = []
+    chosen: list[tuple[str, Mutant, list[str]]] = []
     for name in names:
         paths = sorted({p for pattern in ROOMS[name].files for p in ROOT.glob(pattern)})
         mutants = [m for path in paths for m in Finder(path).all()]
-        picked = random_state.sample(mutants, min(count, len(mutants)))
+        picked = random.Random(f"{name} {seed}").sample(mutants, min(count, len(mutants)))
         print(f"{name}: {len(picked)} of {len(mutants)} mutants", flush=True)
-        chosen += [(name, m, tuple(tests_of(m.path, ROOMS[name]))) for m in picked]
+        chosen += [(name, m, tests_of(m.path, ROOMS[name])) for m in picked]
     folder = Path(tempfile.mkdtemp(prefix="mutants-"))
-    took = baselines(sorted({file for _, _, files in chosen for file in files}), workers, folder)
-    jobs = [
-        Job(list(files), m, SLACK + 3 * sum(took[file] for file in files), folder / str(i))
-        for i, (_, m, files) in enumerate(chosen)
-    ]
+    files = sorted({file for _, _, files in chosen for file in files})
+    seen = baselines(files, frozenset(str(m.path) for _, m, _ in chosen), workers, folder)
+    seconds = {name: test.seconds for tests in seen.values() for name, test in tests.items()}
+    jobs: list[Job] = []
+    for i, (_, mutant, files) in enumerate(chosen):
+        function = function_at(mutant.path.read_bytes(), mutant.line)
+        tests = order_tests(mutant.path, function, files, seen)
+        jobs.append(
+            Job(tests, SLACK + 3 * sum(seconds[test] for test in tests), folder / str(i), mutant)
+        )
     killed, survivors = dict.fromkeys(names, 0), list[str]()
 
-    def done(job: Job, code: int | None, seconds: float) -> None:
+    def done(job: Job, code: int, took: float) -> None:
         name, mutant, _ = chosen[jobs.index(job)]
-        if code == 5:
-            sys.exit(f"no test ran for {mutant.path}")
-        killed[name] += code != 0
-        if code == 0:
+        killed[name] += code not in (0, 5)
+        if code in (0, 5):  # 5: no test calls the function
             line = mutant.path.read_text("utf-8").splitlines()[mutant.line - 1].strip()
             where = f"{mutant.path.relative_to(ROOT)}:{mutant.line}"
             survivors.append(f"{where}  {line}  [{mutant.old!r} -> {mutant.new!r}]")
-            print(f"  survives ({seconds:.0f} s)  {survivors[-1]}", flush=True)
+            print(f"  survives ({took:.0f} s)  {survivors[-1]}", flush=True)
 
     run_all(jobs, workers, done)
     shutil.rmtree(folder, ignore_errors=True)

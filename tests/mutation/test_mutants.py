@@ -7,7 +7,7 @@ from pathlib import Path
 from mutation.mutants import Finder
 
 SOURCE = '''"""A doc with 1 < 2."""
-from numba import njit
+from numba import njit; BLOCK = 1 << 9
 K: int = 3
 
 @njit(cache=True)

@@ -108,7 +108,8 @@ def test_unit_norm() -> None:
 
 
 @BOTH
-def test_two_eigenpairs_are_too_few(signature: Signature) -> None:
+def test_two_eigenpairs_are_too_few_and_three_are_enough(signature: Signature) -> None:
+    assert torch.isfinite(signature(small_basis().truncate(3), 8)).all()
     with pytest.raises(InputError) as caught:
         signature(small_basis().truncate(2), 8)
     assert caught.value.code == "spectral.too_few_eigenpairs"

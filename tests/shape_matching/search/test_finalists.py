@@ -11,7 +11,14 @@ from prepared_helpers import random_prepared
 
 from shape_matching.config import MatchConfig
 from shape_matching.search import initial_maps as module
-from shape_matching.search.initial_maps import _sampled_sizes, appraise, distinct, finalists
+from shape_matching.search.initial_maps import (
+    Appraisal,
+    _sampled_sizes,
+    appraise,
+    distinct,
+    finalists,
+)
+from shape_matching.search.prepare import Prepared
 
 
 def test_sizes_end_where_bases_and_samples_do() -> None:
@@ -42,13 +49,21 @@ def test_the_best_and_most_different_grow_in_two_stages(monkeypatch: pytest.Monk
         extra = schedule[-1] - fmaps.shape[-1]
         return torch.nn.functional.pad(fmaps, (0, extra, 0, extra))
 
+    looked_at: list[int] = []
+
+    def counted(fmaps: torch.Tensor, one: Prepared, two: Prepared, n: int) -> Appraisal:
+        looked_at.append(n)
+        return appraise(fmaps, one, two, n)
+
     monkeypatch.setattr(module, "zoomout_hypotheses", padded)
+    monkeypatch.setattr(module, "appraise", counted)
     events: list[dict] = []
     found = finalists(start, one, two, config, lambda event: events.append(dict(event)))
     assert grown == [
         (5, 600, 600, [22, 28, 34, 40, 46, 56]),
         (3, 700, 700, [*range(56, 137, 8), 144]),
     ]
+    assert looked_at == [300, 600]
     first = distinct(start, appraise(start, one, two, 300).score(), 5, 12, 0.7)
     assert not {0, 1} <= set(first.tolist())
     kept = torch.nn.functional.pad(start[first], (0, 36, 0, 36))
