@@ -34,9 +34,8 @@ Seconds are medians; on a shared machine quote the ratios.
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,13 +61,8 @@ class Bench:
     """Something that can be measured."""
 
     help: str
-    parts: Mapping[str, tuple[str, str]]
-    """By name: title of the table, with flags in braces, and MODULE.FUNCTION of `apps.bench`.
-
-    The function is given what it has parameters for: flags, ``progress``, ``previews`` (a folder),
-    ``overrides`` (``--set``) or ``config`` (settings read from it).  Without a title it returns
-    tables by title.
-    """
+    parts: Mapping[str, str]
+    """By name: title of the table, with flags in braces; "" where the part returns several."""
     flags: tuple[str, ...] = ()
     """Of `FLAGS`, or common ones, besides those of every bench."""
     alone: tuple[str, ...] = ()
@@ -81,85 +75,132 @@ BENCHES = {
     "spectral": Bench(
         "basis, ZoomOut and match beside pyFM, and by size",
         {
-            "compare": ("against pyFM, {vertices} vertices", "spectral.compare"),
-            "scaling": ("cost of a match by size", "spectral.scaling"),
+            "compare": "against pyFM, {vertices} vertices",
+            "scaling": "cost of a match by size",
         },
         ("vertices", "max_vertices", "repeats"),
     ),
     "zero-shot": Bench(
         "a pair with the prior, beside the published settings",
-        {"": ("one pair, {vertices} vertices", "zero_shot.bench_zero_shot")},
+        {"": "one pair, {vertices} vertices"},
         ("vertices",),
     ),
     "sparse": Bench(
         "sparse layers beside dense oracles and spconv",
-        {"": ("", "sparse.bench_sparse")},
+        {"": ""},
         ("max_vertices", "repeats"),
     ),
     "topology": Bench(
         "topology losses, on generated walls or --data TOPOMORTAR; Betti numbers; repairs",
         {
-            "losses": (
-                "losses, batch of two 512^2 pictures, forward and backward",
-                "topology.bench_losses",
-            ),
-            "betti": ("Betti numbers", "topology.bench_betti"),
-            "toys": (
-                "steps in which each term alone repairs the toys",
-                "topology_toys.bench_toys",
-            ),
-            "volumes": (
-                "Betti numbers of volumes before and after each term alone",
-                "topology_volumes.bench_volumes",
-            ),
+            "losses": "losses, batch of two 512^2 pictures, forward and backward",
+            "betti": "Betti numbers",
+            "toys": "steps in which each term alone repairs the toys",
+            "volumes": "Betti numbers of volumes before and after each term alone",
         },
         ("data", "repeats"),
     ),
     "conditions": Bench(
         "maps of a street's layout; of those in --data, too",
-        {"": ("layout maps", "scene_speed.bench_conditions")},
+        {"": "layout maps"},
         ("data",),
     ),
     "hashgrid": Bench(
         "hash grids, compiled beside plain torch",
-        {"": ("hash grid, 262144 points, 16 levels of 2 features", "hashgrid.bench_hashgrid")},
+        {"": "hash grid, 262144 points, 16 levels of 2 features"},
         ("repeats",),
     ),
     "render": Bench(
         "rays/s and memory of streets of 100 m, 1 km and 5 km",
-        {"": ("streets, 64^2 views", "scene_speed.bench_render")},
+        {"": "streets, 64^2 views"},
     ),
     "objects": Bench(
         "ways of distilling the small image-to-3D pipeline, and its stages (--data PIPELINE)",
         {
-            "quality": ("ways of distilling", "objects.compare_methods"),
-            "table": ("ways of distilling", "objects.write_table"),
-            "speed": ("from picture to mesh", "objects_speed.bench_generation"),
-            "reconstruction": (
-                "encoded and decoded",
-                "objects_reconstruction.bench_reconstruction",
-            ),
-            "guidance": ("guidance of the teacher", "objects_reconstruction.bench_guidance"),
-            "cancel": ("cancelled in the sampler", "cancel.bench_cancel"),
+            "quality": "ways of distilling",
+            "table": "ways of distilling",
+            "speed": "from picture to mesh",
+            "reconstruction": "encoded and decoded",
+            "guidance": "guidance of the teacher",
+            "cancel": "cancelled in the sampler",
         },
         ("data", "repeats", "set"),
         alone=("table", "reconstruction", "guidance", "cancel"),
     ),
     "street": Bench(
         "street scenes: --data is a folder that keeps cells (ablation, scale) or a finished run",
-        {
-            name: (f"street scenes, {name}", f"street.bench_{name}")
-            for name in ("ablation", "scale", "seams", "edit")
-        },
+        {name: f"street scenes, {name}" for name in ("ablation", "scale", "seams", "edit")},
         ("data", "set"),
         needs_part=True,
     ),
     "load": Bench(
         "processor time of a match alone and beside busy processes",
-        {"": ("a match of two birds", "load.bench_load")},
+        {"": "a match of two birds"},
     ),
 }
 """What can be measured."""
+
+
+def functions(what: str) -> Mapping[str, Callable[..., Any]]:
+    """Return what measures each part; only now is loaded what it needs.
+
+    A function is given what it has parameters for: flags, ``progress``, ``previews`` (a folder),
+    ``overrides`` (``--set``) or ``config`` (settings read from it).
+    """
+    match what:
+        case "spectral":
+            from apps.bench import spectral
+
+            return {"compare": spectral.compare, "scaling": spectral.scaling}
+        case "zero-shot":
+            from apps.bench.zero_shot import bench_zero_shot
+
+            return {"": bench_zero_shot}
+        case "sparse":
+            from apps.bench.sparse import bench_sparse
+
+            return {"": bench_sparse}
+        case "topology":
+            from apps.bench import topology, topology_toys, topology_volumes
+
+            return {
+                "losses": topology.bench_losses,
+                "betti": topology.bench_betti,
+                "toys": topology_toys.bench_toys,
+                "volumes": topology_volumes.bench_volumes,
+            }
+        case "conditions" | "render":
+            from apps.bench import scene_speed as scene
+
+            return {"": scene.bench_render if what == "render" else scene.bench_conditions}
+        case "hashgrid":
+            from apps.bench.hashgrid import bench_hashgrid
+
+            return {"": bench_hashgrid}
+        case "objects":
+            from apps.bench import cancel, objects, objects_reconstruction, objects_speed
+
+            return {
+                "quality": objects.compare_methods,
+                "table": objects.write_table,
+                "speed": objects_speed.bench_generation,
+                "reconstruction": objects_reconstruction.bench_reconstruction,
+                "guidance": objects_reconstruction.bench_guidance,
+                "cancel": cancel.bench_cancel,
+            }
+        case "street":
+            from apps.bench import street
+
+            return {
+                "ablation": street.bench_ablation,
+                "scale": street.bench_scale,
+                "seams": street.bench_seams,
+                "edit": street.bench_edit,
+            }
+        case _:
+            from apps.bench.load import bench_load
+
+            return {"": bench_load}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -213,10 +254,9 @@ def _measure(args: argparse.Namespace, bench: Bench, run: Run, progress: Progres
     known = {**flags, "progress": progress, "previews": run.previews}
     wanted = getattr(args, "part", "all")
     tables: dict[str, Any] = {}
-    for name, (title, place) in bench.parts.items():
+    for name, title in bench.parts.items():
         if wanted == name or (wanted == "all" and name not in bench.alone):
-            module, _, function = place.partition(".")
-            call = getattr(importlib.import_module(f"apps.bench.{module}"), function)
+            call = functions(args.what)[name]
             given = {key: known[key] for key in inspect.signature(call).parameters if key in known}
             if "config" in inspect.signature(call).parameters:
                 given["config"] = load_config(get_type_hints(call)["config"], overrides=args.set)
