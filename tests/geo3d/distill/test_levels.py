@@ -27,6 +27,20 @@ def test_edm_levels_are_log_normal() -> None:
     assert logs.std().item() == pytest.approx(0.4, abs=0.01)
 
 
+def test_published_levels_by_hand() -> None:
+    """DiffuMatch: ln sigma is normal with -1.2 and 1.2, data have a root mean square of 0.18."""
+    levels = LevelDistribution()
+    drawn = levels.draw(5, torch.Generator().manual_seed(2))
+    normal = torch.randn(5, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(drawn, (1.2 * normal - 1.2).exp())
+    sigma = torch.tensor([0.18])
+    assert levels.weight(sigma).item() == pytest.approx(2 / 0.18**2)
+    times = TimestepDistribution()
+    raw = times.raw(torch.Generator().manual_seed(2), 5)
+    torch.testing.assert_close(raw, normal)
+    torch.testing.assert_close(times.times(raw, 0.0), torch.sigmoid(normal + 1))
+
+
 def test_vp_levels_cover_their_range_and_follow_the_generator() -> None:
     levels = LevelDistribution("vp")
     first = levels.draw(20_000, torch.Generator().manual_seed(3))
@@ -183,6 +197,8 @@ def test_velocity_targets_by_hand() -> None:
 def test_vp_levels_reach_down_to_the_smallest_time() -> None:
     drawn = LevelDistribution("vp").draw(200_000, torch.Generator().manual_seed(0))
     lowest, highest = vp_sigma(torch.tensor([1e-5, 1.0])).tolist()
+    uniform = torch.rand(200_000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn, vp_sigma(1 - uniform * (1 - 1e-5)), rtol=1e-3, atol=0)
     assert lowest * 0.99 <= drawn.min().item() < 3 * lowest and drawn.max() <= highest
     logit = TimestepDistribution("logit_normal", 0.5, 2.0)
     raw = torch.tensor([-1.0, 0.0, 1.5])

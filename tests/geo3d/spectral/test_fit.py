@@ -116,6 +116,32 @@ def test_multiplication_by_hand() -> None:
     assert found.tolist() == [[[3.0, 0.0], [0.0, 3.0]], [[1.0, -1.0], [-1.0, 1.0]]]
 
 
+def test_operators_weigh_by_mass_by_hand() -> None:
+    """Vertices of areas 1/4 and 3/4, functions 1 and (a, -b) of unit norm and mean 0."""
+    a, b = 3**0.5, 3**-0.5
+    mass = torch.tensor([0.25, 0.75]).double()
+    evecs = torch.tensor([[1.0, a], [1.0, -b]]).double()
+    basis = Basis(torch.tensor([0.0, 1.0]).double(), evecs, mass)
+    descriptor = torch.tensor([[4.0], [8.0]]).double()
+    # mean 1/4 4 + 3/4 8; a - 6 b; 3 + 2
+    table = torch.tensor([[[7.0, a - 6 * b], [a - 6 * b, 5.0]]]).double()
+    torch.testing.assert_close(multiplication_operators(basis, descriptor), table)
+
+    def gradient(functions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return functions, 2 * functions + 1
+
+    # <n, grad f x grad g> = f (2 g + 1) - (2 f + 1) g = f - g
+    found = orientation_operators(basis, descriptor, gradient)
+    expected = [
+        [
+            sum(float(mass[v] * evecs[v, i] * (descriptor[v, 0] - evecs[v, j])) for v in (0, 1))
+            for j in (0, 1)
+        ]
+        for i in (0, 1)
+    ]
+    torch.testing.assert_close(found[0], torch.tensor(expected).double())
+
+
 def test_multiplication_commutes_with_true_maps() -> None:
     """On complete bases f -> f[p] intertwines multiplication by f and by f[p]."""
     one, two = eigenbasis(bumpy_sphere(1), 40), eigenbasis(bumpy_sphere(1, seed=4), 40)

@@ -160,3 +160,44 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ShapeError) as wrong:
         sample(constant, torch.zeros(3, 1), torch.zeros(2, 1, 1), PLAIN)
     assert wrong.value.code == "sampler.wrong_condition"
+
+
+def test_settings_that_are_not_given_are_the_published_ones() -> None:
+    config = SamplerConfig()
+    assert (config.steps, config.rescale_t, config.guidance_scale) == (25, 3.0, 6.0)
+    assert config.interval == (0.5, 1.0) and config.student == "velocity"
+    assert config.sigma_min == pytest.approx(1e-5)
+    # What a published file does not say, the published samplers set: 50 even steps, w = 3.
+    assert upstream_to_sampler("FlowEulerGuidanceIntervalSampler", {}) == SamplerConfig(
+        steps=50, rescale_t=1.0, guidance_scale=4.0, interval=(0.0, 1.0)
+    )
+    assert upstream_to_sampler("FlowEulerSampler", {"steps": 7}).guidance_scale is None
+    everywhere = {"cfg_interval": (0.2, 0.3), "cfg_strength": 1.0}
+    config = upstream_to_sampler("FlowEulerCfgSampler", everywhere)
+    assert (config.guidance_scale, config.interval) == (2.0, (0.0, 1.0))
+
+
+def test_the_least_a_sampler_can_do_is_allowed() -> None:
+    config = SamplerConfig(steps=1, rescale_t=0.5, guidance_scale=2.0, interval=(1.0, 1.0))
+    assert config.guides(1.0) and not config.guides(0.999) and config.evaluations() == 2
+    for bad in ({"steps": 0}, {"rescale_t": 0.0}, {"interval": (0.6, 0.5)}, {"student": "x"}):
+        with pytest.raises(ConfigError, match=r"sampler.bad_config"):
+            SamplerConfig(**bad)  # type: ignore[arg-type]
+
+
+def test_one_condition_serves_all_items_and_a_few_serve_none() -> None:
+    found = sample(constant, torch.zeros(3, 1), torch.tensor([[[1.0]], [[2.0]], [[3.0]]]), PLAIN)
+    assert found.x.flatten().tolist() == pytest.approx([-1.0, -2.0, -3.0])
+    with pytest.raises(ShapeError, match=r"sampler.wrong_condition"):
+        sample(constant, torch.zeros(3, 1), torch.zeros(2, 1, 1), PLAIN)
+
+
+def test_a_negative_condition_is_led_away_from_and_images_are_averaged() -> None:
+    config = SamplerConfig(steps=2, rescale_t=1.0, guidance_scale=3.0, interval=(0.0, 1.0))
+    images = [torch.tensor([[[1.0]]]), torch.tensor([[[4.0]]]), torch.tensor([[[7.0]]])]
+    given = Conditions(images, negative=torch.tensor([[[10.0]]]))
+    for together in (False, True):
+        found = sample(constant, torch.zeros(2, 1), given, config, together=together)
+        # the mean is 4; 10 + 3 (4 - 10) = -8 in each of two half steps
+        torch.testing.assert_close(found.x, torch.full((2, 1), 8.0))
+        assert found.calls == (2 if together else 8)
