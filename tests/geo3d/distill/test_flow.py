@@ -38,6 +38,13 @@ def test_wrong_batches_are_named() -> None:
             items.spread(torch.ones(values), torch.ones(rows, 2))
 
 
+def test_data_keep_a_little_noise_by_hand() -> None:
+    clean, noise = torch.full((2, 1), 4.0).double(), torch.full((2, 1), 1e5).double()
+    x = perturb(clean, noise, torch.tensor([0.0, 0.5]).double(), Items(2))
+    # x_t = (1 - t) 4 + (1e-5 + (1 - 1e-5) t) 1e5
+    assert x.flatten().tolist() == pytest.approx([5.0, 2 + 1 + 49999.5])
+
+
 def test_the_velocity_of_a_path_points_at_its_data() -> None:
     generator = torch.Generator().manual_seed(0)
     clean, noise = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)

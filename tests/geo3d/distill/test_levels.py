@@ -39,6 +39,8 @@ def test_published_levels_by_hand() -> None:
     raw = times.raw(torch.Generator().manual_seed(2), 5)
     torch.testing.assert_close(raw, normal)
     torch.testing.assert_close(times.times(raw, 0.0), torch.sigmoid(normal + 1))
+    uniform = TimestepDistribution("uniform").raw(torch.Generator().manual_seed(2), 5)
+    assert torch.equal(uniform, torch.rand(5, generator=torch.Generator().manual_seed(2)))
 
 
 def test_vp_levels_cover_their_range_and_follow_the_generator() -> None:

@@ -49,6 +49,25 @@ def test_edm_by_hand() -> None:
     assert c.c_noise.item() == pytest.approx(math.log(0.5) / 4)
 
 
+def test_iddpm_and_ve_by_hand() -> None:
+    iddpm = IDDPM(steps=20)
+    level = iddpm.levels()[5:6]
+    c = iddpm.coefficients(level)
+    assert c.c_skip.item() == 1 and c.c_out.item() == -level.item()
+    assert c.c_in.item() == pytest.approx((level.item() ** 2 + 1) ** -0.5)
+    assert c.c_noise.item() == 20 - 1 - 5
+    c = VE().coefficients(torch.tensor([3.0]))
+    assert [float(x) for x in c] == pytest.approx([1.0, 3.0, 1.0, math.log(1.5)])
+
+
+def test_published_sizes_of_preconditionings() -> None:
+    assert EDM() == EDM(0.18) and IDDPM() == IDDPM(1000, 0.001, 0.008)
+    # the noisiest of 1000 levels lies where the ratios are cut at 0.001
+    assert len(IDDPM().levels()) == 1001
+    levels = IDDPM().levels().double()
+    assert ((levels[0] ** 2 + 1) / (levels[1] ** 2 + 1)).item() == pytest.approx(1000, rel=1e-4)
+
+
 def test_edm_target_has_unit_variance() -> None:
     # With data of that root mean square, F must predict unit variance at every level.
     generator = torch.Generator().manual_seed(1)

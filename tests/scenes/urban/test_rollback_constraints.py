@@ -58,6 +58,23 @@ def test_constraint_losses_are_switched_off_one_by_one_and_have_gradients() -> N
         constraint_losses(RenderedRays(depth, weights, weights), layout)
 
 
+def test_default_weights_and_tolerances_by_hand() -> None:
+    """One primitive, 2 to 3 m, seen at 4.5 m; matter a little and far outside of it."""
+    t = torch.tensor([[1.7, 1.8, 3.2, 3.3]])
+    weights = torch.tensor([[0.1, 0.2, 0.3, 0.15]])
+    layout = LayoutRays(torch.tensor([2.0]), torch.tensor([1]), torch.tensor([[[2.0, 3.0]]]))
+    rendered = RenderedRays(torch.tensor([4.5]), weights, t, torch.zeros(1, 4))
+    losses = constraint_losses(rendered, layout)
+    # 0.25 m are free: 0.1 and 0.15 lie outside, and 0.25 of the pixel is missing
+    assert losses["density"].item() == pytest.approx(0.25 + 0.25)
+    # half of (2.5 - 1) / (1 + 2), and a tenth of ln 4
+    assert losses["depth"].item() == pytest.approx(0.5 * 1.5 / 3)
+    assert losses["semantics"].item() == pytest.approx(0.1 * 1.386294)
+    doubled = constraint_losses(rendered, layout, ConstraintConfig(2.0, 1.0, 0.2))
+    for name, loss in losses.items():
+        assert doubled[name].item() == pytest.approx(2 * loss.item())
+
+
 def optimised() -> tuple[torch.nn.Linear, torch.optim.Adam]:
     model = torch.nn.Linear(2, 1)
     return model, torch.optim.Adam(model.parameters(), lr=0.1)
