@@ -14,7 +14,7 @@ from types import FrameType
 
 import pytest
 
-LONGEST = 4.0
+LONGEST = 2.0
 """Processor seconds of a test above which it is not tried: a score without it is a lower bound."""
 Call = tuple[str, str]
 """A file and the name of a function in it."""

@@ -108,6 +108,23 @@ def test_the_constant_function_goes_to_the_constant_function() -> None:
     torch.testing.assert_close(carried, torch.ones(42, 1).double(), atol=1e-6, rtol=0)
 
 
+def test_nothing_to_fit_leaves_the_constant_alone() -> None:
+    one, two = pair()
+    found = fit_fmap(torch.zeros(7, 2).double(), torch.zeros(6, 2).double(), one, two)
+    expected = torch.zeros(6, 7).double()
+    scale = (two.mass.sum() / one.mass.sum()).sqrt()
+    expected[0, 0] = scale * (one.evecs[0, 0] * two.evecs[0, 0]).sign()
+    torch.testing.assert_close(found, expected)
+
+
+def test_weights_that_are_not_given() -> None:
+    one, two = pair()
+    a, b = random(7, 4), random(6, 4, seed=1)
+    assert torch.equal(
+        fit_fmap(a, b, one, two), fit_fmap(a, b, one, two, w_descr=1.0, w_lap=1e-2, tolerance=1e-10)
+    )
+
+
 def test_multiplication_by_hand() -> None:
     evecs = torch.tensor([[1.0, 1.0], [1.0, -1.0]]).double()
     basis = Basis(torch.tensor([0.0, 1.0]).double(), evecs, torch.tensor([0.5, 0.5]).double())

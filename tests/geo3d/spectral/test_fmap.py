@@ -113,6 +113,8 @@ def test_solve_without_mask_is_least_squares_and_finds_a_true_map() -> None:
     np.testing.assert_allclose(solve_fmap(a, b), expected, rtol=1e-9)
     zero = torch.zeros(5, 6).double()
     torch.testing.assert_close(solve_fmap(a, b, zero, 1.0), solve_fmap(a, b))
+    # a mask weighs nothing until it is told to
+    torch.testing.assert_close(solve_fmap(a, b, zero + 5), solve_fmap(a, b))
 
 
 def test_batches_are_independent() -> None:
