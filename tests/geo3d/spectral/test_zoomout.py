@@ -191,6 +191,11 @@ def test_sizes_start_at_the_smaller_side_of_a_rectangular_map() -> None:
     zoomout(start, one, two, 16, progress=events.append)
     # by steps of 1 unless asked otherwise
     assert [e["metrics"]["k"] for e in events] == [8, 9, 10, 11, 12, 13, 14, 15, 16]
+    some = torch.arange(80)
+    for finish, expected in ((2, [8, 11, 14, 14, 16]), (99, [8, 8, 12, 16])):
+        events.clear()
+        zoomout(start, one, two, 16, 3, samples=(some, some), finish=finish, progress=events.append)
+        assert [e["metrics"]["k"] for e in events] == expected
 
 
 @pytest.mark.parametrize(
