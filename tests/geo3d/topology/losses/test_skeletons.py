@@ -168,6 +168,42 @@ def test_cb_dice_of_equal_and_thinner_lines() -> None:
     assert cb_sums(broken.numpy(), 5) > cb_sums(thin_line.numpy(), 5) + 0.1
 
 
+def test_cb_dice_of_thin_lines_by_hand() -> None:
+    """A line of 26 pixels, 3 of them missed and 4 found elsewhere, with probability 3/4."""
+    label = line(1).long()[None]
+    found = line(1, gap=True)
+    found[2, 5:9] = 1
+    scores = scores_of(0.75 * found[None])
+    # Every distance is 1.  Sums over the found line, where q counts once on the label's line and
+    # squared beside it, and over the label's, where what is missed counts 1.
+    precision = (0.75 * 23 + 1) / (0.75 * 23 + 0.75**2 * 4 + 1)
+    recall = (0.75 * 23 + 1) / (0.75 * 23 + 3 + 1)
+    first = 2 * precision * recall / (precision + recall)
+    value = 2 * cb_dice_loss(scores, label, alpha=0.0) - cross(scores, label)
+    assert float(value) == pytest.approx(-first, abs=1e-5)
+    # beside an item without a fault: the mean of both
+    both, labels = torch.cat([scores, scores_of(0.75 * line(1)[None])]), label.repeat(2, 1, 1)
+    value = 2 * cb_dice_loss(both, labels, alpha=0.0) - cross(both, labels)
+    assert float(value) == pytest.approx(-(first + 1) / 2, abs=1e-5)
+    # as published: one pair of all sums
+    precision = (0.75 * 49 + 1) / (0.75 * 49 + 0.75**2 * 4 + 1)
+    recall = (0.75 * 49 + 1) / (0.75 * 49 + 3 + 1)
+    value = 2 * cb_dice_loss(both, labels, alpha=0.0, compat=True)
+    value = value - cross(both, labels)
+    assert float(value) == pytest.approx(-2 * precision * recall / (precision + recall), abs=1e-5)
+
+
+def test_cb_dice_blends_by_the_share_of_its_weights() -> None:
+    label = line(3).long()[None]
+    scores = torch.randn(1, 2, 21, 30, generator=torch.Generator().manual_seed(3))
+    dice, lines = (
+        2 * cb_dice_loss(scores, label, alpha=a, beta=1 - a) - cross(scores, label)
+        for a in (1.0, 0.0)
+    )
+    value = 2 * cb_dice_loss(scores, label, alpha=1.0, beta=3.0) - cross(scores, label)
+    torch.testing.assert_close(value, dice / 4 + 3 * lines / 4)
+
+
 @pytest.mark.parametrize("alpha, beta", [(-1.0, 1.0), (0.0, 0.0), (1.0, -2.0)])
 def test_cb_dice_refuses_weights(alpha: float, beta: float) -> None:
     with pytest.raises(ConfigError) as caught:
