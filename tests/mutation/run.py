@@ -21,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -76,45 +76,45 @@ ROOMS = {
 }
 
 
-def tests_of(path: Path, room: Room) -> list[str]:
-    """Return the room's tests that import the module, its namesake first, and the golden ones.
+def imports_any(modules: set[Path]) -> re.Pattern[str]:
+    """Return what finds an import of one of the modules in a text."""
+    found: list[str] = []
+    for path in modules:
+        package, _, name = ".".join(path.relative_to(ROOT).with_suffix("").parts).rpartition(".")
+        package = re.escape(package)
+        found.append(rf"\b{package}\.{name}\b|from {package} import [^\n]*\b{name}\b")
+    return re.compile("|".join(found))
 
-    Where none imports it directly, all tests of the folder that mirrors its own.
-    """
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    package, _, name = module.rpartition(".")
-    wanted = re.compile(
-        rf"\b{re.escape(module)}\b|from {re.escape(package)} import [^\n]*\b{name}\b"
-    )
+
+def dependents(path: Path, files: Iterable[Path]) -> set[Path]:
+    """Return the file and those of ``files`` that import it, directly or by way of each other."""
+    found, rest = {path}, set(files)
+    while True:
+        wanted = imports_any(found)
+        more = {p for p in rest - found if wanted.search(p.read_text("utf-8"))}
+        if not more:
+            return found
+        found |= more
+
+
+def room_files(room: Room) -> list[Path]:
+    """Return the files whose lines are changed."""
+    return sorted({p for pattern in room.files for p in ROOT.glob(pattern)})
+
+
+def tests_of(path: Path, room: Room) -> list[str]:
+    """Return the room's tests that import the module or one that uses it, and the golden ones."""
+    wanted = imports_any(dependents(path, room_files(room)))
     near = [p for folder in room.tests for p in sorted((ROOT / folder).rglob("test_*.py"))]
-    direct = [p for p in near if wanted.search(p.read_text("utf-8"))]
-    mirror = ROOT / "tests" / path.relative_to(ROOT).parent
-    chosen = direct or [p for p in near if p.parent == mirror]
-    chosen.sort(key=lambda p: p.stem != f"test_{path.stem}")
+    chosen = [p for p in near if wanted.search(p.read_text("utf-8"))]
     golden = [ROOT / "tests/golden" / name for name in room.golden]
     return [str(p.relative_to(ROOT)) for p in [*chosen, *golden]]
-
-
-def stale_files(mutated: Path) -> set[str]:
-    """Return the mutated file and those whose compiled kernels may hold code or numbers of it."""
-    stale, fresh = {mutated}, set(KERNEL_FILES)
-    while True:
-        names = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in stale]
-        parts = [name.rpartition(".") for name in names]
-        wanted = "|".join(
-            rf"\b{re.escape(package)}\.{name}\b|from {re.escape(package)} import [^\n]*\b{name}\b"
-            for package, _, name in parts
-        )
-        more = {p for p in fresh - stale if re.search(wanted, p.read_text("utf-8"))}
-        if not more:
-            return {str(p) for p in stale}
-        stale |= more
 
 
 def read_mutated(mutant: Mutant) -> None:
     """Make imports read the mutant; compiled kernels that may hold the old text are not reused."""
     mutated, source = str(mutant.path), mutant.path.read_bytes()
-    stale = stale_files(mutant.path)
+    stale = {str(p) for p in dependents(mutant.path, KERNEL_FILES)}
     get_data, path_stats = SourceFileLoader.get_data, SourceFileLoader.path_stats
 
     def changed_data(self: SourceFileLoader, path: str) -> bytes:
@@ -225,8 +225,7 @@ def main() -> int:
         importlib.import_module(name)
     chosen: list[tuple[str, Mutant, list[str]]] = []
     for name in names:
-        paths = sorted({p for pattern in ROOMS[name].files for p in ROOT.glob(pattern)})
-        mutants = [m for path in paths for m in Finder(path).all()]
+        mutants = [m for path in room_files(ROOMS[name]) for m in Finder(path).all()]
         picked = random.Random(f"{name} {seed}").sample(mutants, min(count, len(mutants)))
         print(f"{name}: {len(picked)} of {len(mutants)} mutants", flush=True)
         chosen += [(name, m, tests_of(m.path, ROOMS[name])) for m in picked]

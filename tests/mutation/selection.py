@@ -16,6 +16,8 @@ import pytest
 
 LONGEST = 2.0
 """Processor seconds of a test above which it is not tried: a score without it is a lower bound."""
+KERNEL = "<kernel>"
+"""Stands for a compiled function, whose calls nobody sees."""
 Call = tuple[str, str]
 """A file and the name of a function in it."""
 
@@ -79,7 +81,7 @@ class Order:
 def function_at(source: bytes, line: int) -> str | None:
     """Return the name of the outermost function or method of a line that calls can be seen of.
 
-    None at the level of the module or class, and in a compiled kernel, whose calls nobody sees.
+    None at the level of the module or class, `KERNEL` where calls are compiled.
     """
 
     def search(body: list[ast.stmt]) -> str | None:
@@ -89,7 +91,7 @@ def function_at(source: bytes, line: int) -> str | None:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 if node.lineno <= line <= (node.end_lineno or 0):
                     is_kernel = any("jit" in ast.unparse(d) for d in node.decorator_list)
-                    return None if is_kernel else node.name
+                    return KERNEL if is_kernel else node.name
         return None
 
     return search(ast.parse(source).body)
@@ -119,6 +121,7 @@ def order_tests(
         direct += [(tests[name].seconds, name) for name in calling]
         if calling and not file.startswith("tests/golden/"):
             other += [(tests[name].seconds, name) for name in tests.keys() - calling]
-    if not direct and function is None:
+    if function == KERNEL or (not direct and function is None):
+        direct = []
         other = [(test.seconds, name) for file in files for name, test in seen[file].items()]
     return [name for took, name in [*sorted(direct), *sorted(other)] if took <= LONGEST]

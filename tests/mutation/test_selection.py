@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mutation.selection import LONGEST, Seen, function_at, order_tests
+from mutation.selection import KERNEL, LONGEST, Seen, function_at, order_tests
 
 SOURCE = b"""\
 K = 3
@@ -22,7 +22,7 @@ def kernel(x):
 
 
 @pytest.mark.parametrize(
-    ("line", "name"), [(1, None), (3, None), (5, "area"), (6, "area"), (10, None)]
+    ("line", "name"), [(1, None), (3, None), (5, "area"), (6, "area"), (10, KERNEL)]
 )
 def test_lines_belong_to_functions_whose_calls_are_seen(line: int, name: str | None) -> None:
     assert function_at(SOURCE, line) == name
@@ -48,3 +48,4 @@ def test_fast_callers_come_first_and_tests_beside_them_last() -> None:
     assert everything[:3] == ["elsewhere", "other", "fast"]
     # What nobody calls in a way that is seen (a kernel, a constant) concerns every test.
     assert len(order_tests(Path("/b.py"), None, files, tests)) == 7
+    assert len(order_tests(path, KERNEL, files, tests)) == 7
