@@ -16,6 +16,7 @@ from shape_matching.search.coupled import (
     Points,
     _fine_map,
     _pass,
+    _signs,
     _torn,
     points_of,
     refine_coupled,
@@ -166,3 +167,20 @@ def test_the_fine_map_is_written_out(smooth: bool) -> None:
                 distance += np.linalg.norm(away) + farthest
             costs.append(distance)
         assert found[i] == row[int(np.argmin(costs))][1], i
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sign"),
+    # the sums of products are 0.5, -2.5 and 0
+    [([1.0, 1.0], [-0.5, 1.0], 1.0), ([1.0, -3.0], [0.5, 1.0], -1.0), ([1, 1], [1, -1], 1.0)],
+)
+def test_curvatures_agree_by_the_sum_of_their_products(
+    first: list[float], second: list[float], sign: float
+) -> None:
+    eye = torch.eye(2)
+    one, two = (
+        Points(eye, None, torch.tensor(x)[:, None].float(), torch.zeros(2, 3), eye[0], eye[0])
+        for x in (first, second)
+    )
+    order = torch.tensor([0, 1])
+    assert _signs((order, order), one, two, 2) == (1.0, sign)

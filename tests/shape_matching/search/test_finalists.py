@@ -56,14 +56,23 @@ def test_the_best_and_most_different_grow_in_two_stages(monkeypatch: pytest.Monk
         return appraise(fmaps, one, two, n)
 
     monkeypatch.setattr(module, "zoomout_hypotheses", padded)
+    asked: list[tuple[int, int, float]] = []
+
+    def told(
+        fmaps: torch.Tensor, scores: torch.Tensor, count: int, k: int, apart: float
+    ) -> torch.Tensor:
+        asked.append((count, k, apart))
+        return distinct(fmaps, scores, count, k, apart)
+
     monkeypatch.setattr(module, "appraise", counted)
+    monkeypatch.setattr(module, "distinct", told)
     events: list[dict] = []
     found = finalists(start, one, two, config, lambda event: events.append(dict(event)))
     assert grown == [
         (5, 600, 600, [22, 28, 34, 40, 46, 56]),
         (3, 700, 700, [*range(56, 137, 8), 144]),
     ]
-    assert looked_at == [300, 600]
+    assert looked_at == [300, 600] and asked == [(5, 12, 0.7), (3, 20, 1.0)]
     first = distinct(start, appraise(start, one, two, 300).score(), 5, 12, 0.7)
     assert not {0, 1} <= set(first.tolist())
     kept = torch.nn.functional.pad(start[first], (0, 36, 0, 36))
