@@ -9,6 +9,7 @@ from torch import Tensor
 
 from geo3d.errors import ConfigError, InputError
 from geo3d.topology.betti import betti_numbers
+from geo3d.topology.grids import distance_map
 from geo3d.topology.losses.catalogue import LOSSES
 from geo3d.topology.losses.cb_dice import cb_dice_loss
 from geo3d.topology.losses.cl_dice import (
@@ -18,8 +19,9 @@ from geo3d.topology.losses.cl_dice import (
     light_soft_skeleton,
 )
 from geo3d.topology.losses.inputs import probabilities
+from geo3d.topology.losses.overlap import ce_dice_loss
 from geo3d.topology.losses.skeleton_recall import label_tubes, recall_term, skeleton_recall_loss
-from geo3d.topology.skeleton import soft_skeleton
+from geo3d.topology.skeleton import hard_skeleton, rounds_needed, soft_skeleton, thin
 
 
 def maps(shape: tuple[int, ...], levels: int, seed: int = 0) -> Tensor:
@@ -137,6 +139,17 @@ def test_skeleton_recall_of_a_hand_worked_line() -> None:
     assert caught.value.code == "loss.wrong_tubes"
 
 
+def test_skeleton_recall_is_added_to_both_base_terms_or_as_published_to_one() -> None:
+    label = line(3).long()[None]
+    scores = torch.randn(1, 2, 21, 30, generator=torch.Generator().manual_seed(5))
+    recall = recall_term(scores, label)
+    own = skeleton_recall_loss(scores, label, weight=3.0)
+    torch.testing.assert_close(own, ce_dice_loss(scores, label) + 3 * recall)
+    torch.testing.assert_close(
+        skeleton_recall_loss(scores, label, compat=True), cross(scores, label) + recall
+    )
+
+
 def test_skeleton_recall_needs_no_thickness() -> None:
     label = line(7).long()[None]
     tube = label_tubes(label, 2)[0, 0]
@@ -191,6 +204,39 @@ def test_cb_dice_of_thin_lines_by_hand() -> None:
     value = 2 * cb_dice_loss(both, labels, alpha=0.0, compat=True)
     value = value - cross(both, labels)
     assert float(value) == pytest.approx(-2 * precision * recall / (precision + recall), abs=1e-5)
+
+
+def cb_term(q: np.ndarray, label: np.ndarray) -> float:
+    """Return 2 Tp Ts / (Tp + Ts) of one item and class by the formulas, pixel by pixel."""
+    h = q > 0.5
+
+    def parts(mask: np.ndarray) -> tuple[np.ndarray, ...]:
+        line = hard_skeleton(mask) if mask.ndim == 3 else thin(mask, rounds_needed(mask) + 1)
+        d = distance_map(mask)
+        scaled = np.minimum(d / max(d[line].max(), 1.0), 1)
+        radius = np.where(line, scaled, 0)
+        inverse = np.where(line, (1 + 1e-7) / (radius ** (mask.ndim - 1) + 1e-7), 0)
+        return line, scaled, radius, inverse, d / max(d[line].max(), 1.0)
+
+    (k_p, d_p, r_p, i_p, all_p), (k_t, d_t, r_t, i_t, all_t) = parts(h), parts(label)
+    s = k_p * q
+    upper_p = (i_p * s * d_t * label).sum() + 1
+    lower_p = (np.where(r_t > 0, i_p * s * r_t, i_p * s * all_p * q)).sum() + 1
+    upper_t = (i_t * d_p * q * k_t).sum() + 1
+    lower_t = (k_t * np.where(r_p > 0, i_t * r_p * q, i_t * all_t)).sum() + 1
+    first, second = upper_p / lower_p, upper_t / lower_t
+    return 2 * first * second / (first + second)
+
+
+@pytest.mark.parametrize("shape", [(24, 30), (10, 11, 12)])
+def test_cb_dice_of_thick_blobs_is_the_formula(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    label, q = np.zeros(shape, bool), rng.uniform(0.02, 0.4, shape)
+    label[(slice(2, 9), *[slice(2, -2)] * (len(shape) - 1))] = True
+    q[(slice(3, 8), *[slice(1, -3)] * (len(shape) - 1))] += 0.5
+    scores, labels = scores_of(torch.from_numpy(q)[None]), torch.from_numpy(label).long()[None]
+    value = 2 * cb_dice_loss(scores, labels, alpha=0.0) - cross(scores, labels)
+    assert float(value) == pytest.approx(-cb_term(q, label), abs=1e-5)
 
 
 def test_cb_dice_blends_by_the_share_of_its_weights() -> None:
