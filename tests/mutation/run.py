@@ -62,7 +62,9 @@ ROOMS = {
         ("tests/geo3d/distill",),
     ),
     "spectral": Room(("geo3d/spectral/*.py",), ("tests/geo3d/spectral",), ("test_golden.py",)),
-    "topology": Room(("geo3d/topology/**/*.py",), ("tests/geo3d/topology",)),
+    "topology": Room(
+        ("geo3d/topology/**/*.py",), ("tests/geo3d/topology",), ("test_golden_topology.py",)
+    ),
     "search": Room(("shape_matching/search/*.py",), ("tests/shape_matching/search",)),
     "guidance": Room(
         ("scenes/urban/guidance.py", "scenes/urban/lgvsd.py", "scenes/urban/constraints.py"),

@@ -14,7 +14,7 @@ from types import FrameType
 
 import pytest
 
-LONGEST = 2.0
+LONGEST = 4.0
 """Processor seconds of a test above which it is not tried: a score without it is a lower bound."""
 KERNEL = "<kernel>"
 """Stands for a compiled function, whose calls nobody sees."""

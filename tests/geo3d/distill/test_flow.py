@@ -25,6 +25,7 @@ def test_items_by_hand() -> None:
     assert SPARSE.mean(x).tolist() == [2.5, 0.0, 6.0]
     spread = SPARSE.spread(torch.tensor([1.0, 2.0, 3.0]), x)
     assert spread.flatten().tolist() == [1.0, 1.0, 3.0, 3.0, 3.0]
+    assert Items(3, torch.tensor([1, 1])).entries(x[:2]).tolist() == [1.0, 4.0, 1.0]
     dense = Items(2)
     blocks = torch.arange(12.0).reshape(2, 2, 3)
     assert dense.total(blocks).tolist() == [15.0, 51.0]

@@ -117,6 +117,7 @@ def test_the_window_of_steps_falls_after_a_while() -> None:
 def test_steps_are_spread_over_the_window() -> None:
     steps = stratified_steps(4, (0, 99), torch.Generator().manual_seed(0))
     assert [int(s) // 25 for s in steps] == [0, 1, 2, 3]
+    assert torch.equal(steps, stratified_steps(4, (0, 99), torch.Generator().manual_seed(0)))
     many = stratified_steps(5000, (3, 4), torch.Generator().manual_seed(0))
     assert set(many.tolist()) == {3, 4}
 

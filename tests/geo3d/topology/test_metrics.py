@@ -102,6 +102,9 @@ def test_one_mask_empty() -> None:
         assert (dice(one, two), cl_dice(one, two)) == (0, 0)
         assert hausdorff_95(one, two) == hausdorff_95(one, two, "monai") == 5
         assert betti_errors(one, two) == (1, 0)
+    some = EMPTY.copy()
+    some.flat[0] = True
+    assert hausdorff_95(some, EMPTY) == hausdorff_95(EMPTY, some) == 5
 
 
 def test_the_published_rules_of_empty_masks() -> None:
