@@ -83,8 +83,10 @@ def _draw_loss(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
 
 
 def _finish(axes: Any, title: str, has_legend: bool) -> None:
-    low = min((line.get_ydata().min() for line in axes.lines if len(line.get_ydata())), default=0)
-    axes.set_yscale("log" if low > 0 else "linear")
+    drawn = np.concatenate([np.zeros(0), *(line.get_ydata() for line in axes.lines)])
+    # shares such as Dice are read off an even scale; a decade or more needs the other
+    wide = len(drawn) > 0 and 0 < 10 * drawn.min() <= drawn.max()
+    axes.set_yscale("log" if wide else "linear")
     axes.set(title=title, xlabel="step")
     axes.grid(alpha=0.3)
     axes.tick_params(labelsize=8, which="both")

@@ -54,3 +54,16 @@ def test_images_grow_with_their_panels(tmp_path: Path) -> None:
 
 def test_a_training_without_lines_has_an_empty_image(tmp_path: Path) -> None:
     assert plot_training(tmp_path / "a.png", []).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [([0.27, 0.24], "linear"), ([0.1, 1.0], "log"), ([-1.0, 20.0], "linear"), ([], "linear")],
+)
+def test_only_a_decade_of_positive_numbers_is_drawn_in_decades(
+    values: list[float], scale: str
+) -> None:
+    axes = curves.new_figure(2, 2).subplots()
+    axes.plot(range(len(values)), values)
+    curves._finish(axes, "dice", False)
+    assert axes.get_yscale() == scale
