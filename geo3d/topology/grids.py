@@ -19,6 +19,8 @@ absent class +1 everywhere.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from itertools import product
 from typing import Literal
 
@@ -127,11 +129,28 @@ def surface(mask: Bool[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:
 
 
 def surface_distances(
-    one: Bool[np.ndarray, "*space"], two: Bool[np.ndarray, "*space"]
+    one: Bool[np.ndarray, "*space"],
+    two: Bool[np.ndarray, "*space"],
+    spacing: Sequence[float] | None = None,
 ) -> Float[np.ndarray, " n"]:
-    """Return the distance in pixels of each surface pixel of ``one`` to the surface of ``two``.
+    """Return the distance of each surface pixel of ``one`` to the surface of ``two``.
 
-    Both masks must hold a pixel.
+    Both masks must hold a pixel.  The unit is that of ``spacing``, by default the pixel.
     """
-    to_two = ndimage.distance_transform_edt(~surface(two))
+    to_two = ndimage.distance_transform_edt(~surface(two), sampling=spacing)
     return np.asarray(to_two)[surface(one)]
+
+
+def check_spacing(spacing: Sequence[float] | None, n_dims: int) -> None:
+    """Refuse sizes of pixels that are not positive or not one per axis.
+
+    Raises:
+        ConfigError: "topology.bad_spacing".
+    """
+    if spacing is None or (len(spacing) == n_dims and all(0 < s < math.inf for s in spacing)):
+        return
+    raise ConfigError(
+        "topology.bad_spacing",
+        f"{tuple(spacing)} are no sizes of a pixel along {n_dims} axes.",
+        "Give one positive number per axis.",
+    )

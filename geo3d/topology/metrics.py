@@ -12,9 +12,13 @@ Every metric takes two masks of one class and shape, 2D or 3D, and gives one num
   and for holes (3D: cavities; tunnels are not matched).  One component of P and one of T are the
   same if they lie in one component of (P or T); one hole of P and one of T if they overlap.  Each
   is matched once, and as many as can be are matched.
-* clDice (Shit et al. 2021): harmonic mean of the part of T's skeleton inside P and of P's inside T.
+* Euler error: |chi(P) - chi(T)|.
+* clDice (Shit et al. 2021): harmonic mean of its two parts, topology precision (the part of P's
+  skeleton inside T) and topology sensitivity (the part of T's inside P).
+* Normalised surface Dice (Nikolov et al. 2018): the part of both surfaces that lies within a
+  tolerance of the other one.
 
-Empty masks.  Both empty: Dice 1, HD95 0, clDice 1.  One empty: Dice 0, clDice 0, HD95 the diagonal
+Empty masks.  Both empty: Dice, clDice and surface Dice 1, HD95 0.  One empty: 0, HD95 the diagonal
 of the array, the largest distance there can be.  An empty mask has no component.  ``compat=True``
 gives the published code's numbers instead: HD95 `MISSING` for an empty prediction (its tables put
 the diagonal), one component in an empty mask, clDice NaN where nothing is covered.
@@ -23,6 +27,7 @@ the diagonal), one component in an empty mask, clDice NaN where nothing is cover
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -31,8 +36,15 @@ from scipy import sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from geo3d.errors import ConfigError, InputError, ShapeError
-from geo3d.topology.betti import betti_numbers
-from geo3d.topology.grids import Pixels, as_mask, check_pixels, label_components, surface_distances
+from geo3d.topology.betti import betti_numbers, euler_number
+from geo3d.topology.grids import (
+    Pixels,
+    as_mask,
+    check_pixels,
+    check_spacing,
+    label_components,
+    surface_distances,
+)
 from geo3d.topology.skeleton import hard_skeleton
 
 MISSING = 9_999_999.0
@@ -172,10 +184,73 @@ def cl_dice(predicted: Mask, true: Mask, *, compat: bool = False) -> float:
     one, two = _pair(predicted, true)
     if not compat and not (one.any() and two.any()):
         return float(one.any() == two.any())
-    parts = [_covered(hard_skeleton(two), one), _covered(hard_skeleton(one), two)]
-    if not compat and sum(parts) == 0:
-        return 0.0
-    return float(2 * parts[0] * parts[1] / sum(parts)) if sum(parts) != 0 else math.nan
+    return harmonic_mean(_skeletons_covered(one, two), math.nan if compat else 0.0)
+
+
+def centreline_parts(predicted: Mask, true: Mask) -> tuple[float, float]:
+    """Return topology precision and sensitivity in [0, 1], the two parts of clDice.
+
+    Precision falls with false lines, sensitivity with gaps.  A mask without a skeleton has nothing
+    wrong (precision 1) or nothing to be found (sensitivity 1).
+
+    Raises:
+        ShapeError: as `dice`.
+    """
+    precision, sensitivity = _skeletons_covered(*_pair(predicted, true))
+    return (
+        1.0 if math.isnan(precision) else precision,
+        1.0 if math.isnan(sensitivity) else sensitivity,
+    )
+
+
+def euler_error(predicted: Mask, true: Mask, pixels: Pixels = "cells") -> int:
+    """Return the difference of the Euler characteristics.
+
+    The fastest of the topological metrics, and the weakest: a missing component and a missing hole
+    cancel.
+
+    Raises:
+        ShapeError: as `dice`.
+        ConfigError: "topology.unknown_pixels".
+    """
+    one, two = _pair(predicted, true)
+    return abs(euler_number(one, pixels) - euler_number(two, pixels))
+
+
+def surface_dice(
+    predicted: Mask, true: Mask, tolerance: float = 1.0, spacing: Sequence[float] | None = None
+) -> float:
+    """Return the normalised surface Dice in [0, 1].
+
+    Args:
+        predicted: mask.
+        true: mask.
+        tolerance: distance up to which surfaces agree, in the unit of ``spacing``.  What two
+            people who draw the same outline differ by is a good choice.
+        spacing: size of a pixel along each axis; 1 by default.
+
+    Raises:
+        ShapeError: as `dice`.
+        ConfigError: "topology.bad_tolerance", "topology.bad_spacing".
+    """
+    one, two = _pair(predicted, true)
+    if not tolerance >= 0:
+        raise ConfigError("topology.bad_tolerance", f"A tolerance of {tolerance}.", "0 or more.")
+    check_spacing(spacing, one.ndim)
+    if not (one.any() and two.any()):
+        return float(one.any() == two.any())
+    there, back = surface_distances(one, two, spacing), surface_distances(two, one, spacing)
+    near = np.count_nonzero(there <= tolerance) + np.count_nonzero(back <= tolerance)
+    return near / (len(there) + len(back))
+
+
+def harmonic_mean(parts: tuple[float, float], without: float = 0.0) -> float:
+    """Return the harmonic mean of two parts of 1; ``without`` where both are 0."""
+    return 2 * parts[0] * parts[1] / sum(parts) if sum(parts) != 0 else without
+
+
+def _skeletons_covered(one: np.ndarray, two: np.ndarray) -> tuple[float, float]:
+    return _covered(hard_skeleton(one), two), _covered(hard_skeleton(two), one)
 
 
 def _covered(skeleton: Bool[np.ndarray, "*space"], mask: Bool[np.ndarray, "*space"]) -> float:
