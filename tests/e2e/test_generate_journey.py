@@ -18,11 +18,17 @@ pytestmark = pytest.mark.e2e
 PATIENCE_MS = 120_000
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Any]:
-    runs = tmp_path / "runs"
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    runs = tmp_path_factory.mktemp("runs")
     tiny_pipeline_folder(runs / "models" / "tiny")
-    with serving(runs) as url, watched_page(url, PATIENCE_MS) as page:
+    with serving(runs) as url:
+        yield url
+
+
+@pytest.fixture
+def page(server: str) -> Iterator[Any]:
+    with watched_page(server, PATIENCE_MS) as page:
         yield page
 
 

@@ -14,6 +14,7 @@ def test_a_generation_is_cancelled_in_the_sampler() -> None:
     assert 3 <= row["step"] < bench_cancel.STEPS and row["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_generation_that_goes_on_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_cancel, "STEPS", 1)
     monkeypatch.setattr(Jobs, "cancel", lambda self, job_id: self.get(job_id))

@@ -81,9 +81,15 @@ def test_gradients_by_differences(convention: str, interpolation: str) -> None:
     "config",
     [
         SMALL,
-        HashGridConfig(5, 4, 4, 60, 9, interpolation="smoothstep"),
         HashGridConfig(3, 1, 5, 30, 7, convention="gridencoder", align_corners=True),
-        HashGridConfig(3, 8, 5, 30, 7, convention="gridencoder", grid="tiled"),
+        # each number of features is compiled anew, which takes longer than the test
+        pytest.param(
+            HashGridConfig(5, 4, 4, 60, 9, interpolation="smoothstep"), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            HashGridConfig(3, 8, 5, 30, 7, convention="gridencoder", grid="tiled"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda c: f"{c.convention} {c.grid} {c.features}",
 )

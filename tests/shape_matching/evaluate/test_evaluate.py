@@ -220,8 +220,8 @@ def kill_and_resume(data: Path, folder: Path, kills: int, seed: int) -> None:
         assert whole.read_bytes() == killed.read_bytes(), name
 
 
-def test_killed_three_times_and_resumed_is_equal(spheres: Path, tmp_path: Path) -> None:
-    kill_and_resume(spheres, tmp_path, kills=3, seed=0)
+def test_killed_and_resumed_is_equal(spheres: Path, tmp_path: Path) -> None:
+    kill_and_resume(spheres, tmp_path, kills=1, seed=0)
 
 
 @pytest.mark.slow
