@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from scenes.urban.styles import Styles, save_styles
-from scenes.urban.teacher_folder import TeacherParts
+from scenes.urban.teachers.folder import TeacherParts
 
 WIDTH = 8
 ALIKE = {"layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 2}

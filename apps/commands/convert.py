@@ -1,4 +1,8 @@
-"""Turn a foreign weight file (torch, pickle, numpy) into safetensors without running its code."""
+"""Turn a foreign weight file (torch, pickle, numpy) into safetensors without running its code.
+
+geo3d convert weights.pth                                beside it, weights.safetensors
+geo3d convert controlnet.pth --unet TEACHER --out DIR    a ControlNet, as a folder of diffusers
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from apps.commands import add_common, emit
-from apps.running import require_files
+from apps.running import require_files, require_folders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,12 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="read objects of this module's classes as plain attributes; '*' for any",
     )
+    parser.add_argument(
+        "--unet",
+        metavar="DIR",
+        help="the file is a ControlNet of this teacher: write a folder (also from .safetensors)",
+    )
     add_common(parser, "json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert one file and say what came out."""
     require_files(args.file)
+    if args.unet:
+        return _convert_controlnet(args)
     from geo3d.convert import convert_file
 
     out = Path(args.out) if args.out else Path(args.file).with_suffix(".safetensors")
@@ -37,4 +48,14 @@ def run(args: argparse.Namespace) -> int:
         "source_sha256": made.source_sha256,
     }
     emit(args, payload, f"{made.path}: {len(made.names)} tensors, sha256 {made.sha256}")
+    return 0
+
+
+def _convert_controlnet(args: argparse.Namespace) -> int:
+    require_folders(args.unet)
+    from scenes.urban.teachers.convert_controlnet import convert_controlnet
+
+    out = Path(args.out) if args.out else Path(args.file).with_suffix("")
+    made = convert_controlnet(args.file, args.unet, out)
+    emit(args, {"path": str(made)}, f"{made}: a ControlNet of {args.unet}, for --controlnet")
     return 0

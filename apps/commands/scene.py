@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.commands import RUN_FLAGS, add_common, show_run
 from apps.commands.scene_edit import add_edit_arguments, run_edit
-from apps.running import Beginning, require_files, require_folders, run_verb, settings
+from apps.running import Beginning, full_path, require_files, run_verb, settings
 from geo3d.errors import ConfigError
 from geo3d.progress import ProgressCallback
 from geo3d.runs import Run
@@ -97,16 +97,25 @@ def _begin(args: argparse.Namespace) -> Beginning:
         )
     inputs = [] if args.layout in KINDS else [args.layout]
     require_files(*inputs)
-    require_folders(args.teacher, args.controlnet)
+    from geo3d.files import atomic_write_json
     from scenes.urban.config import SceneConfig
+    from scenes.urban.driver import check_settings
     from scenes.urban.layout_json import save_layout
+    from scenes.urban.teachers.files import fingerprints
 
-    given = {"prompt": args.style, "teacher": args.teacher, "controlnet": args.controlnet}
+    given = {
+        "prompt": args.style,
+        "teacher": full_path(args.teacher),
+        "controlnet": full_path(args.controlnet),
+    }
     config = settings(args, SceneConfig, given, preset="demo")
+    check_settings(config)
     layout = read_layout(args.layout, args.length, args.start, config.seed)
 
     def prepare(run: Run) -> None:
         save_layout(layout, run.path / LAYOUT)
+        if folders := [part for part in (config.teacher, config.controlnet) if part]:
+            atomic_write_json(run.path / "teacher.json", fingerprints(*folders))
 
     return Beginning(layout.name, config, inputs, prepare)
 

@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from geo3d.errors import InputError
-from geo3d.files import asset, asset_roots, new_id, slug
+from geo3d.files import asset, asset_roots, atomic_write_bytes, new_id, slug
 from geo3d.mesh.check import check_arrays
+from geo3d.mesh.formats.glb import write_glb
 from geo3d.mesh.io import load_mesh, save_mesh
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.sandbox import load_untrusted
@@ -86,8 +87,8 @@ def keep(mesh: Mesh, name: str, scratch: Path, truth: str = "") -> Shape:
 
 
 def save_view(mesh: Mesh, colors: UInt8[np.ndarray, "v 3"], path: Path) -> Path:
-    """Write a GLB for the panes in ``colors`` (sRGB)."""
-    return save_mesh(replace(mesh, vertex_colors=colors), path)
+    """Write a GLB for the panes in ``colors`` (sRGB), matt under their lamps."""
+    return atomic_write_bytes(path, write_glb(replace(mesh, vertex_colors=colors), matt=True))
 
 
 def example_pairs() -> dict[str, tuple[str, str]]:

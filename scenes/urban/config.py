@@ -14,6 +14,8 @@ from scenes.urban.constraints import ConstraintConfig
 from scenes.urban.guidance import SampleConfig
 from scenes.urban.lgvsd import LgvsdConfig
 from scenes.urban.rollback import RollbackConfig
+from scenes.urban.teachers.checks import ControlInput
+from scenes.urban.teachers.savings import Savings
 
 Method = Literal["sample_then_fit", "lgvsd", "vsd", "sds"]
 Constrain = Literal["segments", "hull", "none"]
@@ -212,6 +214,11 @@ class SceneConfig:
     """Diffusers folder of the teacher; empty for the shipped one."""
     controlnet: str = ""
     """Folder of the ControlNet, if it is not in the teacher's."""
+    control_input: ControlInput = "auto"
+    """What it is shown: the layout's four channels, or, of three, segmentation or depth; "auto"
+    goes by its channels and its name."""
+    savings: Savings = field(default_factory=Savings)
+    """What to give up for memory where the teacher is large."""
     fields: FieldsConfig = field(default_factory=FieldsConfig)
     """The scene itself; it predicts classes where `constraints` weigh them."""
     views: ViewConfig = field(default_factory=ViewConfig)

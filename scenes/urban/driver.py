@@ -46,6 +46,7 @@ from scenes.urban.layout_json import save_layout
 from scenes.urban.sample_then_fit import fit_window, make_window, render_views
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene, save_scene
+from scenes.urban.teachers.checks import check_teacher
 from scenes.urban.tracker import Tracker, new_tracker
 from scenes.urban.validate import require_valid
 from scenes.urban.views import as_bytes, render_frames, save_film, save_frames, training_poses
@@ -70,10 +71,33 @@ def open_teacher(config: SceneConfig, device: str = "cpu") -> Guidance:
 
     Raises:
         InputError: ``asset.missing`` without the shipped teacher.
-        CheckpointError, BackendUnavailable: see `scenes.urban.teacher_folder.read_teacher`.
+        CheckpointError, ConfigError, BackendUnavailable: see
+            `scenes.urban.teachers.folder.read_teacher`; ``teacher.no_controlnet``.
     """
     folder = config.teacher or asset(TEACHER)
-    return Guidance.from_folder(folder, config.controlnet or None, device=device)
+    return Guidance.from_folder(
+        folder,
+        config.controlnet or None,
+        config.savings,
+        device,
+        control_input=config.control_input,
+        needs_layout=config.distil.use_layout,
+    )
+
+
+def check_settings(config: SceneConfig) -> None:
+    """Raise when a configuration names a teacher that cannot work; reads settings only.
+
+    Raises:
+        CheckpointError, ConfigError: see `scenes.urban.teachers.checks.check_teacher`.
+    """
+    if config.teacher or config.controlnet:
+        check_teacher(
+            config.teacher or asset(TEACHER),
+            config.controlnet or None,
+            config.distil.use_layout,
+            config.control_input,
+        )
 
 
 def build_scene(

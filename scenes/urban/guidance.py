@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,30 +24,16 @@ from geo3d.distill.levels import NoiseSchedule
 from geo3d.errors import ConfigError, ShapeError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.urban.ddim import ddim_scheduler
-from scenes.urban.teacher_folder import (
+from scenes.urban.teachers.checks import (
     CONDITION_CHANNELS,
-    Prompts,
-    TeacherParts,
-    check_parts,
-    read_teacher,
+    ControlInput,
+    control_kind,
+    pooled_width,
 )
-
-Precision = Literal["float32", "float16", "bfloat16"]
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Savings:
-    """What to give up for memory."""
-
-    precision: Precision = "float32"
-    """Of the frozen UNet and ControlNet; losses, tracker and autoencoder stay in float32."""
-    slice_attention: bool = False
-    """Compute attention in parts: slower, less memory at 512 pixels and above."""
-    checkpoint_tracker: bool = False
-    """Recompute the UNet in the tracker's backward pass instead of keeping activations."""
-    chunk: int = 0
-    """Views the networks see at once; 0 for all."""
+from scenes.urban.teachers.control import shown_condition
+from scenes.urban.teachers.folder import TeacherParts, check_parts, read_teacher
+from scenes.urban.teachers.savings import NO_SAVINGS, Savings
+from scenes.urban.teachers.text import Prompts
 
 
 @dataclass(frozen=True)
@@ -82,7 +68,7 @@ class Control(NamedTuple):
 class Guidance:
     """A teacher, ready to be asked."""
 
-    def __init__(self, parts: TeacherParts, savings: Savings = Savings()) -> None:
+    def __init__(self, parts: TeacherParts, savings: Savings = NO_SAVINGS) -> None:
         """Take the networks of ``parts`` over, frozen.
 
         Raises:
@@ -92,15 +78,21 @@ class Guidance:
         """
         check_parts(parts)
         self.savings = savings
-        dtype = _dtype(savings)
+        dtype = savings.dtype
         self.unet: Any = _frozen(parts.unet, dtype)
         self.controlnet: Any = _frozen(parts.controlnet, dtype)
         self.vae: Any = _frozen(parts.vae, torch.float32)
         self.prompts: Prompts | None = parts.prompts
+        self.control_input: ControlInput = "layout"
+        if parts.controlnet is not None:
+            self.control_input = control_kind(parts.controlnet.config, None, parts.control_input)
+        self._pooled = pooled_width(parts.unet.config)
         self._scheduler = parts.scheduler
         self.schedule = self._read_schedule()
         if savings.slice_attention:
             self.unet.set_attention_slice("auto")
+        if savings.slice_autoencoder and self.vae is not None:
+            self.vae.enable_slicing()
         if savings.checkpoint_tracker:
             self.unet.enable_gradient_checkpointing()
 
@@ -109,15 +101,16 @@ class Guidance:
         cls,
         folder: str | Path,
         controlnet: str | Path | None = None,
-        savings: Savings = Savings(),
+        savings: Savings = NO_SAVINGS,
         device: torch.device | str = "cpu",
+        **asked: Any,
     ) -> Guidance:
-        """Read a teacher from local files; see `scenes.urban.teacher_folder`.
+        """Read a teacher from local files; ``asked`` as for `read_teacher`.
 
         Raises:
-            CheckpointError, BackendUnavailable: see `read_teacher`.
+            CheckpointError, ConfigError, BackendUnavailable: see `read_teacher`.
         """
-        parts = read_teacher(folder, controlnet, _dtype(savings))
+        parts = read_teacher(folder, controlnet, savings.dtype, **asked)
         return cls(parts, savings).to(device)
 
     def to(self, device: torch.device | str) -> Guidance:
@@ -232,8 +225,8 @@ class Guidance:
         down, mid = self.controlnet(
             x_t.to(dtype),
             t.to(x_t.device),
-            encoder_hidden_states=tokens.to(dtype),
-            controlnet_cond=condition.to(dtype),
+            **self._told(tokens, dtype),
+            controlnet_cond=shown_condition(condition, self.control_input).to(dtype),
             conditioning_scale=scale,
             return_dict=False,
         )
@@ -266,7 +259,7 @@ class Guidance:
         return unet(
             x_t.to(dtype),
             t.to(x_t.device),
-            encoder_hidden_states=tokens.to(dtype),
+            **self._told(tokens, dtype),
             class_labels=labels,
             down_block_additional_residuals=down,
             mid_block_additional_residual=mid,
@@ -357,6 +350,19 @@ class Guidance:
         n = len(null)
         return guided(output[:n], output[n:], config.guidance_scale) if n < len(z) else output
 
+    def _told(self, tokens: Tensor, dtype: torch.dtype) -> dict[str, Any]:
+        """Return tokens as the networks take them; some are told the whole text and sizes too."""
+        if not self._pooled:
+            return {"encoder_hidden_states": tokens.to(dtype)}
+        side = self.image_size
+        # the image's own size, where it was cut out, and the size asked for
+        sizes = torch.tensor([[side, side, 0, 0, side, side]], device=tokens.device)
+        added = {
+            "text_embeds": tokens[:, -1, : self._pooled].to(dtype),
+            "time_ids": sizes.expand(len(tokens), -1).to(dtype),
+        }
+        return {"encoder_hidden_states": tokens[:, :-1].to(dtype), "added_cond_kwargs": added}
+
     def _read_schedule(self) -> NoiseSchedule:
         ddim = ddim_scheduler(self._scheduler, 1)
         return NoiseSchedule(ddim.alphas_cumprod.float(), ddim.config["prediction_type"])
@@ -382,13 +388,3 @@ def _frozen(network: Any, dtype: torch.dtype) -> Any:
 
 def _at(values: Tensor | None, where: slice) -> Tensor | None:
     return None if values is None else values[where]
-
-
-def _dtype(savings: Savings) -> torch.dtype:
-    if savings.precision not in _DTYPES:
-        raise ConfigError(
-            "guidance.unknown_precision",
-            f"There is no precision '{savings.precision}'.",
-            f"Known are {', '.join(_DTYPES)}.",
-        )
-    return _DTYPES[savings.precision]

@@ -18,7 +18,7 @@ from scenes.urban.config import SceneConfig
 from scenes.urban.guidance import Guidance
 from scenes.urban.lgvsd import Draws, Views, distil, distil_latents
 from scenes.urban.resample import ResampleConfig, resample_latents, resample_steps
-from scenes.urban.teacher_folder import TeacherParts
+from scenes.urban.teachers.folder import TeacherParts
 from scenes.urban.tracker import Tracker
 
 LORA = "lgrad:"

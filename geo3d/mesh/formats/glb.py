@@ -75,10 +75,12 @@ def _colors(part: Any, count: int) -> np.ndarray | None:
     return _linear_to_srgb(rgb[:, :3]) if rgb.shape == (count, 4) else None
 
 
-def write_glb(mesh: Mesh) -> bytes:
+def write_glb(mesh: Mesh, matt: bool = False) -> bytes:
     """Return the mesh as GLB with normals and vertex colours; coordinates become float32.
 
-    The material is matt and two-sided: viewers take a mesh without one for polished metal.
+    Readers such as trimesh drop the colours of vertices where there is a material, so a mesh with
+    colours has none unless ``matt`` asks for it: viewers that light a scene take a mesh without
+    one for metal.  A mesh without colours is always matt and two-sided.
     """
     import trimesh
     from trimesh.visual import TextureVisuals
@@ -89,11 +91,14 @@ def write_glb(mesh: Mesh) -> bytes:
         cloud: Any = trimesh.PointCloud(mesh.vertices, colors=colors)
         return cloud.scene().export(file_type="glb")
     part: Any = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, validate=False)
-    matt = PBRMaterial(metallicFactor=0.0, roughnessFactor=0.75, doubleSided=True)
-    part.visual = TextureVisuals(material=matt)
-    if colors is not None:
-        opaque = np.full((len(colors), 1), 255, np.uint8)
-        part.visual.vertex_attributes["color"] = np.hstack([colors, opaque])
+    rgba = None if colors is None else np.insert(colors, 3, 255, axis=1)
+    if rgba is not None and not matt:
+        part.visual.vertex_colors = rgba
+    else:
+        material = PBRMaterial(metallicFactor=0.0, roughnessFactor=0.75, doubleSided=True)
+        part.visual = TextureVisuals(material=material)
+        if rgba is not None:
+            part.visual.vertex_attributes["color"] = rgba
     with np.errstate(all="ignore"):  # faces without area have no normal
         return part.export(file_type="glb", include_normals=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -369,6 +370,24 @@ def test_save_refuses_what_it_cannot_do(tmp_path: Path) -> None:
             save_mesh(huge, tmp_path / f"huge.{extension}")
         assert caught.value.code == "mesh.extreme_scale"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("extension", ["glb", "ply", "obj"])
+def test_colours_reach_the_usual_readers(extension: str, tmp_path: Path) -> None:
+    trimesh = pytest.importorskip("trimesh")
+    mesh = grid(3)
+    colors = np.where(np.arange(9)[:, None] < 4, [255, 0, 0], [0, 255, 255]).astype(np.uint8)
+    path = save_mesh(replace(mesh, vertex_colors=colors), tmp_path / f"a.{extension}")
+    for read in (trimesh.load(path, force="mesh"), trimesh.load_mesh(path, process=False)):
+        assert read.visual.kind == "vertex"
+        near = np.linalg.norm(read.vertices[:, None] - mesh.vertices[None], axis=2).argmin(axis=1)
+        assert np.array_equal(read.visual.vertex_colors[:, :3], colors[near])
+    try:
+        import open3d
+    except ImportError:
+        return
+    seen = open3d.io.read_triangle_mesh(str(path))
+    assert sorted(np.unique(np.asarray(seen.vertex_colors), axis=0).sum(axis=1)) == [1, 2]
 
 
 @pytest.mark.parametrize("extension", ["obj", "off", "ply", "glb"])

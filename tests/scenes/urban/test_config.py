@@ -14,11 +14,12 @@ from geo3d.fields.levels import row_count
 from geo3d.layout.layout import Layout
 from scenes.urban.config import PRESETS, FieldConfig, FieldsConfig, SceneConfig
 from scenes.urban.constraints import ConstraintConfig
-from scenes.urban.guidance import SampleConfig, Savings
+from scenes.urban.guidance import SampleConfig
 from scenes.urban.lgvsd import LgvsdConfig
 from scenes.urban.resample import ResampleConfig
 from scenes.urban.rollback import RollbackConfig
 from scenes.urban.scene import Scene
+from scenes.urban.teachers.savings import Savings
 
 PUBLISHED = load_config(SceneConfig, preset="published")
 

@@ -7,10 +7,13 @@ import torch
 import urban_teachers
 
 from geo3d.errors import Cancelled, CheckpointError, ConfigError, ShapeError
-from scenes.urban.guidance import Control, Guidance, SampleConfig, Savings, chunks
+from scenes.urban.guidance import Control, Guidance, SampleConfig, chunks
 from scenes.urban.resample import ResampleConfig, resample
 from scenes.urban.styles import load_styles
-from scenes.urban.teacher_folder import check_folder, convert_controlnet, read_teacher
+from scenes.urban.teachers.convert_controlnet import convert_controlnet
+from scenes.urban.teachers.files import check_folder
+from scenes.urban.teachers.folder import read_teacher
+from scenes.urban.teachers.savings import Savings
 
 KINDS = pytest.mark.parametrize("is_latent", [False, True], ids=["pixels", "latents"])
 

@@ -8,7 +8,7 @@ import urban_teachers
 
 from geo3d.errors import ConfigError, NumericalError
 from scenes.urban import tracker as tracker_module
-from scenes.urban.guidance import Guidance, Savings
+from scenes.urban.guidance import Guidance
 from scenes.urban.lgvsd import (
     Draws,
     LgvsdConfig,
@@ -19,6 +19,7 @@ from scenes.urban.lgvsd import (
     distil_latents,
     draw,
 )
+from scenes.urban.teachers.savings import Savings
 from scenes.urban.tracker import (
     CopiedTracker,
     Tracker,

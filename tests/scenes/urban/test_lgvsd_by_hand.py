@@ -19,8 +19,9 @@ from torch import Tensor
 
 from geo3d.distill.levels import NoiseSchedule
 from geo3d.errors import ConfigError
-from scenes.urban.guidance import Control, Savings
+from scenes.urban.guidance import Control
 from scenes.urban.lgvsd import Draws, LgvsdConfig, Step, Views, at_share, distil_latents, draw
+from scenes.urban.teachers.savings import Savings
 
 ABAR = torch.tensor([0.75, 0.5, 0.2])
 PLAIN = LgvsdConfig(guidance_scale=1.0, tracker_detail=0, grad_clip=None, use_layout=False)
