@@ -28,6 +28,10 @@ _log = logging.getLogger(__name__)
 WORKER = (sys.executable, "-m", "apps.job_worker")
 _MIN_FREE_DISK = 500 * 2**20
 _MIN_FREE_MEMORY = 500 * 2**20
+MAX_WAITING = 12
+"""Jobs that may wait; a page that submits without end must not fill the disk with inputs."""
+QUOTA_BYTES = 20 * 2**30
+"""What the folders of all jobs may hold together."""
 
 
 class Jobs:
@@ -74,7 +78,7 @@ class Jobs:
         """Queue the verb ``argv`` of the command line, to run for the job in ``folder``.
 
         Raises:
-            LimitError: ``job.disk_full``, ``job.memory_full``.
+            LimitError: ``job.disk_full``, ``job.memory_full``, ``job.queue_full``, ``job.quota``.
         """
         try:
             self._check_room()
@@ -124,6 +128,22 @@ class Jobs:
         self._thread.join()
 
     def _check_room(self) -> None:
+        with self._lock:
+            open_jobs = len(self._open)
+        if open_jobs - self._max_running >= MAX_WAITING:
+            raise LimitError(
+                "job.queue_full",
+                f"{MAX_WAITING} jobs are waiting already.",
+                "Wait until some are done, or cancel them in the tab Jobs.",
+            )
+        held = sum(path.lstat().st_size for path in self.root.rglob("*") if path.is_file())
+        if held > QUOTA_BYTES:
+            raise LimitError(
+                "job.quota",
+                f"The jobs hold {held / 2**30:.1f} GB, more than the "
+                f"{QUOTA_BYTES / 2**30:.0f} GB they may.",
+                "Remove folders of old jobs, or start the workbench with another --runs folder.",
+            )
         if shutil.disk_usage(self.root).free < _MIN_FREE_DISK:
             raise LimitError(
                 "job.disk_full",

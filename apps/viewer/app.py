@@ -11,17 +11,21 @@ import os
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
 
-import signal
+import socket
 import sys
 import tempfile
-import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import gradio as gr
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 
 from apps.jobs import Jobs
 from apps.viewer.generate_tab import GenerateTab
+from apps.viewer.guard import App, Rules, guarded
 from apps.viewer.job_tab import QUIET, JobTab
 from apps.viewer.jobs_tab import JobsTab
 from apps.viewer.match_tab import MatchTab
@@ -68,53 +72,76 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
     return page
 
 
-def launch(page: gr.Blocks, host: str, port: int, *, open_browser: bool = False) -> None:
-    """Serve ``page`` in the background."""
-    page.launch(
-        server_name=host,
-        server_port=port,
-        inbrowser=open_browser,
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
-        ssr_mode=False,
+def application(page: gr.Blocks, rules: Rules) -> App:
+    """Return what is served: the page behind ``rules``."""
+    whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(
+        whole,
+        page,
+        path="",
         show_error=False,
-        strict_cors=True,
         max_file_size=MAX_UPLOAD,
         allowed_paths=[],
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
         mcp_server=False,
+        ssr_mode=False,
         pwa=False,
+        app_kwargs={"exception_handlers": dict.fromkeys((KeyError, IndexError), _unknown_function)},
         theme=_theme(),
         css_paths=HERE / "style.css",
         js=(HERE / "viewer.js").read_text(encoding="utf-8"),
     )
+    return guarded(whole, rules)
+
+
+def _unknown_function(request: Request, error: Exception) -> JSONResponse:
+    """Answer a request that names a function or event that the page does not have."""
+    return JSONResponse({"detail": "There is no such function."}, status_code=404)
 
 
 def serve(
-    host: str, port: int, runs: str, *, max_running: int = 1, open_browser: bool = False
+    host: str,
+    port: int,
+    runs: str,
+    rules: Rules,
+    *,
+    max_running: int = 1,
+    opened: Callable[[], object] = lambda: None,
 ) -> None:
-    """Serve the workbench until SIGINT or SIGTERM; running jobs go on and are found again."""
-    stop = threading.Event()
+    """Serve the workbench until SIGINT or SIGTERM; running jobs go on and are found again.
 
-    def end(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
+    Args:
+        rules: who may ask; the folder of uploads is filled in here.
+        opened: called once the page can be asked for.
+    """
     worker = (sys.executable, "-m", WORKER)
     with tempfile.TemporaryDirectory(prefix="geo3d-viewer-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         jobs = Jobs(Path(runs) / "jobs", max_running=max_running, worker=worker)
         page = build(jobs, Path(folder))
+        app = application(page, replace(rules, uploads=Path(folder)))
+        config = uvicorn.Config(
+            app, host, port, log_level="warning", timeout_graceful_shutdown=2, server_header=False
+        )
         try:
-            launch(page, host, port, open_browser=open_browser)
-            stop.wait()
+            _Server(config, opened).run()
         finally:
             page.close(verbose=False)
             jobs.close()
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, opened: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._opened = opened
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._opened()
 
 
 def _theme() -> gr.themes.Base:

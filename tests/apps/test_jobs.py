@@ -283,14 +283,23 @@ def test_unknown_and_malformed_ids_are_refused(make: Callable[..., Jobs], bad: s
 
 
 @pytest.mark.parametrize(
-    ("constant", "code"),
-    [("_MIN_FREE_DISK", "job.disk_full"), ("_MIN_FREE_MEMORY", "job.memory_full")],
+    ("constant", "value", "code"),
+    [
+        ("_MIN_FREE_DISK", 2**62, "job.disk_full"),
+        ("_MIN_FREE_MEMORY", 2**62, "job.memory_full"),
+        ("QUOTA_BYTES", -1, "job.quota"),
+        ("MAX_WAITING", -1, "job.queue_full"),
+    ],
 )
 def test_no_job_is_taken_without_room_for_it(
-    make: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch, constant: str, code: str
+    make: Callable[..., Jobs],
+    monkeypatch: pytest.MonkeyPatch,
+    constant: str,
+    value: int,
+    code: str,
 ) -> None:
     jobs = make()
-    monkeypatch.setattr(f"apps.jobs.{constant}", 2**62)
+    monkeypatch.setattr(f"apps.jobs.{constant}", value)
     with pytest.raises(LimitError) as caught:
         _submit(jobs, "fine")
     assert caught.value.code == code

@@ -84,6 +84,28 @@ class TestServedPage:
         _, _, headers = self.get(f"{address}/config", Origin="http://evil.example")
         assert headers.get("access-control-allow-origin") is None
 
+    def test_a_foreign_name_that_leads_here_gets_nothing(self, address: str) -> None:
+        status, text, headers = self.get(
+            f"{address}/config", Host="evil.example:7860", Origin="http://evil.example:7860"
+        )
+        assert status == 403 and "components" not in text
+        assert headers.get("access-control-allow-origin") is None
+
+    def test_a_function_that_is_not_there_is_no_fault_of_the_server(
+        self, served: tuple[str, Path]
+    ) -> None:
+        address, secret = served
+        body = json.dumps({"fn_index": 9999, "data": [], "session_hash": "a"}).encode()
+        request = urllib.request.Request(
+            f"{address}/gradio_api/queue/join", body, {"Content-Type": "application/json"}
+        )
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request)
+        with caught.value as answer:
+            assert answer.code == 404
+        log = next(p for p in secret.parents if (p / "server.log").exists()) / "server.log"
+        assert "Traceback" not in log.read_text()
+
     def test_large_uploads_are_refused(self, address: str) -> None:
         head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.obj"\r\n\r\n'
         host, port = address.removeprefix("http://").split(":")
@@ -109,6 +131,19 @@ class TestVerb:
         with pytest.raises(ConfigError) as caught:
             app_verb.run(self.parse("--host", "0.0.0.0"))
         assert caught.value.code == "app.not_loopback"
+
+    @pytest.mark.parametrize("text", [None, b"", b"short\n", b"\xff\xfe\x00"])
+    def test_a_password_is_a_readable_line(self, tmp_path: Path, text: bytes | None) -> None:
+        path = tmp_path / "password"
+        if text is not None:
+            path.write_bytes(text)
+        with pytest.raises(ConfigError) as caught:
+            app_verb.run(self.parse("--password-file", str(path)))
+        assert caught.value.code == "app.no_password"
+
+    def test_a_server_for_all_addresses_knows_its_names(self) -> None:
+        names = app_verb.own_names("0.0.0.0")
+        assert socket.gethostname() in names and "localhost" in names
 
     def test_a_busy_port_is_named(self) -> None:
         with socket.socket() as taken:
