@@ -336,11 +336,19 @@ def piece(layout: Layout, length: float, start: float = 0.0, reach: float = 120.
             f"{along[-1]:.0f} m long.",
             "Start earlier, or take a longer piece.",
         )
-    near = places[kept][:, [0, 2]]
+    chosen = primitives_near(layout, places[kept], reach)
+    return replace(layout, primitives=chosen, trajectory=layout.trajectory[kept])
+
+
+def primitives_near(
+    layout: Layout, places: Float[np.ndarray, "n 3"], reach: float
+) -> tuple[Primitive, ...]:
+    """Return the primitives within ``reach`` metres, in the plan, of one of the places."""
+    near = places[:, [0, 2]]
     boxes = layout.primitive_bounds()[:, :, [0, 2]]
     chosen = []
     for primitive, (low, high) in zip(layout.primitives, boxes, strict=True):
         away = np.maximum(np.maximum(low - near, near - high), 0)
         if np.hypot(*away.T).min() <= reach:
             chosen.append(primitive)
-    return replace(layout, primitives=tuple(chosen), trajectory=layout.trajectory[kept])
+    return tuple(chosen)

@@ -16,7 +16,6 @@ from geo3d.synth.streets.path import BLOCK, Path
 CURB = 0.12
 """Metres by which sidewalks rise above the road."""
 _COLOURS = ("white", "black", "silver", "grey", "blue", "red", "dark green")
-_WALLS = ("brick", "white plaster", "yellow plaster", "grey stone", "wood", "")
 _SIDE_STREET = 45.0
 _SIDE_HALF_WIDTH = 3.0
 
@@ -218,9 +217,8 @@ def _houses(block: Block, side: int) -> None:
     deep, high = block.between(8.0, 11.0), block.between(5.5, 10.5)
     room = length - wide
     s = block.start + wide / 2 + block.between(0.4, max(0.5, room - 4.6))
-    style = str(block.random.choice(_WALLS))
     size = (deep, high, wide)
-    block.stands("building", s, side * (inner + deep / 2), size, up=CURB - 0.2, style=style)
+    block.stands("building", s, side * (inner + deep / 2), size, up=CURB - 0.2)
     free = block.end - (s + wide / 2)
     # on the inner side of a bend there is less room behind than in front
     bend = (block.path.heading(block.end) - block.path.heading(block.start)) / length

@@ -1,299 +1,249 @@
-"""Colours of street surfaces: class by class, instance by instance, with patterns of the world.
+"""Colours of street surfaces: class by class, thing by thing, with patterns of the world.
 
-Notation: p surfels; colours are linear RGB (p, 3).  ``mirror`` (p,) is the share of light that a
-surface mirrors from the sky; ``glow`` (p, 3) what it radiates by itself where lamps burn.
+What a thing's own words ask for (`geo3d.synth.streets.wishes`) goes before the look of its region,
+and that before the look of the image.  Notation: p surfels; colours are linear RGB (p, 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Int
 
-from geo3d.layout.layout import Layout
-from geo3d.synth.streets.patterns import bricks, fade, hashed, lane_marks, value_noise, windows
+from geo3d.layout.layout import Layout, Primitive, Region
+from geo3d.synth.streets.bodies import Part, eaves_of, key_of
+from geo3d.synth.streets.facades import paint_buildings
+from geo3d.synth.streets.frames import Frame
+from geo3d.synth.streets.grounds import paint_grass, paint_pavement, paint_road
+from geo3d.synth.streets.patterns import band, every, value_noise
+from geo3d.synth.streets.spots import Paint, Spot, Things, dull, over
 from geo3d.synth.streets.styles import Look
 from geo3d.synth.streets.surfels import Surfels
+from geo3d.synth.streets.vehicles import paint_vehicles
+from geo3d.synth.streets.wishes import Wish, wish_of
 
-_PLASTER = np.array(
-    [
-        (0.62, 0.54, 0.40),
-        (0.66, 0.62, 0.54),
-        (0.55, 0.36, 0.24),
-        (0.60, 0.50, 0.26),
-        (0.42, 0.45, 0.48),
-        (0.68, 0.66, 0.62),
-        (0.52, 0.42, 0.36),
-        (0.40, 0.46, 0.38),
-    ]
-)
-_BRICK = np.array([(0.36, 0.11, 0.06), (0.30, 0.10, 0.07), (0.42, 0.17, 0.09), (0.26, 0.12, 0.09)])
-_MODERN = np.array([(0.55, 0.57, 0.60), (0.66, 0.68, 0.70), (0.30, 0.34, 0.38), (0.46, 0.50, 0.53)])
-_PAINT = np.array(
-    [
-        (0.55, 0.04, 0.03),
-        (0.03, 0.08, 0.32),
-        (0.60, 0.60, 0.62),
-        (0.03, 0.03, 0.035),
-        (0.72, 0.72, 0.70),
-        (0.22, 0.23, 0.25),
-        (0.04, 0.16, 0.10),
-        (0.38, 0.28, 0.10),
-    ]
-)
-_ROOF = np.array([(0.26, 0.09, 0.06), (0.12, 0.12, 0.13), (0.20, 0.13, 0.10)])
-_LEAF = np.array([(0.070, 0.150, 0.028), (0.050, 0.115, 0.030), (0.100, 0.165, 0.035)])
+_LEAF = np.array([(0.075, 0.150, 0.028), (0.055, 0.120, 0.030), (0.105, 0.165, 0.035)])
 _TURNED = np.array([(0.50, 0.20, 0.03), (0.45, 0.08, 0.03), (0.55, 0.36, 0.05), (0.24, 0.13, 0.05)])
-_CLOTH = np.array([(0.30, 0.05, 0.05), (0.06, 0.09, 0.25), (0.10, 0.10, 0.10), (0.35, 0.32, 0.25)])
+_CLOTH = np.array(
+    [(0.30, 0.05, 0.05), (0.06, 0.09, 0.25), (0.10, 0.10, 0.10), (0.35, 0.32, 0.25),
+     (0.05, 0.18, 0.16), (0.50, 0.36, 0.08)]
+)  # fmt: skip
+_TROUSERS = np.array([(0.05, 0.07, 0.14), (0.06, 0.06, 0.06), (0.20, 0.16, 0.11)])
+_SKIN, _HAIR = np.array([0.46, 0.30, 0.22]), np.array([0.06, 0.04, 0.03])
+_BINS = np.array([(0.05, 0.10, 0.05), (0.06, 0.07, 0.08), (0.20, 0.13, 0.04), (0.04, 0.08, 0.18)])
+_SIGN_RED, _SIGN_BLUE = np.array([0.52, 0.03, 0.03]), np.array([0.02, 0.11, 0.42])
+_SIGN_WHITE, _SIGN_YELLOW = np.array([0.74, 0.74, 0.72]), np.array([0.72, 0.50, 0.05])
 _BARK = np.array([0.11, 0.075, 0.05])
 _SNOW = np.array([0.82, 0.85, 0.90])
 _WARM = np.array([1.0, 0.62, 0.26])
-_PLAIN = ("fence", "gate", "wall")
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """What light meets at each surfel."""
-
-    albedo: Float[np.ndarray, "p 3"]
-    mirror: Float[np.ndarray, " p"]
-    glow: Float[np.ndarray, "p 3"]
-
-
-@dataclass(frozen=True, eq=False)
-class _Spot:
-    """Surfels of one class, with what their pattern needs."""
-
-    points: np.ndarray
-    normals: np.ndarray
-    instance: np.ndarray
-    footprint: np.ndarray
-    lateral: np.ndarray
-    along: np.ndarray
-    top: np.ndarray
-    """Least y of the primitive."""
-    foot: np.ndarray
-    """Greatest y of the primitive."""
-
-    @property
-    def height(self) -> np.ndarray:
-        return self.foot - self.points[:, 1]
-
-    @property
-    def up(self) -> np.ndarray:
-        return -self.normals[:, 1]
+_STATES: dict[str, dict[str, float]] = {
+    "snow": {"snow": 0.95}, "autumn": {"autumn": 1.0}, "wet": {"wet": 0.95},
+}  # fmt: skip
 
 
 class Materials:
     """The colours of one layout; ``seed`` chooses them."""
 
-    def __init__(self, layout: Layout, seed: int) -> None:
-        self.seed = seed
-        bounds = layout.primitive_bounds()
-        self._top, self._foot = bounds[:, 0, 1], bounds[:, 1, 1]
-        self._is_thin = (bounds[:, 1] - bounds[:, 0])[:, [0, 2]].max(axis=1) < 1.0
-        self._is_plain = np.array([p.name in _PLAIN for p in layout.primitives])
-        self._is_lamp = np.array([p.name == "lamp" for p in layout.primitives])
-        transforms = np.array([p.transform for p in layout.primitives])
-        self._inverse = np.linalg.inv(transforms)
-        self._axes = _length_and_width(transforms)
-        self._painters: dict[int, Callable[[_Spot, Look], tuple[np.ndarray, ...]]] = {
-            0: self._vehicle,
+    def __init__(self, layout: Layout, frames: Sequence[Frame], seed: int) -> None:
+        self.things = _things(layout, frames, seed)
+        self._is_thin = np.array([max(f.size[0], f.size[2]) < 1.0 for f in frames], bool)
+        self._is_ball = np.array([p.kind == "ellipsoid" for p in layout.primitives], bool)
+        self._regions = layout.regions
+        self._painters: dict[int, Callable[[Spot, Look], Paint]] = {
+            0: paint_vehicles,
             1: self._cloth,
-            2: self._cloth,
+            2: self._cycle,
             3: self._pole,
-            5: self._road,
-            6: self._pavement,
-            7: self._pavement,
-            8: self._building,
+            4: self._bin,
+            5: paint_road,
+            6: paint_pavement,
+            7: paint_pavement,
+            8: paint_buildings,
             10: self._foliage,
-            11: self._grass,
+            11: paint_grass,
         }
 
-    def at(self, surfels: Surfels, look: Look) -> Material:
+    def at(self, surfels: Surfels, look: Look) -> Paint:
         """Return the materials of all surfels."""
-        count = len(surfels.rows)
-        albedo, mirror, glow = np.zeros((count, 3)), np.zeros(count), np.zeros((count, 3))
+        out = dull(np.zeros((len(surfels.rows), 3)))
+        numbers, looks = self._looks(surfels, look)
         for label in np.unique(surfels.label).tolist():
-            here = np.flatnonzero(surfels.label == label)
-            spot = self._spot(surfels, here)
-            paint = self._painters.get(label, self._other)
-            albedo[here], mirror[here], glow[here] = paint(spot, look)
-        if look.snow > 0:
-            self._snow(surfels, look, albedo, mirror)
-        return Material(albedo, mirror, glow)
+            for number, own in enumerate(looks):
+                here = np.flatnonzero((surfels.label == label) & (numbers == number))
+                if not len(here):
+                    continue
+                paint = self._painters.get(label, self._other)
+                made = paint(_spot(surfels, here, self.things), own)
+                if own.snow > 0:
+                    made = self._snowed(surfels, here, own, made)
+                out.albedo[here], out.mirror[here], out.glow[here] = made
+        return out
 
-    def _spot(self, surfels: Surfels, here: np.ndarray) -> _Spot:
-        instance = surfels.instance[here]
-        return _Spot(
-            surfels.points[here],
-            surfels.normals[here],
-            instance,
-            surfels.footprint[here],
-            surfels.lateral[here],
-            surfels.along[here],
-            self._top[instance],
-            self._foot[instance],
+    def _looks(self, surfels: Surfels, look: Look) -> tuple[np.ndarray, list[Look]]:
+        """Return which look holds at each surfel, and the looks."""
+        region = np.full(len(surfels.rows), -1)
+        for i in range(len(self._regions) - 1, -1, -1):
+            x0, x1, z0, z1 = self._regions[i].bounds
+            x, z = surfels.points[:, 0], surfels.points[:, 2]
+            region[(x >= x0) & (x <= x1) & (z >= z0) & (z <= z1)] = i
+        states = [wish.states for wish in self.things.wishes]
+        kinds = sorted({tuple(sorted(state)) for state in states})
+        kind = np.array([kinds.index(tuple(sorted(state))) for state in states])
+        both = (region + 1) * len(kinds) + kind[surfels.instance]
+        found, numbers = np.unique(both, return_inverse=True)
+        looks = []
+        for code in found.tolist():
+            place, own = divmod(code, len(kinds))
+            base = look if place == 0 else _regional(look, self._regions[place - 1])
+            changes = {k: v for state in kinds[own] for k, v in _STATES[state].items()}
+            looks.append(replace(base, **changes) if changes else base)
+        return numbers.reshape(-1), looks
+
+    def _cloth(self, spot: Spot, look: Look) -> Paint:
+        albedo = spot.pick(_CLOTH, 3)
+        places, _ = spot.local()
+        albedo[spot.part == Part.LEGS] = _choice(spot, _TROUSERS, 4)[spot.part == Part.LEGS]
+        is_head = spot.part == Part.HEAD
+        is_hair = places[:, 1] > 0.93 + 0.25 * np.clip(places[:, 0], -0.2, 0.2)
+        albedo[is_head] = np.where(is_hair[is_head, None], _HAIR, _SKIN)
+        albedo[places[:, 1] < 0.04] = 0.03
+        return dull(albedo)
+
+    def _cycle(self, spot: Spot, look: Look) -> Paint:
+        albedo = spot.pick(_CLOTH, 3)
+        albedo[spot.part == Part.WHEEL] = 0.025
+        return dull(albedo)
+
+    def _bin(self, spot: Spot, look: Look) -> Paint:
+        albedo = spot.pick(_BINS, 33)
+        albedo[spot.part == Part.ROOF] *= 1.5
+        albedo[spot.part == Part.WHEEL] = 0.025
+        return dull(albedo)
+
+    def _pole(self, spot: Spot, look: Look) -> Paint:
+        grey = 0.18 + 0.2 * spot.draw(5)
+        albedo = np.repeat(grey[:, None], 3, axis=1)
+        is_sign = spot.part == Part.SIGN
+        if is_sign.any():
+            albedo[is_sign] = _signs(spot.select(np.flatnonzero(is_sign)))
+        named = np.array([name == "lamp" for name in self.things.names])[spot.instance]
+        places, sizes = spot.local()
+        is_head = named & ((1 - places[:, 1]) * sizes[:, 1] < 0.9)
+        glow = is_head[:, None] * _WARM * 1.3 * look.lamps
+        return Paint(albedo, np.zeros(len(albedo)), glow)
+
+    def _foliage(self, spot: Spot, look: Look) -> Paint:
+        albedo = spot.pick(_LEAF, 14)
+        turned = _choice(spot, _TURNED, 16)
+        albedo = np.where((spot.draw(15) < look.autumn)[:, None], turned, albedo)
+        places, _ = spot.local()
+        # light comes from above: the lower half of a crown is darker
+        is_ball = self._is_ball[spot.instance]
+        albedo = albedo * np.where(is_ball, 0.62 + 0.5 * places[:, 1], 0.95)[:, None]
+        leaves = 0.42 * spot.noise(0.7, 17) + 0.36 * spot.noise(0.24, 18)
+        albedo = albedo * np.clip(1 + 1.2 * leaves, 0.2, 2.2)[:, None]
+        bark = _BARK * (1 + 0.3 * spot.noise(0.12, 22))[:, None]
+        return dull(
+            np.where(self._is_thin[spot.instance][:, None] & ~is_ball[:, None], bark, albedo)
         )
 
-    def _pick(self, colors: np.ndarray, instance: Int[np.ndarray, " p"], salt: int) -> np.ndarray:
-        """Return a colour of the list for every instance, a little lighter or darker."""
-        index = (hashed(self.seed, instance, salt) * len(colors)).astype(int)
-        return colors[index] * (0.85 + 0.3 * hashed(self.seed, instance, salt + 1))[:, None]
+    def _other(self, spot: Spot, look: Look) -> Paint:
+        albedo = spot.pick(_CLOTH + 0.12, 20)
+        places, sizes = spot.local()
+        seams = every(places[:, 1] * sizes[:, 1] - 0.05, 0.5, 0.03, spot.footprint)
+        edges = band(np.abs(places[:, 0]) * sizes[:, 0], sizes[:, 0] / 2 - 0.04, 99, spot.footprint)
+        lines = np.maximum(seams, edges) * (sizes.max(axis=1) < 3)
+        return dull(over(albedo, 0.5 * lines, (0.05, 0.05, 0.05)))
 
-    def _noise(self, spot: _Spot, cell: float, salt: int) -> np.ndarray:
-        """Return noise in [-1, 1], 0 where it is finer than a pixel."""
-        noise = value_noise(spot.points, cell, self.seed * 31 + salt)
-        return (2 * noise - 1) * fade(cell, spot.footprint)
-
-    def _vehicle(self, spot: _Spot, look: Look) -> tuple[np.ndarray, ...]:
-        inverse = self._inverse[spot.instance]
-        local = np.einsum("pij,pj->pi", inverse[:, :3, :3], spot.points) + inverse[:, :3, 3]
-        longest, widest = self._axes[spot.instance].T[..., None]
-        on_length = np.take_along_axis(local, longest, axis=1)[:, 0]
-        on_width = np.take_along_axis(local, widest, axis=1)[:, 0]
-        height = np.clip(spot.height / np.maximum(spot.foot - spot.top, 1e-6), 0, 1)
-        albedo = self._pick(_PAINT, spot.instance, 1)
-        is_side = spot.up < 0.7
-        is_end = is_side & (np.abs(on_length) > 0.495)
-        pillar = np.abs(np.abs(on_length) - 0.16) < 0.02
-        is_glass = is_side & (height > 0.55) & (height < 0.9) & ~pillar
-        is_wheel = is_side & ~is_end & (height < 0.34) & (np.abs(np.abs(on_length) - 0.31) < 0.085)
-        albedo[height < 0.13] = 0.03
-        albedo[is_wheel] = 0.02
-        albedo[is_glass] = 0.03
-        mirror = np.where(is_glass, 0.45, 0.12)
-        mirror[is_wheel] = 0.0
-        lamp = is_end & (height > 0.36) & (height < 0.52) & (np.abs(on_width) > 0.3)
-        is_tail = on_length < 0
-        albedo[lamp] = np.where(is_tail[lamp, None], [0.5, 0.03, 0.02], [0.7, 0.7, 0.65])
-        light = np.where(is_tail[:, None], [0.9, 0.05, 0.03], [1.0, 0.95, 0.8])
-        return albedo, mirror, look.lamps * 0.8 * lamp[:, None] * light
-
-    def _cloth(self, spot: _Spot, look: Look) -> tuple[np.ndarray, ...]:
-        albedo = self._pick(_CLOTH, spot.instance, 3)
-        albedo[spot.height > 0.86 * (spot.foot - spot.top)] = (0.45, 0.30, 0.22)
-        return _dull(albedo)
-
-    def _pole(self, spot: _Spot, look: Look) -> tuple[np.ndarray, ...]:
-        grey = 0.18 + 0.2 * hashed(self.seed, spot.instance, 5)
-        albedo = np.repeat(grey[:, None], 3, axis=1)
-        is_head = self._is_lamp[spot.instance] & (spot.points[:, 1] - spot.top < 0.9)
-        glow = is_head[:, None] * _WARM * 1.3 * look.lamps
-        return albedo, np.zeros(len(albedo)), glow
-
-    def _road(self, spot: _Spot, look: Look) -> tuple[np.ndarray, ...]:
-        grey = 0.095 * (1 + 0.25 * self._noise(spot, 1.7, 6) + 0.2 * self._noise(spot, 0.25, 7))
-        albedo = grey[:, None] * [1.0, 1.0, 1.03]
-        paint = lane_marks(spot.lateral, spot.along) * (spot.up > 0.7)
-        # painted lines keep their share of a pixel that is wider than they are
-        paint = paint * np.clip(0.25 / np.maximum(spot.footprint, 1e-6), 0.45, 1.0)
-        albedo += paint[:, None] * (0.62 - albedo)
-        flat = spot.up > 0.7
-        puddle = np.clip(self._noise(spot, 2.3, 8) + 0.4, 0, 1)
-        wet = look.wet * flat * (0.3 + 0.5 * puddle)
-        return albedo * (1 - 0.55 * wet)[:, None], wet, np.zeros_like(albedo)
-
-    def _pavement(self, spot: _Spot, look: Look) -> tuple[np.ndarray, ...]:
-        tile = np.floor(spot.points[:, [0, 2]] / 0.6).astype(np.int64)
-        shade = (hashed(self.seed, tile[:, 0], tile[:, 1]) - 0.5) * fade(0.6, spot.footprint)
-        albedo = (0.33 + 0.10 * shade + 0.04 * self._noise(spot, 3.1, 9))[:, None] * [
-            1.0,
-            0.95,
-            0.88,
-        ]
-        wet = look.wet * (spot.up > 0.7) * 0.35
-        return albedo * (1 - 0.5 * wet)[:, None], wet, np.zeros_like(albedo)
-
-    def _building(self, spot: _Spot, look: Look) -> tuple[np.ndarray, ...]:
-        colors = {"brick": _BRICK, "modern": _MODERN}.get(look.facade, _PLASTER)
-        albedo = self._pick(colors, spot.instance, 10)
-        along = spot.points[:, 0] * spot.normals[:, 2] - spot.points[:, 2] * spot.normals[:, 0]
-        if look.facade == "brick":
-            texture = bricks(along, spot.height, self.seed) - 1
-            albedo *= (1 + texture * fade(0.35, spot.footprint))[:, None]
-        albedo *= (1 + 0.10 * self._noise(spot, 1.3, 11))[:, None]
-        is_roof = spot.up > 0.5
-        albedo[is_roof] = self._pick(_ROOF, spot.instance[is_roof], 12)
-        plain = self._is_plain[spot.instance]
-        boards = np.mod(np.floor(along / 0.25), 2) * fade(0.25, spot.footprint)
-        wood = np.array([0.24, 0.17, 0.11]) * (1 - 0.3 * boards)[:, None]
-        albedo = np.where((plain & ~is_roof)[:, None], wood, albedo)
-        mirror, glow = np.zeros(len(albedo)), np.zeros_like(albedo)
-        tall = spot.foot - spot.top
-        with_glass = ~is_roof & ~plain & (tall > 2.6)
-        self._glaze(spot, look, with_glass, (albedo, mirror, glow), along)
-        return albedo, mirror, glow
-
-    def _glaze(
-        self,
-        spot: _Spot,
-        look: Look,
-        where: np.ndarray,
-        out: tuple[np.ndarray, np.ndarray, np.ndarray],
-        along: np.ndarray,
-    ) -> None:
-        """Put windows into walls."""
-        albedo, mirror, glow = out
-        width = 2.4 + 1.2 * hashed(self.seed, spot.instance, 13)
-        if look.facade == "modern":
-            width = np.full_like(width, 1.9)
-        is_glass, cells = windows(along, spot.height, spot.foot - spot.top, width)
-        is_glass &= where
-        if look.facade == "modern":
-            storey = spot.height / 3.1
-            is_glass = where & (np.mod(storey, 1.0) > 0.28)
-        sharp = fade(1.2, spot.footprint) * is_glass
-        # windows smaller than a pixel darken the wall by their share
-        albedo *= 1 - (0.9 * sharp + 0.25 * (where & (sharp == 0)))[:, None]
-        mirror[:] = 0.4 * sharp
-        lit = hashed(self.seed + 1, spot.instance, cells[:, 0], cells[:, 1]) < 0.45
-        warm = 0.4 + 0.6 * hashed(self.seed + 2, cells[:, 0], cells[:, 1])
-        glow[:] = look.lamps * 0.75 * (sharp * lit * warm)[:, None] * _WARM
-
-    def _foliage(self, spot: _Spot, look: Look) -> tuple[np.ndarray, ...]:
-        albedo = self._pick(_LEAF, spot.instance, 14)
-        has_turned = hashed(self.seed, spot.instance, 15) < look.autumn
-        turned = self._pick(_TURNED, spot.instance, 16)
-        albedo = np.where(has_turned[:, None], turned, albedo)
-        albedo[self._is_thin[spot.instance]] = _BARK
-        leaves = 0.45 * self._noise(spot, 0.8, 17) + 0.35 * self._noise(spot, 0.3, 18)
-        return _dull(albedo * np.clip(1 + 1.3 * leaves, 0.15, 2.2)[:, None])
-
-    def _grass(self, spot: _Spot, look: Look) -> tuple[np.ndarray, ...]:
-        noise = self._noise(spot, 1.1, 19)[:, None]
-        green = np.array([0.090, 0.165, 0.035]) * (1 + 0.3 * noise)
-        straw = np.array([0.26, 0.17, 0.06]) * (1 + 0.3 * noise)
-        return _dull(green + 0.6 * look.autumn * (straw - green))
-
-    def _other(self, spot: _Spot, look: Look) -> tuple[np.ndarray, ...]:
-        return _dull(self._pick(_CLOTH + 0.12, spot.instance, 20))
-
-    def _snow(self, surfels: Surfels, look: Look, albedo: np.ndarray, mirror: np.ndarray) -> None:
-        up = -surfels.normals[:, 1]
-        noise = value_noise(surfels.points, 1.2, self.seed * 31 + 21)
-        is_leaf = surfels.label == 10
+    def _snowed(self, surfels: Surfels, here: np.ndarray, look: Look, made: Paint) -> Paint:
+        up, points = -surfels.normals[here, 1], surfels.points[here]
+        label, lateral = surfels.label[here], surfels.lateral[here]
+        noise = value_noise(points, 1.2, self.things.seed * 31 + 21)
         # twigs hold snow everywhere, tyres clear two tracks of each lane
-        lane = np.abs(np.abs(np.mod(surfels.lateral + 1.75, 3.5) - 1.75) - 0.8)
-        track = (surfels.label == 5) & (lane < 0.3) & (np.abs(surfels.lateral) < 5.5)
+        lane = np.abs(np.abs(np.mod(lateral + 1.75, 3.5) - 1.75) - 0.8)
+        track = (label == 5) & (lane < 0.3) & (np.abs(lateral) < 5.5)
         cover = np.clip(2.5 * up - 0.6 + 0.6 * (noise - 0.5), 0, 1)
-        cover = np.where(is_leaf, np.clip(0.45 + 0.5 * up + 0.9 * (noise - 0.5), 0, 1), cover)
-        cover = look.snow * cover * np.where(track, 0.45, 1.0)
-        albedo += cover[:, None] * (_SNOW - albedo)
-        mirror *= 1 - cover
+        leaves = np.clip(0.45 + 0.5 * up + 0.9 * (noise - 0.5), 0, 1)
+        cover = look.snow * np.where(label == 10, leaves, cover) * np.where(track, 0.45, 1.0)
+        return Paint(over(made.albedo, cover, _SNOW), made.mirror * (1 - cover), made.glow)
 
 
-def _length_and_width(transforms: Float[np.ndarray, "n 4 4"]) -> Int[np.ndarray, "n 2"]:
-    """Return the local axes of length and width: the longer and the shorter level one."""
-    columns = transforms[:, :3, :3]
-    lengths = np.linalg.norm(columns, axis=1)
-    upright = np.argmax(np.abs(columns[:, 1]) / np.maximum(lengths, 1e-12), axis=1)
-    np.put_along_axis(lengths, upright[:, None], -1.0, axis=1)
-    order = np.argsort(lengths, axis=1, kind="stable")
-    return order[:, [2, 1]]
+def _things(layout: Layout, frames: Sequence[Frame], seed: int) -> Things:
+    primitives = layout.primitives
+    to_world = np.array([frame.to_world for frame in frames]).reshape(-1, 4, 4)
+    sizes = np.array([frame.size for frame in frames]).reshape(-1, 3)
+    keys = np.array([key_of(p) for p in primitives], np.int64)
+    eaves = [
+        size[1] * (eaves_of(size, int(key)) if _has_roof(p) else 1.0)
+        for p, size, key in zip(primitives, sizes, keys, strict=True)
+    ]
+    return Things(
+        keys=keys,
+        to_frame=np.linalg.inv(to_world),
+        sizes=sizes,
+        eaves=np.array(eaves),
+        names=tuple(p.name for p in primitives),
+        wishes=tuple(wish_of(p.style) if p.style else Wish() for p in primitives),
+        rails=tuple(_rails(p) for p in primitives),
+        seed=seed,
+    )
 
 
-def _dull(albedo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return albedo, np.zeros(len(albedo)), np.zeros_like(albedo)
+def _has_roof(primitive: Primitive) -> bool:
+    is_house = primitive.kind == "box" and primitive.name == "building"
+    return is_house and wish_of(primitive.style).material != "modern"
+
+
+def _rails(primitive: Primitive) -> tuple[np.ndarray, np.ndarray] | None:
+    if primitive.kind != "slab":
+        return None
+    plan = primitive.world_vertices()[:, [0, 2]]
+    m = len(plan) // 4
+    return plan[:m], plan[m : 2 * m]
+
+
+def _spot(surfels: Surfels, here: np.ndarray, things: Things) -> Spot:
+    names = ("points", "normals", "instance", "part", "footprint", "pixel", "lateral", "along")
+    return Spot(*(getattr(surfels, name)[here] for name in names), things)
+
+
+def _regional(look: Look, region: Region) -> Look:
+    """Return the look with the weather, season and material that a region's prompt names."""
+    own = wish_of(region.prompt)
+    changes = {k: v for state in sorted(own.states) for k, v in _STATES[state].items()}
+    if own.material:
+        changes["facade"] = own.material
+    return replace(look, **changes)
+
+
+def _choice(spot: Spot, colors: np.ndarray, salt: int) -> np.ndarray:
+    index = (spot.draw(salt) * len(colors)).astype(int)
+    return colors[index] * (0.85 + 0.3 * spot.draw(salt + 1))[:, None]
+
+
+def _signs(spot: Spot) -> np.ndarray:
+    """Return the faces of traffic signs; the key decides as it does for the body."""
+    places, sizes = spot.local()
+    facing = spot.facing()
+    x, y = places[:, 0] * sizes[:, 0], (places[:, 1] - 0.5) * sizes[:, 1]
+    half, away = sizes[:, 0] / 2, np.hypot(x, y)
+    fine = spot.footprint
+    forbids = over(
+        np.broadcast_to(_SIGN_RED, (len(x), 3)), band(away, -1, 0.7 * half, fine), _SIGN_WHITE
+    )
+    dash = band(np.abs(x), -1, 0.45 * half, fine) * band(np.abs(y), -1, 0.13 * half, fine)
+    forbids = over(forbids, dash, (0.04, 0.04, 0.04))
+    depth = np.minimum(y + 0.5 * half, (half - y - 1.732 * np.abs(x)) / 2)
+    warns = over(
+        np.broadcast_to(_SIGN_RED, (len(x), 3)), band(depth, 0.16 * half, 99, fine), _SIGN_WHITE
+    )
+    square = np.abs(x) + np.abs(y)
+    leads = over(
+        np.broadcast_to(_SIGN_WHITE, (len(x), 3)), band(square, -1, 0.72 * half, fine), _SIGN_YELLOW
+    )
+    arrow = band(np.abs(x), -1, 0.14 * half, fine) * band(np.abs(y), -1, 0.55 * half, fine)
+    allows = over(np.broadcast_to(_SIGN_BLUE, (len(x), 3)), arrow, _SIGN_WHITE)
+    kind = (spot.key % 4)[:, None]
+    face = np.select([kind == 0, kind == 1, kind == 2], [forbids, warns, leads], allows)
+    return np.where((np.abs(facing[:, 2]) > 0.5)[:, None], face, 0.3)

@@ -1,12 +1,14 @@
-"""Images of street layouts in any light and weather, drawn by casting rays: the teacher's data.
+"""Images of street layouts in any light and weather, drawn by casting rays: a teacher that is
+exact, the same from every view, and the data of learned ones.
 
     painter = StreetPainter(layout, seed=0)
     view = painter.view(street_camera(layout.trajectory[3], 48))
     painter.paint(view, ("night",))            # (48, 48, 3) uint8
 
-Lambert sun with shadow rays, sky light, clouds, mirrored sky on glass and wet ground, street lamps
-and headlights, fog; every colour is a function of place, primitive and seed, so that images of
-one layout agree.  Pixels are means of ``supersampling``^2 rays.  Notation as in `street_surfels`.
+Lambert sun with shadow rays, sky light, shade under vehicles, clouds, mirrored sky on glass and
+wet ground, street lamps, fog; every colour is a function of place, primitive and seed, so that
+images of one layout agree.  What stands inside the primitives: `geo3d.synth.streets.bodies`; what
+it is painted with: `materials`.  Pixels are means of ``supersampling``^2 rays.
 """
 
 from __future__ import annotations
@@ -15,16 +17,23 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from scipy.spatial import KDTree
 
 from geo3d.layout.layout import Layout
 from geo3d.render.cameras import Camera
-from geo3d.synth.streets.materials import Material, Materials
+from geo3d.synth.streets.materials import Materials
 from geo3d.synth.streets.patterns import hashed, value_noise
+from geo3d.synth.streets.spots import Paint
 from geo3d.synth.streets.styles import Look, look_of
 from geo3d.synth.streets.surfels import StreetRays, Surfels
 
 SUPERSAMPLING = 2
-_LAMPS_SHADED = 8
+_LAMP_REACH = 26.0
+"""Metres from a street lamp at which its light ends."""
+_LAMP_EVERY, _LAMP_HEIGHT = 18.0, 5.5
+"""Metres between the lamps of a street whose layout has none, and their height over the camera."""
+_SHADE_REACH = 1.2
+"""Metres around vehicles within which the ground sees less of the sky."""
 _WARM = np.array([1.0, 0.68, 0.36])
 
 
@@ -38,15 +47,22 @@ class StreetView:
 
 
 class StreetPainter:
-    """Draws one layout; ``seed`` chooses its materials, its sun and its clouds."""
+    """Draws one layout.
 
-    def __init__(self, layout: Layout, seed: int = 0) -> None:
+    Args:
+        layout: with one primitive at least.
+        seed: chooses materials, sun and clouds.
+        lamps: where light comes from at night; None takes those of the layout.
+    """
+
+    def __init__(
+        self, layout: Layout, seed: int = 0, lamps: Float[np.ndarray, "n 3"] | None = None
+    ) -> None:
         self.rays = StreetRays(layout)
-        self.materials = Materials(layout, seed)
+        self.materials = Materials(layout, self.rays.frames, seed)
         self.seed = seed
-        lamps = [p.bounds() for p in layout.primitives if p.name == "lamp"]
-        heads = [[b[:, 0].mean(), b[0, 1] + 0.4, b[:, 2].mean()] for b in lamps]
-        self._lamps = np.array(heads).reshape(-1, 3)
+        self._lamps = lamps_of(layout) if lamps is None else lamps
+        self._vehicles = np.array([p.class_id == 0 for p in layout.primitives], bool)
 
     def view(self, camera: Camera, supersampling: int = SUPERSAMPLING) -> StreetView:
         """Cast the rays of ``camera`` once; the view can be drawn in every style."""
@@ -55,6 +71,14 @@ class StreetPainter:
 
     def paint(self, view: StreetView, style: tuple[str, ...]) -> UInt8[np.ndarray, "h w 3"]:
         """Return the image of a view.
+
+        Raises:
+            ConfigError: ``street_images.unknown_style``.
+        """
+        return (255 * tone(self.radiance(view, style)) + 0.5).astype(np.uint8)
+
+    def radiance(self, view: StreetView, style: tuple[str, ...]) -> Float[np.ndarray, "h w 3"]:
+        """Return the light of a view before `tone`.
 
         Raises:
             ConfigError: ``street_images.unknown_style``.
@@ -68,8 +92,7 @@ class StreetPainter:
             haze = np.exp(-surfels.distance * look.fog)[:, None]
             veil = _veil(look)
             light[surfels.rows] = seen * haze + veil * (1 - haze)
-        linear = _mean_of_blocks(light, view)
-        return (255 * tone(linear * look.exposure) + 0.5).astype(np.uint8)
+        return _mean_of_blocks(light, view) * look.exposure
 
     def sun_direction(self, look: Look) -> Float[np.ndarray, " 3"]:
         """Return the unit direction towards the sun: the seed chooses within the look's range."""
@@ -80,7 +103,7 @@ class StreetPainter:
         return np.array([flat * np.sin(azimuth), -np.sin(elevation), flat * np.cos(azimuth)])
 
     def _shade(
-        self, view: StreetView, material: Material, look: Look, sun: np.ndarray
+        self, view: StreetView, material: Paint, look: Look, sun: np.ndarray
     ) -> Float[np.ndarray, "p 3"]:
         surfels = view.surfels
         up = -surfels.normals[:, 1]
@@ -88,12 +111,12 @@ class StreetPainter:
         # half of the sky above flat ground, a quarter and some bounce in front of a wall
         open_sky = (0.5 + 0.5 * up)[:, None]
         around = open_sky * (0.6 * zenith + 0.4 * horizon) + (1 - open_sky) * 0.35 * horizon
-        light = look.ambient * around
+        light = look.ambient * around * self._open_ground(surfels)[:, None]
         if max(look.sun) > 0:
             facing = np.maximum(surfels.normals @ sun, 0.0) * self.rays.lit(surfels, sun)
             light = light + facing[:, None] * np.array(look.sun)
         if look.lamps > 0:
-            light = light + look.lamps * self._lamp_light(view)
+            light = light + look.lamps * self._lamp_light(surfels)
         seen = material.albedo * light
         if material.mirror.any():
             way = surfels.directions[surfels.rows]
@@ -103,19 +126,56 @@ class StreetPainter:
             seen = seen + share * (sky(mirrored, sun, look, self.seed, 0.0) - seen)
         return seen + material.glow
 
-    def _lamp_light(self, view: StreetView) -> Float[np.ndarray, "p 3"]:
-        """Return the light of the nearest street lamps and of the camera car's headlights."""
-        surfels = view.surfels
-        eye, forward = view.camera.position, view.camera.c2w[:3, 2]
+    def _open_ground(self, surfels: Surfels) -> Float[np.ndarray, " p"]:
+        """Return the share of the sky that ground beside and under vehicles sees."""
+        share = np.ones(len(surfels.rows))
+        ground = np.flatnonzero(surfels.normals[:, 1] < -0.9)
+        if not len(ground):
+            return share
+        points = surfels.points[ground]
+        places = KDTree(points[:, [0, 2]]) if self._vehicles.any() else None
+        things = self.materials.things
+        for i in np.flatnonzero(self._vehicles) if places is not None else ():
+            size = things.sizes[i]
+            middle = self.rays.frames[i].to_world[[0, 2], 3]
+            near = np.hypot(size[0], size[2]) / 2 + _SHADE_REACH
+            here = np.array(places.query_ball_point(middle, near), np.int64)
+            if not len(here):
+                continue
+            to_frame = things.to_frame[i]
+            local = points[here] @ to_frame[:3, :3].T + to_frame[:3, 3]
+            out = np.maximum(np.abs(local[:, [0, 2]]) - 0.47, 0) * size[[0, 2]]
+            dark = np.exp(-np.hypot(*out.T) / 0.3) * (np.abs(local[:, 1] * size[1]) < 0.4)
+            share[ground[here]] *= 1 - 0.75 * dark
+        return share
+
+    def _lamp_light(self, surfels: Surfels) -> Float[np.ndarray, "p 3"]:
+        """Return the light of the street lamps; each reaches a little way only."""
         total = np.zeros(len(surfels.rows))
-        far = np.linalg.norm(self._lamps - eye, axis=1)
-        for lamp in self._lamps[np.argsort(far, kind="stable")[:_LAMPS_SHADED]]:
-            total += 22.0 * _point_light(surfels, lamp)
-        way = surfels.points - eye
-        length = np.linalg.norm(way, axis=1)
-        cone = np.clip((way @ forward / np.maximum(length, 1e-9) - 0.82) / 0.15, 0, 1)
-        head = 30.0 * cone * _point_light(surfels, eye + np.array([0.0, 0.6, 0.0]))
-        return total[:, None] * _WARM + head[:, None] * [1.0, 0.95, 0.85]
+        if not len(self._lamps) or not len(total):
+            return total[:, None] * _WARM
+        places = KDTree(surfels.points)
+        for lamp in self._lamps:
+            here = np.array(places.query_ball_point(lamp, _LAMP_REACH), np.int64)
+            if len(here):
+                total[here] += 22.0 * _point_light(
+                    surfels.points[here], surfels.normals[here], lamp
+                )
+        return total[:, None] * _WARM
+
+
+def lamps_of(layout: Layout) -> Float[np.ndarray, "n 3"]:
+    """Return where light comes from at night: the street lamps; without any, places above the
+    drive."""
+    bounds = [p.bounds() for p in layout.primitives if p.name == "lamp"]
+    heads = [[b[:, 0].mean(), b[0, 1] + 0.4, b[:, 2].mean()] for b in bounds]
+    if heads:
+        return np.array(heads)
+    places = layout.trajectory[:, :3, 3]
+    along = np.concatenate([[0], np.linalg.norm(np.diff(places, axis=0), axis=1).cumsum()])
+    stops = np.arange(0.0, along[-1] + 1e-9, _LAMP_EVERY)
+    above = np.stack([np.interp(stops, along, axis) for axis in places.T], axis=1)
+    return above - (0.0, _LAMP_HEIGHT, 0.0)
 
 
 def sky(
@@ -158,11 +218,12 @@ def _veil(look: Look) -> np.ndarray:
     return np.array(look.horizon) + 0.02 * look.lamps * _WARM * (look.fog > 0.02)
 
 
-def _point_light(surfels: Surfels, place: np.ndarray) -> np.ndarray:
-    way = place - surfels.points
-    square = np.einsum("pi,pi->p", way, way) + 1.0
-    cosine = np.einsum("pi,pi->p", way, surfels.normals) / np.sqrt(square)
-    return np.maximum(cosine, 0.0) / square
+def _point_light(points: np.ndarray, normals: np.ndarray, place: np.ndarray) -> np.ndarray:
+    way = place - points
+    square = np.einsum("pi,pi->p", way, way)
+    cosine = np.einsum("pi,pi->p", way, normals) / np.sqrt(square + 1.0)
+    end = np.clip(1 - square / _LAMP_REACH**2, 0, 1)
+    return np.maximum(cosine, 0.0) / (square + 1.0) * end
 
 
 def _mean_of_blocks(light: np.ndarray, view: StreetView) -> np.ndarray:

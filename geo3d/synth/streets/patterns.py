@@ -1,4 +1,4 @@
-"""Patterns in world coordinates: noise, windows, bricks, lane marks.
+"""Patterns in world coordinates: noise, bands, bricks, lane marks.
 
 Notation: p points; lengths in metres.  Everything is a function of place and seed, so that all
 images of a layout agree.  ``footprint`` (p,) is the size of a pixel at the point; details smaller
@@ -60,38 +60,47 @@ def bricks(
     return np.where(is_mortar, 1.25, 0.8 + 0.4 * hashed(seed, row, column))
 
 
-def windows(
-    along: Float[np.ndarray, " p"],
-    height: Float[np.ndarray, " p"],
-    top: Float[np.ndarray, " p"],
-    width: Float[np.ndarray, " p"],
-) -> tuple[np.ndarray, Int[np.ndarray, "p 2"]]:
-    """Return where windows are, and the cell (column, storey) of each point.
+def band(
+    x: Float[np.ndarray, " p"],
+    low: float | Float[np.ndarray, " p"],
+    high: float | Float[np.ndarray, " p"],
+    footprint: Float[np.ndarray, " p"],
+) -> Float[np.ndarray, " p"]:
+    """Return the share of a pixel of this width about ``x`` that lies between two values."""
+    half = np.maximum(footprint, 1e-6) / 2
+    covered = np.minimum(x + half, high) - np.maximum(x - half, low)
+    return np.clip(covered / (2 * half), 0.0, 1.0)
 
-    Args:
-        along: coordinate along the wall.
-        height: above the foot of the building.
-        top: height of the building; there are no windows in its last half metre.
-        width: distance of windows.
-    """
-    column, storey = np.floor(along / width), np.floor(height / 3.1)
-    u, v = along / width - column, height / 3.1 - storey
-    is_glass = (np.abs(u - 0.5) < 0.27) & (v > 0.3) & (v < 0.82) & (height < top - 0.5)
-    is_door = (storey == 0) & (column % 4 == 1) & (np.abs(u - 0.5) < 0.22) & (v < 0.75)
-    cells = np.stack([column, storey], axis=1).astype(np.int64)
-    return is_glass & ~is_door, cells
+
+def every(
+    x: Float[np.ndarray, " p"],
+    period: float | Float[np.ndarray, " p"],
+    width: float,
+    footprint: Float[np.ndarray, " p"],
+) -> Float[np.ndarray, " p"]:
+    """Return the share of a pixel on lines of this width, repeated and centred on multiples."""
+    from_line = np.abs(x - period * np.round(x / period))
+    near = band(from_line, -width / 2, width / 2, footprint)
+    # a pixel wider than the period holds the lines' share
+    return np.where(footprint < period, near, width / period)
 
 
 def lane_marks(
-    lateral: Float[np.ndarray, " p"], along: Float[np.ndarray, " p"]
+    lateral: Float[np.ndarray, " p"],
+    along: Float[np.ndarray, " p"],
+    wide: Float[np.ndarray, " p"],
+    long: Float[np.ndarray, " p"],
 ) -> Float[np.ndarray, " p"]:
     """Return how much paint lies on the road, by place relative to the driven path.
 
     Args:
         lateral: metres to the right of the path.
         along: metres driven.
+        wide: size of a pixel across the road.
+        long: and along it.
     """
-    is_dash = np.mod(along, 6.0) < 3.0
-    middle = (np.abs(lateral + 1.75) < 0.10) & is_dash
-    edge = np.abs(lateral - 1.65) < 0.07
-    return np.where(middle, 0.95, np.where(edge, 0.6, 0.0))
+    within = np.mod(along + 1.5, 6.0)
+    dash = band(within, 1.5, 4.5, np.minimum(long, 3.0))
+    middle = band(lateral, -1.83, -1.67, wide) * dash
+    edge = band(lateral, 1.59, 1.71, wide)
+    return np.maximum(0.95 * middle, 0.8 * edge)

@@ -1,5 +1,7 @@
 """What the rays of an image hit: place, normal, primitive, and where that is on the street.
 
+Rays meet the bodies inside the primitives (`geo3d.synth.streets.bodies`).
+
 Notation: p rays, n primitives; world metres, y down.  Rays are cast once per camera; any number of
 images in different light are then drawn from the same `Surfels`.
 """
@@ -16,6 +18,7 @@ from geo3d.layout.layout import Layout
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.cameras import Camera
 from geo3d.render.raycast import RayCaster
+from geo3d.synth.streets.bodies import body_of, joined
 
 _PATH_STEP = 0.5
 _LIFT = 0.02
@@ -37,10 +40,14 @@ class Surfels:
     """Index of the primitive."""
     label: Int[np.ndarray, " p"]
     """Class id."""
+    part: Int[np.ndarray, " p"]
+    """Of the body (`geo3d.synth.streets.bodies.Part`)."""
     distance: Float[np.ndarray, " p"]
     """Along the ray."""
     footprint: Float[np.ndarray, " p"]
     """Metres covered by a pixel there, slant included."""
+    pixel: Float[np.ndarray, " p"]
+    """Metres covered by a pixel across the line of sight."""
     lateral: Float[np.ndarray, " p"]
     """Metres to the right of the nearest place on the driven path."""
     along: Float[np.ndarray, " p"]
@@ -51,9 +58,16 @@ class StreetRays:
     """A layout with at least one primitive, made ready for rays."""
 
     def __init__(self, layout: Layout) -> None:
-        vertices, faces, self._owner, self._classes = layout.triangles()
-        self._caster = RayCaster(Mesh(vertices, faces, name=layout.name))
-        corners = vertices[faces]
+        made = [body_of(primitive) for primitive in layout.primitives]
+        bodies = [body for body, _ in made]
+        self.frames = tuple(frame for _, frame in made)
+        """Of every primitive."""
+        whole = joined(*bodies)
+        self._owner = np.repeat(np.arange(len(bodies)), [len(body.faces) for body in bodies])
+        self._classes = np.array([p.class_id for p in layout.primitives])[self._owner]
+        self._parts = whole.parts
+        self._caster = RayCaster(Mesh(whole.vertices, whole.faces, name=layout.name))
+        corners = whole.vertices[whole.faces]
         normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         length = np.linalg.norm(normals, axis=1, keepdims=True)
         self._normals = normals / np.maximum(length, 1e-12)
@@ -72,7 +86,9 @@ class StreetRays:
         normals = normals * np.where(facing < 0, -1.0, 1.0)[:, None]
         plan = points[:, [0, 2]]
         _, nearest = self._tree.query(plan)
-        lateral = np.einsum("pi,pi->p", plan - self._path[nearest], self._right[nearest])
+        beside, right = plan - self._path[nearest], self._right[nearest]
+        lateral = np.einsum("pi,pi->p", beside, right)
+        forward = np.einsum("pi,pi->p", beside, np.stack([-right[:, 1], right[:, 0]], axis=1))
         return Surfels(
             directions=directions,
             rows=rows,
@@ -80,10 +96,12 @@ class StreetRays:
             normals=normals,
             instance=self._owner[faces],
             label=self._classes[faces],
+            part=self._parts[faces],
             distance=distance,
             footprint=distance / camera.fx / np.maximum(np.abs(facing), 0.15),
+            pixel=distance / camera.fx,
             lateral=lateral,
-            along=self._driven[nearest],
+            along=self._driven[nearest] + np.clip(forward, -_PATH_STEP, _PATH_STEP),
         )
 
     def lit(self, surfels: Surfels, sun: Float[np.ndarray, " 3"]) -> Bool[np.ndarray, " p"]:

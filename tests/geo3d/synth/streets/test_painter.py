@@ -10,7 +10,7 @@ from geo3d.layout.layout import Layout, box
 from geo3d.render.cameras import Camera
 from geo3d.synth.streets.generate import generate_street
 from geo3d.synth.streets.painter import StreetPainter, tone
-from geo3d.synth.streets.patterns import fade, hashed, lane_marks, value_noise, windows
+from geo3d.synth.streets.patterns import band, every, fade, hashed, lane_marks, value_noise
 from geo3d.synth.streets.styles import LIGHTS, LOOKS, STYLES, draw_style, look_of
 from geo3d.synth.streets.surfels import StreetRays
 from scenes.urban.conditions import RayScene, street_camera
@@ -91,15 +91,20 @@ def test_details_fade_below_a_pixel() -> None:
 
 def test_lane_marks_by_hand() -> None:
     lateral = np.array([-1.75, -1.75, 1.65, 0.0, -1.75 + 3.5])
-    along = np.array([1.0, 4.0, 4.0, 1.0, 1.0])
-    np.testing.assert_allclose(lane_marks(lateral, along), [0.95, 0, 0.6, 0, 0])
+    along = np.array([1.0, 4.5, 4.0, 1.0, 1.0])
+    thin = np.full(5, 0.02)
+    np.testing.assert_allclose(lane_marks(lateral, along, thin, thin), [0.95, 0, 0.8, 0, 0])
+    # a pixel of 32 cm across the middle line, which is 16 cm wide, holds half of its paint
+    wide = np.array([0.32])
+    half = lane_marks(np.array([-1.75]), np.array([1.0]), wide, np.array([0.02]))
+    np.testing.assert_allclose(half, [0.475])
 
 
-def test_windows_have_walls_between_and_cells() -> None:
-    along, height = np.array([1.5, 0.1, 4.5, 1.5]), np.array([5.0, 5.0, 5.0, 9.8])
-    glass, cells = windows(along, height, np.full(4, 10.0), np.full(4, 3.0))
-    assert glass.tolist() == [True, False, True, False]
-    assert cells[:3].tolist() == [[0, 1], [0, 1], [1, 1]]
+def test_bands_are_shares_of_a_pixel() -> None:
+    x, pixel = np.array([0.0, 0.9, 1.0, 1.1, 2.0]), np.full(5, 0.4)
+    np.testing.assert_allclose(band(x, -1, 1, pixel), [1, 0.75, 0.5, 0.25, 0])
+    lines = every(np.array([0.0, 0.5, 1.0, 0.1]), 1.0, 0.2, np.array([0.1, 0.1, 0.1, 5.0]))
+    np.testing.assert_allclose(lines, [1, 0, 1, 0.2])
 
 
 def test_shadows_and_places_by_hand() -> None:
@@ -124,7 +129,16 @@ def test_rays_see_what_the_condition_says(street: Layout) -> None:
     surfels, maps = StreetRays(street).surfels(camera), RayScene(street, 1).maps(camera, False)
     label = np.full(64 * 64, -1)
     label[surfels.rows] = surfels.label
-    assert (label == maps.label.ravel()).mean() > 0.995
+    same = label == maps.label.ravel()
+    # bodies are finer than their primitives, and never outside of them
+    assert same.mean() > 0.9
+    depth = np.full(64 * 64, np.inf)
+    forward = surfels.directions[surfels.rows] @ camera.c2w[:3, 2]
+    depth[surfels.rows] = surfels.distance * forward
+    first = np.where(maps.depth.ravel() < 0, np.inf, maps.depth.ravel())
+    assert (depth >= first - 0.02).all()
+    ground = np.isin(maps.label.ravel(), (5, 6, 7, 11))
+    assert same[ground].all()
 
 
 def test_images_repeat_and_differ_by_style_and_seed(street: Layout, painter: StreetPainter) -> None:
