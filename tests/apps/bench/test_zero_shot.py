@@ -11,7 +11,9 @@ from apps.bench.zero_shot import PUBLISHED_STEPS, bench_zero_shot
 def test_every_setting_is_timed_and_compared() -> None:
     rows = bench_zero_shot(vertices=1_500, steps=1)
     published, *ours = rows
-    assert published["cpu_s"] >= PUBLISHED_STEPS * published["cpu_s_per_step"] > 0
+    # both numbers are rounded
+    steps_s = PUBLISHED_STEPS * (published["cpu_s_per_step"] - 0.05)
+    assert published["cpu_s"] >= steps_s > 0
     assert ours[0]["what"] == "diffumatch"
     for row in ours:
         assert row["ratio_cpu"] == round(published["cpu_s"] / row["cpu_s"], 1)

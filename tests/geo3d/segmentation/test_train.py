@@ -73,20 +73,12 @@ def test_a_cancelled_training_goes_on_bit_by_bit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_bit_by_bit(tmp_path: Path) -> None:
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "apps.cli",
-            "train",
-            "segmenter",
-            "--device",
-            "cpu",
-            "--threads",
-            "1",
-        ),
-        *("--quiet", "--set", "iterations=60", "--set", "checkpoint_seconds=0.0"),
+    verb = [
+        *(sys.executable, "-m", "apps.cli", "train", "segmenter"),
+        "--device=cpu",
+        "--threads=1",
     ]
+    command = [*verb, "--quiet", *("--set", "iterations=60", "--set", "checkpoint_seconds=0.0")]
     root = Path(__file__).resolve().parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     out = tmp_path / "killed"
@@ -100,7 +92,7 @@ def test_a_killed_training_goes_on_bit_by_bit(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     resume = ["--resume", str(found[0].parent)]
-    subprocess.run([*command[:8], *resume], env=environment, cwd=tmp_path, check=True)
+    subprocess.run([*verb, *resume], env=environment, cwd=tmp_path, check=True)
     whole = tmp_path / "whole"
     subprocess.run([*command, "--out", str(whole)], env=environment, cwd=tmp_path, check=True)
     files = [next(f.glob("*/*/outputs/segmenter.safetensors")) for f in (out, whole)]
