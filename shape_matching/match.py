@@ -1,7 +1,9 @@
 """Dense correspondence between two near-isometric shapes without training or alignment.
 
-Many initial functional maps are refined side by side on samples and ranked by orientation and
-residual (`shape_matching.search.initial_maps`); the best one is refined on all vertices
+Files with defects and shapes of several parts are taken apart first and matched part by part
+(`shape_matching.search.sound`, `shape_matching.search.parts`).  Many initial functional maps are
+refined side by side on samples and ranked by orientation and residual
+(`shape_matching.search.initial_maps`); the best one is refined on all vertices
 (`shape_matching.search.coupled`, or ZoomOut).  With ``config.improve`` it is first improved with
 what was learned from other shapes (`shape_matching.corrector.improve`).  Notation as in
 `geo3d.spectral.fmap`: 1 is the source, 2 the target.
@@ -10,6 +12,7 @@ what was learned from other shapes (`shape_matching.corrector.improve`).  Notati
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -38,7 +41,9 @@ from shape_matching.search.initial_maps import (
     initial_maps,
     roughness,
 )
+from shape_matching.search.parts import Known, match_parts
 from shape_matching.search.prepare import Prepared, prepare
+from shape_matching.search.sound import sound
 
 AMBIGUITY_MARGIN = 0.15
 """Score lead below which the runner-up counts as a second explanation."""
@@ -74,6 +79,25 @@ def match(
         landmarks = check_landmarks(landmarks, source.n_vertices, target.n_vertices)
     if initial_p2p_21 is not None:
         initial_p2p_21 = check_initial_map(initial_p2p_21, source.n_vertices, target.n_vertices)
+    whole = partial(_match_whole, config=config, device=device, progress=progress, on_map=on_map)
+    one, two = sound(source), sound(target)
+    if one.is_whole and two.is_whole:
+        return whole(source, target, landmarks=landmarks, initial_p2p_21=initial_p2p_21)
+    return match_parts(one, two, Known(landmarks, initial_p2p_21), whole)
+
+
+def _match_whole(
+    source: Mesh,
+    target: Mesh,
+    config: MatchConfig,
+    *,
+    landmarks: np.ndarray | None = None,
+    initial_p2p_21: np.ndarray | None = None,
+    device: str,
+    progress: ProgressCallback,
+    on_map: OnMap,
+) -> Correspondence:
+    """Match two shapes of one part each; what is known has been checked."""
     if max(source.n_vertices, target.n_vertices) > config.max_vertices:
         return _match_coarse(
             source,
@@ -231,7 +255,7 @@ def _match_coarse(
         landmarks = np.stack([one.nearest_coarse()[first], two.nearest_coarse()[second]], axis=1)
     if initial_p2p_21 is not None:
         initial_p2p_21 = one.nearest_coarse()[initial_p2p_21[fine_representatives(two, target)]]
-    found = match(
+    found = _match_whole(
         one.mesh,
         two.mesh,
         # decimation may miss the asked number by a little

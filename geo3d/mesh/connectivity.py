@@ -65,13 +65,22 @@ def vertex_components(
     A vertex of no face is a component of its own.
     """
     tail, head = faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel()
-    return _components(tail, head, n_vertices)
+    return components(tail, head, n_vertices)
 
 
-def _components(a: np.ndarray, b: np.ndarray, n: int) -> tuple[int, np.ndarray]:
+def components(
+    a: Int[np.ndarray, " l"], b: Int[np.ndarray, " l"], n: int
+) -> tuple[int, Int[np.ndarray, " n"]]:
+    """Return the number of components of ``n`` items linked a to b, and each item's component."""
     graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
     count, labels = csgraph.connected_components(graph, directed=False)
     return int(count), labels.astype(np.int64)
+
+
+def face_components(sides: Sides, n_faces: int, most: int | None = None) -> Int[np.ndarray, " f"]:
+    """Return each face's component, connected across edges with at most ``most`` sides."""
+    first, second = sides.pairs(most)
+    return components(first // 3, second // 3, n_faces)[1]
 
 
 def corner_fans(sides: Sides, most: int | None = None) -> Int[np.ndarray, " h"]:
@@ -85,7 +94,7 @@ def corner_fans(sides: Sides, most: int | None = None) -> Int[np.ndarray, " h"]:
     same = sides.tail[first] == sides.tail[second]
     a = np.concatenate([first, next_first])
     b = np.concatenate([np.where(same, second, next_second), np.where(same, next_second, second)])
-    return _components(a, b, len(sides.tail))[1]
+    return components(a, b, len(sides.tail))[1]
 
 
 def _next_corner(corner: np.ndarray) -> np.ndarray:
@@ -115,7 +124,7 @@ def orientation(
     first, second = sides.pairs(most=2)
     disagree = sides.tail[first] == sides.tail[second]
     a, b = first // 3, second // 3
-    count, component = _components(a, b, n_faces)
+    count, component = components(a, b, n_faces)
     turn = _turns_from_roots(a, b, disagree, count, component)
     turned = np.bincount(component, turn, count)
     turn ^= (2 * turned > np.bincount(component, minlength=count))[component]

@@ -16,7 +16,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from geo3d.errors import MeshError
-from geo3d.mesh.connectivity import vertex_components
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.operators import LaplacianKind, gradient_operators, laplacian, tangent_frames
 from geo3d.mesh.ops import normalized, vertex_normals
@@ -137,9 +136,6 @@ def _unit_area(cloud: Mesh, basis: Basis) -> tuple[Mesh, Basis]:
 def _notes(mesh: Mesh) -> tuple[str, ...]:
     if mesh.is_point_cloud:
         return (f"{mesh.name} is a point cloud: orientation cannot be used to tell symmetries.",)
-    parts, _ = vertex_components(mesh.faces, mesh.n_vertices)
-    if parts > 1:
-        return (f"{mesh.name} has {parts} parts: parts are matched by their spectra only.",)
     return ()
 
 
