@@ -142,6 +142,13 @@ BACKENDS: Mapping[str, Backend] = {
     "pyfmaps": Backend(
         "the library `geo3d bench` compares with", "pip install pyfmaps", "pyfmaps", "pyFM"
     ),
+    "opencv": Backend(
+        "cutting objects out of photographs",
+        "pip install opencv-python-headless",
+        "opencv-python-headless",
+        "cv2",
+        _probe_import("cv2"),
+    ),
     "chromium": Backend(
         "browser tests of the workbench",
         "Debian: apt-get install chromium, or set GEO3D_CHROMIUM to the program",

@@ -242,7 +242,8 @@ def _make_all(
 
 def _prepared(images: Sequence[str], failed: list[dict[str, Any]]) -> list[tuple[str, Image.Image]]:
     """Return names and prepared pictures; what cannot be used goes to ``failed``."""
-    from scenes.objects.image import prepare_image, read_image
+    from scenes.objects.image import prepare_image
+    from scenes.objects.image_files import read_image
 
     found: list[Image.Image] = []
     used = []

@@ -99,9 +99,9 @@ def read_upload(file: Path, scratch: Path) -> Upload:
 
     Raises:
         InputError, LimitError, FileFormatError: what is wrong with it, see
-            `scenes.objects.image.read_image`.
+            `scenes.objects.image_files.read_image`.
     """
-    from scenes.objects.image import read_image
+    from scenes.objects.image_files import read_image
 
     return keep_image(read_image(file, MAX_PIXELS), file.stem, scratch)
 

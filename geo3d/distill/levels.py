@@ -206,7 +206,8 @@ def karras_levels(
 def flow_times(steps: int, rescale: float = 1.0) -> list[float]:
     """Return times of a flow from 1 down to 0, one more than there are steps.
 
-    With ``rescale`` above 1 steps are shorter near the noise, as TRELLIS samples.
+    With ``rescale`` above 1 steps are shorter near the noise, as TRELLIS samples.  Both ends are
+    exact, whatever rounding makes of the formula: guidance that acts at 1 alone must meet it.
     """
-    even = [1 - i / steps for i in range(steps + 1)]
-    return [rescale * u / (1 + (rescale - 1) * u) for u in even]
+    even = [1 - i / steps for i in range(1, steps)]
+    return [1.0, *(min(rescale * u / (1 + (rescale - 1) * u), 1.0) for u in even), 0.0]

@@ -9,6 +9,7 @@ not a manifold.  Faces must have indices in range and three different corners.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -90,14 +91,15 @@ def corner_fans(sides: Sides, most: int | None = None) -> Int[np.ndarray, " h"]:
     ``most`` sides (default: any).  A vertex of a manifold has one fan.
     """
     first, second = sides.pairs(most)
-    next_first, next_second = _next_corner(first), _next_corner(second)
+    next_first, next_second = next_corner(first), next_corner(second)
     same = sides.tail[first] == sides.tail[second]
     a = np.concatenate([first, next_first])
     b = np.concatenate([np.where(same, second, next_second), np.where(same, next_second, second)])
     return components(a, b, len(sides.tail))[1]
 
 
-def _next_corner(corner: np.ndarray) -> np.ndarray:
+def next_corner(corner: Any) -> Any:
+    """Return the half-edge (or corner) that follows in the same face."""
     return corner - corner % 3 + (corner + 1) % 3
 
 

@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from geo3d.errors import InputError, MeshError, NumericalError
 from geo3d.mesh.closest import closest_points
 from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.ops import face_cross, faces_per_edge
+from geo3d.mesh.ops import faces_per_edge
+from geo3d.mesh.simplify import MOST_TURNED, turned_share
 
 FEWEST_VERTICES = 4
 TOLERANCE = 0.05
@@ -118,17 +119,6 @@ def _problem(mesh: Mesh, coarse: Mesh, n_vertices: int, allowed: int) -> str:
         return "edges with three faces came out"
     if len(np.unique(np.sort(coarse.faces, axis=1), axis=0)) < coarse.n_faces:
         return "faces came out twice"
-    if not _keeps_orientation(mesh, coarse):
+    if turned_share(mesh, coarse) >= MOST_TURNED:
         return "faces came out turned over"
     return ""
-
-
-def _keeps_orientation(mesh: Mesh, coarse: Mesh) -> bool:
-    """Compare each coarse face's normal with the original surface at its centroid."""
-    normals = face_cross(coarse)
-    centroids = coarse.vertices.astype(np.float64)[coarse.faces].mean(axis=1)
-    there = face_cross(mesh)[closest_points(mesh, centroids).face_ids]
-    areas = np.linalg.norm(normals, axis=1)
-    turned = np.einsum("fi,fi->f", normals, there) < 0
-    # thin sheets have their other side within reach, hence a share of the area and not a count
-    return bool(areas[turned].sum() < 0.02 * max(float(areas.sum()), np.finfo(np.float64).tiny))

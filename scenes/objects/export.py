@@ -16,10 +16,10 @@ from scipy.spatial import KDTree
 
 from geo3d import checkpoints
 from geo3d.config import require
-from geo3d.errors import ConfigError, InputError, NumericalError
-from geo3d.mesh.decimate import FEWEST_VERTICES, decimate
+from geo3d.errors import ConfigError, InputError
 from geo3d.mesh.io import save_mesh
 from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.simplify import FEWEST_FACES, with_faces
 from geo3d.render.previews import contact_sheet, save_png, shaded_view
 from scenes.objects.gaussian_files import Frame, save_gaussians
 from scenes.objects.gaussians import cube_camera, render_gaussians
@@ -58,8 +58,8 @@ class ExportConfig:
                 f"Meshes are not written as {', '.join(unknown)}.",
                 f"Choose among {', '.join(FORMATS)}.",
             )
-        enough = self.faces is None or self.faces >= FEWEST_VERTICES
-        require(enough, "faces", f"at least {FEWEST_VERTICES}")
+        enough = self.faces is None or self.faces >= FEWEST_FACES
+        require(enough, "faces", f"at least {FEWEST_FACES}")
 
 
 def export(
@@ -95,16 +95,9 @@ def export(
 
 
 def simplified(mesh: Mesh, faces: int) -> Mesh:
-    """Return ``mesh`` with at most about ``faces`` faces and its colours.
-
-    Raises:
-        NumericalError: ``decimate.failed``.
-    """
-    if len(mesh.faces) <= faces:
-        return mesh
-    # A closed surface has about twice as many faces as vertices.
-    coarse = decimate(mesh, max(FEWEST_VERTICES, faces // 2)).mesh
-    if mesh.vertex_colors is None:
+    """Return ``mesh`` with at most ``faces`` faces and its colours."""
+    coarse = with_faces(mesh, faces)
+    if coarse is mesh or mesh.vertex_colors is None:
         return coarse
     nearest = KDTree(mesh.vertices).query(coarse.vertices)[1]
     return Mesh(coarse.vertices, coarse.faces, mesh.vertex_colors[nearest], coarse.name)
@@ -145,10 +138,7 @@ def _export_mesh(
         return
     fine = mesh = extracted.to_mesh(name=row["name"])
     if config.faces is not None:
-        try:
-            mesh = simplified(mesh, config.faces)
-        except NumericalError as error:
-            row["notes"].append(f"The mesh keeps all its faces: {error.message}")
+        mesh = simplified(mesh, config.faces)
     textured = None
     if config.texture is not None and "glb" in config.formats:
         try:

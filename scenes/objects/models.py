@@ -58,10 +58,9 @@ _FLOW: Mapping[str, Any] = {
 _SPARSE_FLOW: Mapping[str, Any] = {**_FLOW, "io_block_channels": None}
 _DECODER: Mapping[str, Any] = {"num_heads": None}
 
-MODELS: Mapping[str, ModelKind] = {
+_PLAIN: Mapping[str, ModelKind] = {
     "SparseStructureFlowModel": ModelKind(SparseStructureFlowModel, SSFlowConfig, _FLOW),
     "SLatFlowModel": ModelKind(SLatFlowModel, SLatFlowConfig, _SPARSE_FLOW),
-    "ElasticSLatFlowModel": ModelKind(SLatFlowModel, SLatFlowConfig, _SPARSE_FLOW),
     "SparseStructureDecoder": ModelKind(SparseStructureDecoder, SSDecoderConfig, {}),
     "SparseStructureEncoder": ModelKind(SparseStructureEncoder, SSEncoderConfig, {}),
     "SLatMeshDecoder": ModelKind(SLatMeshDecoder, SLatDecoderConfig, _DECODER),
@@ -69,6 +68,11 @@ MODELS: Mapping[str, ModelKind] = {
     "SLatRadianceFieldDecoder": ModelKind(SLatRadianceFieldDecoder, SLatDecoderConfig, _DECODER),
     "SLatEncoder": ModelKind(SLatEncoder, SLatEncoderConfig, _DECODER),
     "SmallImageEncoder": ModelKind(SmallImageEncoder, SmallEncoderConfig, {}),
+}
+# "Elastic" means that training saves memory as it needs to; weights and arithmetic are the same.
+MODELS: Mapping[str, ModelKind] = {
+    **_PLAIN,
+    **{f"Elastic{name}": kind for name, kind in _PLAIN.items() if name.startswith("SLat")},
 }
 """Networks by the name model files give them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -157,6 +158,14 @@ def test_times_of_a_flow_by_hand() -> None:
     # 3 u / (1 + 2 u)
     assert flow_times(2, 3.0) == pytest.approx([1.0, 0.75, 0.0])
     assert flow_times(1, 5.0) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("rescale", [1e-9, 0.001, 0.1, 0.7, 1.0, 3.0, 7.3, 1e4, 1e17])
+@pytest.mark.parametrize("steps", [1, 2, 12, 25])
+def test_times_of_a_flow_begin_at_one_and_end_at_zero(steps: int, rescale: float) -> None:
+    times = flow_times(steps, rescale)
+    assert times[0] == 1.0 and times[-1] == 0.0 and len(times) == steps + 1
+    assert all(1 >= a >= b >= 0 for a, b in itertools.pairwise(times))
 
 
 def test_a_window_includes_its_ends_and_refuses_what_is_none() -> None:
