@@ -6,12 +6,22 @@
   geo3d generate front.png side.png --views
   geo3d generate *.png --model TRELLIS-image-large --encoder dinov2-with-registers-large
   geo3d generate chair.png --model DIR --estimate
+  geo3d generate photo.jpg --mask outline.png
+  geo3d generate chair.png --structure steps=12 cfg_strength=7.5 --latent steps=12 cfg_strength=3
 
-The object should be cut out (transparent around it) or stand before a plain background.  --model
+An object that is cut out (transparent around it) is taken as it is; --mask FILE tells it (white, or
+opaque; one file per picture); else it is told from a plain background, or cut out of a photograph
+by its colours (extra `photos`).  --model
 names a folder of networks as published (pipeline.json); without it the shipped small pipeline is
 used.  With --student, or with --steps 1 or 2, its few-step students (student.json) take the
 place of its flows, if it has any; --no-student keeps the flows; --both takes one after the other
 and tells the times of each.  Object number i of a picture has the seed --seed + i.
+
+Both stages have steps, guidance, the interval of times in which it acts (1 noise, 0 data) and
+rescale_t (above 1: shorter steps near the noise).  --steps, --guidance, --interval and --rescale-t
+set both stages, --structure and --latent one, with KEY=VALUE of steps, guidance_scale or
+cfg_strength, interval=LOW,HIGH, rescale_t.  A guidance scale s is u + s (c - u), 1 means none;
+TRELLIS and MDT-dist write the strength w = s - 1: their cfg_strength 7.5 is our scale 8.5.
 
 The run folder holds, for each object: outputs/NAME.glb (and --formats), NAME-gaussians.ply,
 NAME-latent.safetensors, previews/NAME.png, previews/NAME-gaussians.png, previews/NAME-picture.png
@@ -29,6 +39,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from apps.commands import add_common, emit, failed_lines, show_run, unique_names
 from apps.running import Beginning, require_files, require_folders, run_verb
+from apps.sampling_flags import SAMPLING, add_sampling, chosen_samplers
 from geo3d.errors import ConfigError, InputError, NumericalError
 from geo3d.files import asset
 from geo3d.progress import ProgressCallback
@@ -58,7 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", metavar="DIR", help="folder of the image encoder")
     parser.add_argument("--views", action="store_true", help="all pictures show one object")
     parser.add_argument("--count", metavar="N", type=int, default=1, help="objects per picture")
-    parser.add_argument("--steps", metavar="N", type=int, help="steps of both stages")
     parser.add_argument(
         "--student",
         action=argparse.BooleanOptionalAction,
@@ -72,11 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--student-steps", metavar="N", type=int, help="steps of the students, with --both"
     )
+    add_sampling(parser)
     parser.add_argument(
-        "--guidance",
-        metavar="S",
-        type=float,
-        help="guidance scale; 1: none (TRELLIS's strength + 1)",
+        "--mask", metavar="FILE", nargs="+", help="where the object is, one file per picture"
     )
     parser.add_argument(
         "--outputs",
@@ -89,6 +97,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--texture", metavar="N", type=int, help="colours of the GLB as a texture of N x N"
     )
     parser.add_argument("--formats", metavar="F", nargs="+", default=["glb"], help="glb obj ply")
+    parser.add_argument(
+        "--gaussian-frame",
+        choices=("y_up", "published"),
+        default="y_up",
+        help="axes of the Gaussians: the mesh's, or as TRELLIS writes them",
+    )
+    parser.add_argument(
+        "--gaussian-sh",
+        metavar="N",
+        type=int,
+        default=0,
+        help="degree 1 to 3: with columns f_rest_* of zeros, for viewers that want them",
+    )
     parser.add_argument(
         "--torso",
         choices=("float32", "float16", "bfloat16"),
@@ -109,12 +130,25 @@ def run(args: argparse.Namespace) -> int:
     if not any(Path(image).is_file() for image in args.images):
         require_files(*args.images)
     require_folders(args.model, args.encoder)
+    require_files(*(args.mask or ()))
+    if args.mask and len(args.mask) != len(args.images):
+        raise ConfigError(
+            "generate.wrong_masks",
+            f"There are {len(args.mask)} masks for {len(args.images)} pictures.",
+            "Give one mask per picture, in the same order.",
+        )
     from scenes.objects.export import ExportConfig
 
     first = argparse.Namespace(**{**vars(args), "student": False}) if args.both else args
     pipeline, folder = _pipeline(first)
     config = _config(first, pipeline)
-    chosen = ExportConfig(tuple(args.formats), args.faces, args.texture)
+    chosen = ExportConfig(
+        tuple(args.formats),
+        args.faces,
+        args.texture,
+        gaussian_frame=args.gaussian_frame,
+        sh_degree=args.gaussian_sh,
+    )
     expected = _estimate(args, pipeline, config)
     if args.estimate:
         emit(args, expected, _estimate_text(expected))
@@ -144,7 +178,7 @@ def _make_again(
     def tell(event: Mapping[str, Any]) -> None:
         progress({**event, "stage": f"{event['stage']}{STUDENT}"})
 
-    changes = {"student": True, "steps": args.student_steps, "guidance": None}
+    changes = {**dict.fromkeys(SAMPLING), "student": True, "steps": args.student_steps}
     student = argparse.Namespace(**{**vars(args), **changes})
     pipeline, _ = _pipeline(student)
     configs = (_config(student, pipeline), chosen)
@@ -182,14 +216,10 @@ def _is_student(args: argparse.Namespace, folder: Path) -> bool:
 
 
 def _config(args: argparse.Namespace, pipeline: Pipeline) -> GenerateConfig:
-    from dataclasses import replace
-
     from scenes.objects.pipeline import GenerateConfig
     from scenes.objects.pipeline_folder import DECODERS, Output
 
-    given = {"steps": args.steps, "guidance_scale": args.guidance}
-    changes = {name: value for name, value in given.items() if value is not None}
-    structure, latent = (replace(sampler, **changes) for sampler in pipeline.samplers)
+    structure, latent = chosen_samplers(args, pipeline.samplers)
     usual: tuple[Output, ...] = ("mesh", "gaussian")
     outputs = args.outputs or [o for o in usual if DECODERS[o] in pipeline.networks]
     return GenerateConfig(
@@ -209,7 +239,7 @@ def _make_all(
     ending: str = "",
 ) -> dict[str, Any]:
     begun, failed = time.perf_counter(), []
-    pictures = _prepared(args.images, failed)
+    pictures = _prepared(args.images, args.mask, failed)
     seeds = [args.seed + i for i in range(args.count)]
     names = [name for name, _ in pictures]
     if args.views:
@@ -240,16 +270,20 @@ def _make_all(
     }
 
 
-def _prepared(images: Sequence[str], failed: list[dict[str, Any]]) -> list[tuple[str, Image.Image]]:
+def _prepared(
+    images: Sequence[str], masks: Sequence[str] | None, failed: list[dict[str, Any]]
+) -> list[tuple[str, Image.Image]]:
     """Return names and prepared pictures; what cannot be used goes to ``failed``."""
     from scenes.objects.image import prepare_image
-    from scenes.objects.image_files import read_image
+    from scenes.objects.image_files import read_image, read_mask
 
     found: list[Image.Image] = []
     used = []
-    for image in images:
+    for image, outline in zip(images, masks or [None] * len(images), strict=True):
         try:
-            found.append(prepare_image(read_image(image)))
+            whole = read_image(image)
+            mask = None if outline is None else read_mask(outline, whole.size)
+            found.append(prepare_image(whole, mask=mask))
             used.append(image)
         except InputError as error:
             if len(images) == 1:
@@ -331,6 +365,8 @@ def _lines(metrics: Mapping[str, Any]) -> list[str]:
     for row in metrics["objects"]:
         parts = [f"{row['voxels']} voxels"]
         parts += [f"{row[k]} {k}" for k in ("vertices", "faces", "gaussians") if k in row]
+        if row.get("open_edges"):
+            parts.append(f"{row['open_edges']} of {row['edges']} edges open")
         lines.append(f"{row['name']}: {', '.join(parts)}")
         lines += [f"  note: {note}" for note in row["notes"]]
     lines += failed_lines(metrics["failed"])

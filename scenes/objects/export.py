@@ -18,10 +18,11 @@ from geo3d import checkpoints
 from geo3d.config import require
 from geo3d.errors import ConfigError, InputError
 from geo3d.mesh.io import save_mesh
+from geo3d.mesh.manifold import open_edges
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.simplify import FEWEST_FACES, with_faces
 from geo3d.render.previews import contact_sheet, save_png, shaded_view
-from scenes.objects.gaussian_files import Frame, save_gaussians
+from scenes.objects.gaussian_files import MOST_SH, Frame, save_gaussians
 from scenes.objects.gaussians import cube_camera, render_gaussians
 from scenes.objects.pipeline import Generated
 from scenes.objects.radiance import render_radiance
@@ -50,6 +51,8 @@ class ExportConfig:
     """Images of the object, from all sides; 0 for none."""
     gaussian_frame: Frame = "y_up"
     """Of the Gaussians: as the mesh, or as TRELLIS publishes (see `gaussian_files`)."""
+    sh_degree: int = 0
+    """Degree of the Gaussians' view-dependent colour, written as zeros (``f_rest_*``)."""
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.formats) - set(FORMATS)):
@@ -59,6 +62,7 @@ class ExportConfig:
                 f"Choose among {', '.join(FORMATS)}.",
             )
         enough = self.faces is None or self.faces >= FEWEST_FACES
+        require(0 <= self.sh_degree <= MOST_SH, "sh_degree", f"0 to {MOST_SH}")
         require(enough, "faces", f"at least {FEWEST_FACES}")
 
 
@@ -84,7 +88,7 @@ def export(
     row["files"].append(path.name)
     if made.gaussian is not None:
         path = outputs / f"{name}-gaussians.ply"
-        save_gaussians(made.gaussian, path, config.gaussian_frame)
+        save_gaussians(made.gaussian, path, config.gaussian_frame, config.sh_degree)
         row |= {"gaussians": len(made.gaussian.xyz)}
         row["files"].append(path.name)
     if made.mesh is not None:
@@ -153,5 +157,6 @@ def _export_mesh(
             save_mesh(mesh, path)
         row["files"].append(path.name)
     row |= {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
+    row["open_edges"], row["edges"] = open_edges(mesh.faces)
     if config.views:
         write_views(object_views(mesh, config.views), folders[1] / f"{row['name']}.png")

@@ -30,6 +30,8 @@ from geo3d.mesh.mesh import Limits
 from scenes.objects.gaussians import GaussianConfig, Gaussians
 
 Frame = Literal["y_up", "published"]
+MOST_SH = 3
+"""Highest degree of view-dependent colour that files have."""
 AS_STORED = GaussianConfig(
     num_gaussians=1, scaling_activation="exp", scaling_bias=1.0, opacity_bias=0.5, filter_size=0.0
 )
@@ -38,23 +40,29 @@ _NAMES = (
     *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
     *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
 )
+_FIRST_AFTER_COLOR = _NAMES.index("opacity")
 _NEEDED = tuple(name for name in _NAMES if name not in ("nx", "ny", "nz"))
 
 
 @torch.no_grad()
 def save_gaussians(
-    gaussians: Gaussians, path: str | os.PathLike[str], frame: Frame = "y_up"
+    gaussians: Gaussians,
+    path: str | os.PathLike[str],
+    frame: Frame = "y_up",
+    sh_degree: int = 0,
 ) -> Path:
     """Write a binary PLY.
 
     Each vertex has x y z, zero normals, f_dc_0..2, the logit of its opacity, the logarithms of its
-    scales and the quaternion (w, x, y, z) of its axes.
+    scales and the quaternion (w, x, y, z) of its axes.  With ``sh_degree`` 1 to 3 zeros stand for
+    the colour's dependence on the view (f_rest_*), for viewers that insist on these columns.
     """
     xyz, rotation = turned(gaussians.xyz, gaussians.rotation, _TURNS[frame])
     columns = [
         xyz,
         torch.zeros_like(xyz),
         gaussians.features_dc[:, 0],
+        xyz.new_zeros(len(xyz), 3 * ((sh_degree + 1) ** 2 - 1)),
         gaussians.opacity_logit,
         gaussians.scaling.log(),
         rotation,
@@ -62,10 +70,12 @@ def save_gaussians(
     return save_table(path, torch.cat(columns, dim=1).float().cpu().numpy())
 
 
-def save_table(path: str | os.PathLike[str], table: Float[np.ndarray, "g 17"]) -> Path:
-    """Write numbers that are in the columns of the file already."""
+def save_table(path: str | os.PathLike[str], table: Float[np.ndarray, "g c"]) -> Path:
+    """Write numbers that are in the columns of the file already; more than 17 are f_rest_*."""
+    rest = [f"f_rest_{i}" for i in range(table.shape[1] - len(_NAMES))]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
-    header += [f"property float {name}" for name in _NAMES] + ["end_header", ""]
+    names = (*_NAMES[:_FIRST_AFTER_COLOR], *rest, *_NAMES[_FIRST_AFTER_COLOR:])
+    header += [f"property float {name}" for name in names] + ["end_header", ""]
     return atomic_write_bytes(path, "\n".join(header).encode() + table.astype("<f4").tobytes())
 
 

@@ -12,9 +12,10 @@ Guidance in a Limited Interval" (2024); Bar-Tal et al., "MultiDiffusion" (2023).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar, cast, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, NoReturn, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor
@@ -62,8 +63,10 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             _refuse(f"there must be at least one step, not {self.steps}")
-        if self.rescale_t <= 0:
+        if not 0 < self.rescale_t < math.inf:
             _refuse(f"rescale_t must be positive, not {self.rescale_t}")
+        if self.guidance_scale is not None and not math.isfinite(self.guidance_scale):
+            _refuse(f"the guidance scale must be a number, not {self.guidance_scale}")
         if not self.interval[0] <= self.interval[1]:
             _refuse(f"the interval {self.interval} is empty")
         if self.student not in get_args(Student):
@@ -191,6 +194,45 @@ def upstream_to_sampler(
     )
 
 
+def changed(config: SamplerConfig, changes: Sequence[str]) -> SamplerConfig:
+    """Return ``config`` with settings in words: ``steps=12 cfg_strength=7.5 interval=0.5,1``.
+
+    ``cfg_strength`` is TRELLIS's w, ``guidance_scale`` ours: s = 1 + w.
+
+    Raises:
+        ConfigError: ``sampler.bad_config``.
+    """
+    given: dict[str, Any] = {}
+    for change in changes:
+        name, _, text = change.partition("=")
+        if name not in _WORDS:
+            _refuse(f"{change!r} is none of {', '.join(f'{word}=' for word in _WORDS)}")
+        try:
+            key, value = _WORDS[name](text)
+        except ValueError:
+            _refuse(f"{change!r} has no such value")
+        if key in given:
+            _refuse(f"{key} is given twice (guidance_scale is cfg_strength + 1)")
+        given[key] = value
+    return replace(config, **given)
+
+
+def _interval(text: str) -> tuple[str, tuple[float, float]]:
+    low, high = (float(part) for part in text.split(","))
+    return "interval", (low, high)
+
+
+_WORDS: Mapping[str, Callable[[str], tuple[str, Any]]] = {
+    "steps": lambda text: ("steps", int(text)),
+    "guidance_scale": lambda text: ("guidance_scale", float(text)),
+    "cfg_strength": lambda text: ("guidance_scale", strength_to_scale(float(text))),
+    "interval": _interval,
+    "cfg_interval": _interval,
+    "rescale_t": lambda text: ("rescale_t", float(text)),
+}
+"""How each setting is read from text: its name here and its value."""
+
+
 def sampler_to_upstream(config: SamplerConfig) -> dict[str, Any]:
     """Return a sampler's entry of a published pipeline file."""
     params: dict[str, Any] = {"steps": config.steps, "rescale_t": config.rescale_t}
@@ -247,5 +289,5 @@ def _rows(tokens: Tensor, batch: int) -> Tensor:
     )
 
 
-def _refuse(reason: str) -> None:
+def _refuse(reason: str) -> NoReturn:
     raise ConfigError("sampler.bad_config", f"The sampler cannot run: {reason}.", "")

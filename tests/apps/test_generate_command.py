@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from object_pipelines import cut_out_image, tiny_networks, tiny_pipeline
+from PIL import Image
 
 from apps.cli import main
 from geo3d.errors import ConfigError
@@ -95,6 +96,39 @@ def test_few_steps_mean_the_students(
     assert calls == [2, 4, 1, 4]
 
 
+def test_each_stage_is_sampled_as_told(
+    places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--steps", "3", "--rescale-t", "1", "--interval", "0.6", "1")
+    alone = ("--structure", "cfg_strength=0", "--latent", "steps=4", "interval=0,0.5")
+    told = ("--outputs", "gaussian", "--gaussian-sh", "3", "--gaussian-frame", "published")
+    out = ("--out", str(tmp_path))
+    code, _ = generate(places, str(places / "red.png"), *flags, *alone, *told, *out)
+    found = answer(capsys)
+    # 3 steps without guidance; 4 steps from 1, 3/4, 1/2, 1/4, of which the last two are guided
+    assert code == 0 and found["calls"] == {"structure": 3, "latent": 6}
+    ply = (Path(found["run"]) / "outputs" / "red-gaussians.ply").read_bytes()
+    assert ply.count(b"property float f_rest_") == 45
+
+
+def test_a_mask_tells_the_object(
+    places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, outline = tmp_path / "photo.png", tmp_path / "outline.png"
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photo)
+    marked = np.zeros((40, 40), np.uint8)
+    marked[10:30, 10:20] = 255
+    Image.fromarray(marked).save(outline)
+    flags = ("--mask", str(outline), "--steps", "1", "--outputs", "gaussian")
+    code, _ = generate(places, str(photo), *flags, "--out", str(tmp_path))
+    assert code == 0
+    seen = Image.open(Path(answer(capsys)["run"]) / "previews" / "photo-picture.png")
+    columns = np.flatnonzero(np.asarray(seen).max(axis=(0, 2)) > 60)
+    # half as wide as it is high, and 1.2 times as high as all
+    assert np.ptp(columns) / seen.width == pytest.approx(0.5 / 1.2, abs=0.08)
+
+
 def test_views_of_one_object(
     places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +152,15 @@ def test_an_estimate_makes_nothing(
         (("nowhere.png",), "file.missing", 3),
         (("red.png", "--count", "0"), "generate.bad_batch", 2),
         (("red.png", "--steps", "0"), "sampler.bad_config", 2),
+        (("red.png", "--structure", "step=2"), "sampler.bad_config", 2),
+        (("red.png", "--latent", "steps=many"), "sampler.bad_config", 2),
+        (("red.png", "--latent", "cfg_strength=1", "guidance_scale=2"), "sampler.bad_config", 2),
+        (("red.png", "--interval", "1", "0"), "sampler.bad_config", 2),
+        (("red.png", "--rescale-t", "0"), "sampler.bad_config", 2),
+        (("red.png", "--gaussian-sh", "4"), "config.bad_value", 2),
+        (("red.png", "blue.png", "--mask", "red.png"), "generate.wrong_masks", 2),
+        (("red.png", "--mask", "nowhere.png"), "file.missing", 3),
+        (("red.png", "--mask", "broken.png"), "object_image.unreadable", 3),
         (("red.png", "--formats", "stp"), "object_export.unknown_format", 2),
         (("red.png", "--faces", "1"), "config.bad_value", 2),
         (("broken.png", "nowhere.png"), "generate.no_picture", 3),

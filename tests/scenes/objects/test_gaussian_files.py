@@ -37,6 +37,20 @@ def some(count: int = 50, seed: int = 0) -> Gaussians:
     )  # fmt: skip
 
 
+def test_columns_of_view_dependent_colour_are_zeros(tmp_path: Path) -> None:
+    plain = save_gaussians(some(5), tmp_path / "plain.ply")
+    for degree, columns in ((1, 9), (2, 24), (3, 45)):
+        path = save_gaussians(some(5), tmp_path / "rest.ply", sh_degree=degree)
+        header, _, body = path.read_bytes().partition(b"end_header\n")
+        table = np.frombuffer(body, "<f4").reshape(5, -1)
+        names = [line.split()[-1] for line in header.decode().splitlines() if "property" in line]
+        assert names[9 : 9 + columns] == [f"f_rest_{i}" for i in range(columns)]
+        assert names[9 + columns] == "opacity" and (table[:, 9 : 9 + columns] == 0).all()
+        both = load_gaussians(plain), load_gaussians(path)
+        assert torch.equal(both[0].raw_opacity, both[1].raw_opacity)
+        assert torch.equal(both[0].features_dc, both[1].features_dc)
+
+
 @pytest.mark.parametrize("frame", ["y_up", "published"])
 def test_a_ply_holds_the_turned_scene(frame: Frame, tmp_path: Path) -> None:
     gaussians = some()
