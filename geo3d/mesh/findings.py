@@ -233,7 +233,10 @@ def _components(
     present, first = np.unique(labels[faces[face_ids, 0]], return_index=True)
     if len(present) > 1:
         message = f"There are {len(present):,} separate pieces (ids of one face each)."
-        hint = "`--repair keep_largest_component` keeps the piece with most faces."
+        hint = (
+            "`--repair keep_largest_component` keeps the piece with most faces, "
+            "`merge_close_vertices` joins pieces that nearly touch."
+        )
         found.append(
             _defect("mesh.disconnected", "warning", message, hint, np.sort(face_ids[first]))
         )

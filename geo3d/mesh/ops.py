@@ -12,8 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.spatial import KDTree
 
 from geo3d.errors import MeshError
+from geo3d.mesh.connectivity import components
 from geo3d.mesh.mesh import Mesh
 
 
@@ -144,6 +146,21 @@ def group_equal_points(
     bits = points.view(f"i{points.dtype.itemsize}")
     # On bits rather than by adding zero: arithmetic on the NaN of a damaged file raises flags.
     return group_equal_rows(np.where(bits == np.iinfo(bits.dtype).min, 0, bits))
+
+
+def group_near_points(
+    points: Float[np.ndarray, "n 3"], reach: float
+) -> tuple[Int[np.ndarray, " g"], Int[np.ndarray, " n"]]:
+    """Group points that steps of at most ``reach`` connect, as `group_equal_points`.
+
+    Steps go to the seven nearest other places, so that crowds take little memory.
+    """
+    first, group = group_equal_points(points)
+    places = points[first]
+    gaps, near = KDTree(places).query(places, k=np.arange(1, min(8, len(places)) + 1))
+    row, column = np.nonzero(gaps <= reach)
+    _, label = components(row, near[row, column], len(places))
+    return group_equal_rows(label[group][:, None])
 
 
 def group_equal_rows(

@@ -28,11 +28,13 @@ from geo3d.mesh.ops import (
     finite_rows,
     group_equal_points,
     group_equal_rows,
+    group_near_points,
     rows_in_range,
     rows_with_repeats,
 )
 
 MAX_HOLE_EDGES = 32
+CLOSE = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +85,23 @@ def merge_duplicate_vertices(state: State) -> Change:
     merged = State(state.vertices[first], _renumbered(state.faces, group))
     message = f"joined {len(state.vertices) - len(first):,} vertices with earlier ones"
     return Change(merged, group, first, np.arange(len(state.faces)), message)
+
+
+def merge_close_vertices(state: State) -> Change:
+    """Join vertices that steps under 1e-5 of the extent connect into the first of them.
+
+    That is a hundred times the rounding of float32, which tears STL files apart.
+    """
+    finite = np.flatnonzero(finite_rows(state.vertices))
+    points = scaled_points(state.vertices, finite_rows(state.vertices))[finite]
+    extent = float(np.linalg.norm(np.ptp(points, axis=0))) if len(points) else 0.0
+    first, group = group_near_points(points, CLOSE * extent)
+    owner = np.arange(len(state.vertices))
+    owner[finite] = finite[first[group]]
+    source, vertex_map = np.unique(owner, return_inverse=True)
+    merged = State(state.vertices[source], _renumbered(state.faces, vertex_map))
+    message = f"joined {len(owner) - len(source):,} vertices with earlier ones"
+    return Change(merged, vertex_map, source, np.arange(len(state.faces)), message)
 
 
 def drop_unreferenced(state: State) -> Change:
@@ -289,6 +308,7 @@ REPAIRS: dict[str, Callable[[State], Change]] = {
         drop_degenerate,
         drop_duplicate_faces,
         merge_duplicate_vertices,
+        merge_close_vertices,
         drop_unreferenced,
         keep_largest_component,
         orient_consistently,

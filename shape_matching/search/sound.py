@@ -26,6 +26,7 @@ from geo3d.mesh.ops import (
     face_areas,
     group_equal_points,
     group_equal_rows,
+    group_near_points,
     rows_with_repeats,
 )
 
@@ -169,20 +170,13 @@ def _joined_seams(mesh: Mesh) -> tuple[Int64[np.ndarray, "f 3"], Int64[np.ndarra
         if near:
             ends = mesh.vertices.astype(np.float64)
             lengths = np.linalg.norm(ends[sides.tail] - ends[sides.head], axis=1)
-            first, group = _group_near_points(points, SEAM * float(np.median(lengths)))
+            first, group = group_near_points(points, SEAM * float(np.median(lengths)))
         else:
             first, group = group_equal_points(points)
         step = np.arange(mesh.n_vertices)
         step[open_ones] = open_ones[first[group]]
         owner, faces = step[owner], step[faces]
     return faces, owner
-
-
-def _group_near_points(points: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """Group points by steps shorter than ``reach``, as `group_equal_points`."""
-    pairs = KDTree(points).query_pairs(reach, output_type="ndarray")
-    _, group = components(pairs[:, 0], pairs[:, 1], len(points))
-    return np.unique(group, return_index=True)[1], group
 
 
 def _sheets(mesh: Mesh, faces: np.ndarray) -> tuple[Int64[np.ndarray, " f"], int]:

@@ -51,14 +51,18 @@ def read_glb(data: bytes, limits: Limits) -> RawMesh:
 
 def _joined(scene: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     vertices, faces, colors, offset = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], [], 0
-    for node in scene.graph.nodes_geometry:
+    for node in sorted(scene.graph.nodes_geometry):
         transform, name = scene.graph[node]
         part = scene.geometry[name]
         positions = np.asarray(part.vertices, np.float64)
         if not np.array_equal(transform, np.eye(4)):
             positions = positions @ transform[:3, :3].T + transform[:3, 3]
         vertices.append(positions)
-        faces.append(np.asarray(getattr(part, "faces", faces[0]), np.int64) + offset)
+        corners = np.asarray(getattr(part, "faces", faces[0]), np.int64)
+        # glTF 2.0, 3.7.4: a transform that mirrors reverses the winding
+        if np.linalg.det(transform[:3, :3]) < 0:
+            corners = corners[:, [0, 2, 1]]
+        faces.append(corners + offset)
         colors.append(_colors(part, len(positions)))
         offset += len(positions)
     if any(part is None for part in colors) or not colors:

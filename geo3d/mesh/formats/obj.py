@@ -13,6 +13,7 @@ import numpy as np
 
 from geo3d.errors import FileFormatError
 from geo3d.mesh.formats import text
+from geo3d.mesh.formats.polygons import triangulated
 from geo3d.mesh.mesh import Limits, Mesh, RawMesh, require_counts
 
 AFTER_SLASH = re.compile(rb"/\S*")
@@ -27,7 +28,7 @@ class _Collector:
         self.face_rows: list[text.Row] = []
         self.vertices_before: list[int] = []
         self.tables: list[np.ndarray] = []
-        self.faces: list[np.ndarray] = []
+        self.corners: list[np.ndarray] = []
         self.sizes: list[np.ndarray] = []
         self.n_vertices = 0
         self.n_faces = 0
@@ -66,7 +67,7 @@ class _Collector:
         before = np.repeat(np.array(self.vertices_before, np.int64), sizes)
         # In the file 1 is the first vertex and -1 the latest one; 0 is invalid and stays negative.
         corners = np.where(corners < 0, before + corners, corners - 1)
-        self.faces.append(text.fan(corners, sizes))
+        self.corners.append(corners)
         self.sizes.append(sizes)
         self.face_rows, self.vertices_before = [], []
 
@@ -88,12 +89,13 @@ def read_obj(data: bytes, limits: Limits) -> RawMesh:
         raise FileFormatError(
             "mesh_file.not_a_mesh", "There is not one vertex row (v x y z).", "Is it a mesh?"
         )
-    faces = np.concatenate(collector.faces)
     sizes = np.concatenate(collector.sizes)
     if len(sizes) and sizes[-1] < 3 and (error := _truncated_last_row(data)):
         raise error
-    notes = text.polygon_notes(sizes)
+    notes: list[str] = []
     vertices, colors = _split_colors(collector, notes)
+    faces, overlapping = triangulated(vertices, np.concatenate(collector.corners), sizes)
+    notes = text.polygon_notes(sizes, overlapping) + notes
     return RawMesh(vertices, faces, colors, "obj", tuple(notes))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from geo3d.errors import FileFormatError
 from geo3d.mesh.formats import text
+from geo3d.mesh.formats.polygons import triangulated
 from geo3d.mesh.mesh import Limits, Mesh, RawMesh, require_bytes, require_counts
 
 KEYWORD = re.compile(rb"(ST)?(C)?(N)?(4)?(n)?OFF")
@@ -36,7 +37,9 @@ def read_off(data: bytes, limits: Limits) -> RawMesh:
     require_bytes(needed, len(data), f"{n_vertices:,} vertices and {n_faces:,} faces")
     require_counts(n_vertices, n_faces, limits)
     vertices, colors = _vertices(rows, n_vertices, keyword)
-    faces, notes = _faces(rows, n_faces, limits)
+    corners, sizes = _polygons(rows, n_faces, limits)
+    faces, overlapping = triangulated(vertices, corners, sizes)
+    notes = text.polygon_notes(sizes, overlapping)
     if next(rows, None) is not None:
         notes.append("mesh_file.trailing_data: more rows follow than the header announces.")
     return RawMesh(vertices, faces, colors, "off", tuple(notes))
@@ -87,16 +90,19 @@ def _vertices(
     return np.ascontiguousarray(table[:, :3]), colors
 
 
-def _faces(rows: Iterator[text.Row], count: int, limits: Limits) -> tuple[np.ndarray, list[str]]:
-    blocks, counts = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.int64)]
+def _polygons(
+    rows: Iterator[text.Row], count: int, limits: Limits
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners of all faces, one after the other, and how many each has."""
+    blocks, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     n_faces = 0
     for block in _blocks(rows, count, "faces"):
         corners, sizes = text.parse_polygons(block)
         n_faces += int(np.maximum(sizes - 2, 0).sum())
         require_counts(0, n_faces, limits)
-        blocks.append(text.fan(corners, sizes))
+        blocks.append(corners)
         counts.append(sizes)
-    return np.concatenate(blocks), text.polygon_notes(np.concatenate(counts))
+    return np.concatenate(blocks), np.concatenate(counts)
 
 
 def _blocks(rows: Iterator[text.Row], count: int, what: str) -> Iterator[list[text.Row]]:

@@ -15,6 +15,7 @@ from geo3d.errors import FileFormatError
 from geo3d.mesh.formats import text
 from geo3d.mesh.formats.ply_header import Element, Header, read_header
 from geo3d.mesh.formats.ply_rows import ElementData, ascii_elements, binary_elements
+from geo3d.mesh.formats.polygons import triangulated, unrolled_strips
 from geo3d.mesh.mesh import Limits, Mesh, RawMesh, require_bytes, require_counts
 
 Encoding = Literal["ascii", "binary_little_endian", "binary_big_endian"]
@@ -38,10 +39,6 @@ def read_ply(data: bytes, limits: Limits) -> RawMesh:
         raise FileFormatError(
             "mesh_file.bad_header", "The PLY header declares no vertices with x, y, z.", ""
         )
-    if header.element("tristrips"):
-        raise FileFormatError(
-            "mesh_file.unsupported_format", "PLY triangle strips are not read.", "Export faces."
-        )
     _require_size(header, len(data))
     require_counts(vertex.count, face.count, limits)
     elements, notes = (ascii_elements if header.encoding == "ascii" else binary_elements)(
@@ -51,8 +48,11 @@ def read_ply(data: bytes, limits: Limits) -> RawMesh:
     faces = np.zeros((0, 3), np.int64)
     if "face" in elements and (polygons := elements["face"].polygons) is not None:
         require_counts(0, int(np.maximum(polygons[1] - 2, 0).sum()), limits)
-        faces = text.fan(*polygons)
-        notes += text.polygon_notes(polygons[1])
+        faces, overlapping = triangulated(vertices, *polygons)
+        notes += text.polygon_notes(polygons[1], overlapping)
+    if "tristrips" in elements and (strips := elements["tristrips"].polygons) is not None:
+        require_counts(0, len(strips[0]), limits)
+        faces = np.concatenate([faces, unrolled_strips(*strips)])
     if header.encoding != "ascii":
         _require_byte_order(faces, len(vertices))
     return RawMesh(vertices, faces, colors, "ply", tuple(notes))

@@ -107,7 +107,10 @@ def _header_lines(data: bytes) -> tuple[list[str], int]:
     while head[end : end + 1] in (b" ", b"\t"):
         end += 1
     length = end + (2 if head[end : end + 2] == b"\r\n" else 1)
-    return head[:at].decode("latin-1").splitlines(), length
+    # not splitlines: comments name files, and letters such as A with a ring hold a byte that ends
+    # lines in Latin-1
+    lines = head[:at].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    return [line.decode("latin-1") for line in lines], length
 
 
 def _require_sane(elements: tuple[Element, ...]) -> None:

@@ -152,24 +152,14 @@ def parse_polygons(rows: list[Row]) -> tuple[Int[np.ndarray, " i"], Int[np.ndarr
     return corners, counts
 
 
-def fan(corners: Int[np.ndarray, " i"], counts: Int[np.ndarray, " p"]) -> Int[np.ndarray, "f 3"]:
-    """Split polygons into triangles around their first corner; shorter than 3 gives none."""
-    corners = corners.astype(np.int64, copy=False)
-    if len(counts) and (counts == 3).all():
-        return corners.reshape(-1, 3)
-    counts = counts.astype(np.int64, copy=False)
-    starts = np.cumsum(counts) - counts
-    triangles = np.maximum(counts - 2, 0)
-    first = np.repeat(starts, triangles)
-    step = np.arange(len(first)) - np.repeat(np.cumsum(triangles) - triangles, triangles)
-    return corners[np.stack([first, first + step + 1, first + step + 2], axis=1)]
-
-
-def polygon_notes(counts: Int[np.ndarray, " p"]) -> list[str]:
+def polygon_notes(counts: Int[np.ndarray, " p"], overlapping: int) -> list[str]:
     """Return notes on faces that are not triangles."""
     notes = []
     if (large := int((counts > 3).sum())) > 0:
-        notes.append(f"mesh_file.polygons: {large:,} polygons were split into triangles (fans).")
+        notes.append(f"mesh_file.polygons: {large:,} polygons were split into triangles.")
+    if overlapping:
+        message = f"the triangles of {overlapping:,} polygons overlap, as they cross themselves."
+        notes.append(f"mesh_file.crossed_polygons: {message}")
     if (short := int((counts < 3).sum())) > 0:
         notes.append(f"mesh_file.short_faces: {short:,} faces with under 3 corners were left out.")
     return notes

@@ -8,6 +8,7 @@ from helpers import grid, icosphere, tetrahedron, torus
 
 from geo3d.errors import ConfigError, MeshError
 from geo3d.mesh.check import check_arrays
+from geo3d.mesh.connectivity import edge_sides
 from geo3d.mesh.mesh import Mesh, RawMesh
 from geo3d.mesh.repair import REPAIRS, Repaired, repair
 
@@ -198,3 +199,29 @@ def test_repairs_that_need_sound_faces_say_so(name: str, face: list[int]) -> Non
     with pytest.raises(MeshError) as caught:
         repair(raw(np.eye(3), np.array([face])), [name])
     assert caught.value.code == "repair.needs_sound_faces"
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_merge_close_vertices_joins_what_rounding_tore_apart(scale: float) -> None:
+    sphere = icosphere(2)
+    corners = sphere.faces.ravel()
+    noise = np.random.default_rng(0).uniform(-1e-7, 1e-7, (len(corners), 3))
+    soup = RawMesh(
+        (sphere.vertices[corners] + noise) * scale + 3 * scale,
+        np.arange(len(corners)).reshape(-1, 3),
+        None,
+        "stl",
+    )
+    result = repair(soup, ["merge_close_vertices"])
+    assert result.mesh.n_vertices == sphere.n_vertices
+    assert (edge_sides(result.mesh.faces, sphere.n_vertices).count == 2).all()
+    assert result.log[0].endswith(f"joined {len(corners) - 162:,} vertices with earlier ones")
+    same = repair(sphere, ["merge_close_vertices"])
+    np.testing.assert_array_equal(same.mesh.faces, sphere.faces)
+
+
+def test_merge_close_vertices_leaves_broken_coordinates_alone() -> None:
+    vertices = np.array([[np.nan, 0, 0], [0, 0, 0], [1, 0, 0], [1, 1e-9, 0], [np.nan, 0, 0]])
+    raw = RawMesh(vertices, np.array([[1, 2, 3]]), None, "obj")
+    result = repair(raw, ["merge_close_vertices", "drop_non_finite"])
+    assert result.vertex_map.tolist() == [-1, 0, 1, 1, -1]
