@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 
 from geo3d import __version__
-from geo3d.errors import Cancelled, Geo3dError
+from geo3d.errors import Cancelled, Geo3dError, printable
 from geo3d.threads import settle_threads
 
 VERBS: dict[str, str] = {
@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before a verb loads torch: the libraries read it then.
     settle_threads()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--"]:
+        del arguments[0]
     verb = next((a for a in arguments if not a.startswith("-")), None)
     if verb is None or arguments[0].startswith("-"):
         return _top_level(arguments)
@@ -69,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The run's log.txt gets everything; the terminal only what needs attention.
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.WARNING)
+    terminal.addFilter(_plain)
     logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[terminal])
     return _run(module, args)
 
@@ -92,7 +95,7 @@ def _top_level(arguments: Sequence[str]) -> int:
 def _unknown_verb(verb: str) -> int:
     near = difflib.get_close_matches(verb, VERBS, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
-    print(f"geo3d: there is no verb {verb!r}.{guess}", file=sys.stderr)
+    print(f"geo3d: there is no verb {verb!a}.{guess}", file=sys.stderr)
     print(f"  verbs: {', '.join(VERBS)}", file=sys.stderr)
     return 2
 
@@ -116,6 +119,12 @@ def _run(module: object, args: argparse.Namespace) -> int:
         text = f"{type(error).__name__}: {error}"
         wrapped = Geo3dError("internal.unexpected", text, "Set GEO3D_DEBUG=1 to see where.")
         return _fail(args, wrapped, 1)
+
+
+def _plain(record: logging.LogRecord) -> bool:
+    """Write out control characters of a record that goes to the terminal."""
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
 
 
 def _fail(args: argparse.Namespace, error: Geo3dError, code: int) -> int:

@@ -7,6 +7,23 @@ says what to do about it.  The class decides the exit code of the command line.
 
 from __future__ import annotations
 
+import unicodedata
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with control characters, direction marks and line breaks written out.
+
+    File names may hold escape codes that a terminal would obey.
+
+    >>> printable("a\\x1b[2Jb\\n")
+    'a\\\\x1b[2Jb\\\\n'
+    """
+    hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in hidden else c
+        for c in text
+    )
+
 
 class Geo3dError(Exception):
     """Base of all deliberate errors.
@@ -26,7 +43,7 @@ class Geo3dError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        text = f"[{self.code}] {self.message}"
+        text = f"[{self.code}] {printable(self.message)}"
         return f"{text}\n  hint: {self.hint}" if self.hint else text
 
     def to_dict(self) -> dict[str, str]:

@@ -7,11 +7,16 @@ the new one and nothing between.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
+import shutil
+import tempfile
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +26,7 @@ from typing import Any
 from geo3d.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parent
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -87,12 +93,28 @@ def is_id(text: str) -> bool:
 
 
 def cache_dir() -> Path:
-    """Return the cache folder (``GEO3D_CACHE``, else ``~/.cache/geo3d``), made if needed."""
-    base = os.environ.get("GEO3D_CACHE")
-    xdg = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) if base else Path(xdg) / "geo3d"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """Return the cache folder (``GEO3D_CACHE``, else ``~/.cache/geo3d``), made if needed.
+
+    Where it cannot be written (no home, a full or read-only disk), it is a temporary folder of
+    this process, and a warning says so once.
+    """
+    try:
+        base = os.environ.get("GEO3D_CACHE")
+        xdg = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(base) if base else Path(xdg) / "geo3d"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        return _temporary_cache(str(error))
+
+
+@functools.cache
+def _temporary_cache(reason: str) -> Path:
+    folder = tempfile.mkdtemp(prefix="geo3d-cache-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _log.warning("nothing is kept in the cache (%s); GEO3D_CACHE names another folder", reason)
+    return Path(folder)
 
 
 def asset(name: str) -> Path:

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geo3d.errors import printable
+
 if TYPE_CHECKING:
     from geo3d.runs import Run
 
@@ -76,7 +78,10 @@ def add_part(choices: Any, verb: str, name: str, help: str) -> None:
 
 def emit(args: argparse.Namespace, payload: Mapping[str, Any], text: str) -> None:
     """Print the result of a verb: ``payload`` as JSON under ``--json``, else ``text``."""
-    print(json.dumps(payload, indent=2, default=str) if getattr(args, "json", False) else text)
+    if getattr(args, "json", False):
+        print(json.dumps(payload, indent=2, default=str))
+    else:
+        print("\n".join(map(printable, text.split("\n"))))
 
 
 def show_run(args: argparse.Namespace, done: Run, text: str, **more: Any) -> None:

@@ -55,8 +55,9 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
         with gr.Tabs() as tabs:
             made = []
             for tab in TABS:
-                with gr.Tab(tab.kind.capitalize(), id=tab.kind):
+                with gr.Tab(tab.kind.capitalize(), id=tab.kind) as page_tab:
                     made.append(tab(jobs, scratch))
+                made[-1].opened_by(page_tab)
             with gr.Tab("Jobs", id="jobs") as jobs_page:
                 listing = JobsTab(jobs)
         jobs_page.select(

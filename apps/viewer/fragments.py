@@ -7,14 +7,22 @@ here and nowhere else becomes markup.
 from __future__ import annotations
 
 import base64
+import os
+import re
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from apps.job_files import Job
 from geo3d.errors import Geo3dError
 
+_FOLDERS = re.compile(
+    r"(?<![\w:/.<])(?:/[^\s/'\"<>]+)*/(?=[^\s/'\"<>]+)|\b[A-Za-z]:\\(?:[^\s\\]+\\)*"
+)
+"""The folders of an absolute path."""
 STATE_LOOKS = {
     "queued": "info",
     "running": "info",
@@ -74,13 +82,26 @@ def mesh_card(
 def error_card(error: Geo3dError | Mapping[str, str], about: str = "") -> str:
     """Return a deliberate error as sentence, hint and code; ``about`` names what it concerns."""
     parts = error.to_dict() if isinstance(error, Geo3dError) else error
-    hint = f"<p>{escape(parts['hint'])}</p>" if parts.get("hint") else ""
-    name = f'<span class="g3-dim">{escape(about)}</span> ' if about else ""
-    message = f"<p>{name}<b>{escape(parts['message'])}</b></p>"
+    said, advice = without_folders(parts["message"]), without_folders(parts.get("hint", ""))
+    hint = f"<p>{escape(advice)}</p>" if advice else ""
+    name = f'<span class="g3-dim">{escape(about)}</span> ' if about and about not in said else ""
+    message = f"<p>{name}<b>{escape(said)}</b></p>"
     return (
         f'<div class="g3-card g3-error" role="alert">{message}{hint}'
         f'<code class="g3-code">{escape(parts["code"])}</code></div>'
     )
+
+
+def without_folders(text: str) -> str:
+    """Return ``text`` with files by their names alone: where they lie is the server's affair.
+
+    >>> without_folders("/srv/my-runs/jobs/0a/in.png has 49 megapixels, half of 98/2 (see a/b).")
+    'in.png has 49 megapixels, half of 98/2 (see a/b).'
+    """
+    for root in (os.environ.get("GRADIO_TEMP_DIR"), tempfile.gettempdir(), Path.cwd()):
+        if root and len(str(root)) > 1:
+            text = re.sub(re.escape(str(root)) + r"[\\/](?:[^\s/\\]+[\\/])*", "", text)
+    return _FOLDERS.sub("", text)
 
 
 def note(text: str) -> str:

@@ -219,6 +219,9 @@ class JobTab:
                 self._build_result()
         self._wire()
 
+    def opened_by(self, page_tab: gr.Tab) -> None:
+        """Connect what happens when the tab is opened."""
+
     def _first(self) -> Updates:
         """Return what a page without a job begins with."""
         return {}

@@ -197,6 +197,12 @@ class SceneTab(JobTab):
             self._model, [self.street, self.controls.job_id, self.shown], self.pane, **QUIET
         )
 
+    def opened_by(self, page_tab: gr.Tab) -> None:
+        """Fill the 3D pane when the tab is opened: what it got while hidden it has not drawn."""
+        page_tab.select(
+            self._model, [self.street, self.controls.job_id, self.shown], self.pane, **QUIET
+        )
+
     def _first(self) -> Updates:
         first = next(iter(scene_job.examples()), "")
         return self._pick(first) | {self.example: first}

@@ -17,6 +17,7 @@ from PIL import Image
 from apps.viewer import fragments
 from apps.viewer.scene_edit import Street, size_of, yaw_of
 from apps.viewer.shapes import save_view
+from geo3d.files import new_id
 from geo3d.layout.classes import PALETTE
 from geo3d.layout.layout import Layout
 from geo3d.mesh.mesh import Mesh
@@ -52,7 +53,11 @@ _CLASS_WORDS = {
 
 
 def plan(street: Street) -> str:
-    """Return the map as SVG that viewer.js lets one edit."""
+    """Return the map as SVG that viewer.js lets one edit.
+
+    Each drawing has another mark: a page leaves text that equals what it shows as it is, with
+    whatever was dragged on it.
+    """
     layout = street.layout
     x0, x1, z0, z1 = plan_window(layout)
     shapes = "".join(_polygon(layout, i) for i in _from_low_to_high(layout))
@@ -61,7 +66,8 @@ def plan(street: Street) -> str:
     return (
         f'<svg class="g3-plan" viewBox="{view}" tabindex="0" role="application" '
         f'aria-label="Map of the street, seen from above" data-street="{escape(street.key)}" '
-        f'data-view="{view}" data-selected="{escape(street.selected, quote=True)}">'
+        f'data-drawn="{new_id()}" data-view="{view}" '
+        f'data-selected="{escape(street.selected, quote=True)}">'
         '<defs><pattern id="g3-grid" width="10" height="10" patternUnits="userSpaceOnUse">'
         '<path d="M10 0H0V10" class="g3-grid"/></pattern></defs>'
         '<rect x="-20000" y="-20000" width="40000" height="40000" fill="url(#g3-grid)"/>'

@@ -23,6 +23,7 @@ from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.sandbox import load_untrusted
 from shape_matching.evaluate.ground_truth import check_indices, read_one_based
 from shape_matching.evaluate.scoring import PairTruth
+from shape_matching.search.sound import FEWEST_VERTICES, sound
 
 MESH_TYPES = (".obj", ".off", ".ply", ".stl", ".glb")
 TRUTH_TYPES = (".txt", ".vts")
@@ -83,7 +84,18 @@ def keep(mesh: Mesh, name: str, scratch: Path, truth: str = "") -> Shape:
         {"severity": d.severity, "code": d.code, "message": d.message, "hint": d.hint}
         for d in report.defects
     )
+    defects += _too_small(mesh, name)
     return Shape(name, str(path), str(view), mesh.n_vertices, mesh.n_faces, defects, truth)
+
+
+def _too_small(mesh: Mesh, name: str) -> tuple[Mapping[str, Any], ...]:
+    """Return what the matcher would say of a shape whose largest part is too small for it."""
+    most = max(part.mesh.n_vertices for part in sound(mesh).parts)
+    if most >= FEWEST_VERTICES:
+        return ()
+    what = f"{name} has {most} vertices in its largest part; matching needs {FEWEST_VERTICES}."
+    hint = "Subdivide the mesh, or sample more points."
+    return ({"severity": "error", "code": "match.too_small", "message": what, "hint": hint},)
 
 
 def save_view(mesh: Mesh, colors: UInt8[np.ndarray, "v 3"], path: Path) -> Path:

@@ -50,6 +50,17 @@
     for (const name of kept) delete twin[name];
   }
 
+  // A server that was started anew does not know this page: load it again.  Jobs are found by the
+  // address, so nothing is lost but what was not started yet.
+  const server = window.gradio_config?.app_id;
+  setInterval(async () => {
+    const answer = await fetch("gradio_api/app_id").catch(() => null);
+    document.body.classList.toggle("g3-away", !answer);
+    if (!answer?.ok) return;
+    const { app_id } = await answer.json();
+    if (server !== undefined && app_id !== server) location.reload();
+  }, 3000);
+
   for (const kind of ["pointerdown", "pointermove", "pointerup", "pointercancel", "wheel"]) {
     document.addEventListener(kind, repeat, { capture: true, passive: true });
   }

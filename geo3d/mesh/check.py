@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from geo3d.errors import Geo3dError
+from geo3d.errors import Geo3dError, printable
 from geo3d.mesh.findings import Defect, Severity, find
 from geo3d.mesh.io import read_raw
 from geo3d.mesh.mesh import Limits
@@ -51,12 +51,13 @@ class Report:
 
     def summary(self) -> str:
         """Return the report as lines of text."""
-        head = f"{self.name}: {self.n_vertices:,} vertices, {self.n_faces:,} faces"
+        name = printable(self.name)
+        head = f"{name}: {self.n_vertices:,} vertices, {self.n_faces:,} faces"
         if self.format:
             head += f" ({self.format})"
-        lines = [head if self.format else f"{self.name}: cannot be read"]
+        lines = [head if self.format else f"{name}: cannot be read"]
         for defect in self.defects:
-            lines.append(f"  {defect.severity:<7} {defect.code}: {defect.message}")
+            lines.append(f"  {defect.severity:<7} {defect.code}: {printable(defect.message)}")
             if defect.examples:
                 shown = ", ".join(map(str, defect.examples))
                 more = " ..." if defect.count > len(defect.examples) else ""

@@ -167,7 +167,7 @@ def require_counts(n_vertices: int, n_faces: int, limits: Limits) -> None:
             raise LimitError(
                 f"mesh_file.too_many_{what}",
                 f"The file holds {count:,} {what}; the limit is {limit:,}.",
-                "Decimate the mesh first, or raise the limit where the file is trusted.",
+                "Decimate the mesh first.",
             )
 
 

@@ -228,7 +228,7 @@ def _some(values: np.ndarray) -> str:
 
 
 def _too_large(path: Path, what: str, limit: int) -> LimitError:
-    hint = f"Make it smaller, or raise the limit ({limit})."
+    hint = f"Make it smaller; at most {limit:,} are read."
     return LimitError("image.too_large", f"{path} has {what}.", hint)
 
 

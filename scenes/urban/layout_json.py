@@ -62,7 +62,7 @@ def load_layout(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Lay
         raise FileFormatError(
             "layout_file.not_json",
             f"{path} is not JSON ({error}).",
-            "Published samples (.npy, .npz) are read by import_sample.",
+            "docs/urban.md, Layouts, shows what a layout file holds.",
         ) from error
     return layout_from_dict(content, path.stem)
 

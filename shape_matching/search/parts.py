@@ -25,8 +25,7 @@ from geo3d.mesh.ops import normalized, total_area
 from geo3d.mesh.sampling import farthest_point_samples
 from geo3d.spectral.basis import eigenbasis
 from shape_matching.correspondence import Correspondence, cycle_confidence
-from shape_matching.search.prepare import FEWEST_VERTICES
-from shape_matching.search.sound import Part, Sound
+from shape_matching.search.sound import FEWEST_VERTICES, Part, Sound
 
 MatchWhole = Callable[..., Correspondence]
 

@@ -21,8 +21,8 @@ from geo3d.mesh.operators import LaplacianKind, gradient_operators, laplacian, t
 from geo3d.mesh.ops import normalized, vertex_normals
 from geo3d.mesh.sampling import farthest_point_samples
 from geo3d.spectral.basis import Basis, eigenbasis
+from shape_matching.search.sound import FEWEST_VERTICES
 
-FEWEST_VERTICES = 50
 CURVATURE_TIMES = (3e-4, 1e-3, 3e-3)
 """Heat flow times of the curvatures, in units of area: features of 2 to 5 % of the size stay."""
 CURVATURE_LIMIT = 30.0

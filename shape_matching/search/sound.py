@@ -40,6 +40,8 @@ MOST_PARTS = 64
 LINK, LINK_RANK = 4.0, 4
 """Points of a cloud hang together within LINK times the distance to their 4th neighbour."""
 CLOUD_NEIGHBOURS = 8
+FEWEST_VERTICES = 50
+"""What a part must have to be matched."""
 CLOUD_SPECK, CLOUD_GAP = 0.05, 0.1
 """Groups with a smaller share of the points, or further away (over the extent of the largest
 group), are no part of the largest group."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -143,6 +144,28 @@ def test_a_closed_pipe_is_no_error() -> None:
         ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, cwd=ROOT, check=False
     )
     assert done.stderr == b""
+
+
+def test_what_a_terminal_would_obey_is_written_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "a\x1b[31m\u202eb\n.off"
+    assert cli.main(["check", str(tmp_path / name)]) == 3
+    error = errors.InputError("a.b", f"There is no {name}.", "")
+    assert cli._run(verb_that_raises(error), argparse.Namespace(json=False)) == 3
+    emit(argparse.Namespace(), {}, f"kept {name}")
+    out, err = capsys.readouterr()
+    for text in (out, err):
+        assert "\x1b" not in text and "\u202e" not in text
+        assert r"a\x1b[31m\u202eb" in text
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "no %s", (name,), None)
+    assert cli._plain(record) and record.getMessage() == r"no a\x1b[31m\u202eb\n.off"
+
+
+def test_two_dashes_end_the_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-x.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    assert cli.main(["check", "--", "-x.obj"]) == cli.main(["--", "check", "./-x.obj"]) == 0
 
 
 def test_common_flags() -> None:

@@ -179,6 +179,10 @@ class TestViews:
         assert len(things) + len(slabs) == len(street.layout.primitives)
         assert "<img" not in text + scene_views.selection(street)
 
+    def test_a_map_drawn_again_is_another_text(self, street: scene_edit.Street) -> None:
+        """Else the page would leave what was dragged, and refused, where it is."""
+        assert scene_views.plan(street) != scene_views.plan(street)
+
     def test_the_camera_sees_classes_and_depth(self, street: scene_edit.Street) -> None:
         text = scene_views.conditions(street)
         assert text.count("data:image/png") == 2 and "road" in text

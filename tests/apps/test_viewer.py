@@ -101,6 +101,28 @@ class TestFragments:
             assert "&lt;img" in piece
             assert not re.search(r'="[^"]*onerror="', piece)
 
+    @pytest.mark.parametrize(
+        ("path", "shown"),
+        [
+            ("/srv/geo3d/runs/jobs/0a1b/inputs/big.png", "big.png"),
+            ("/tmp/gradio/3f/fake.png", "fake.png"),
+            (r"C:\\Users\\me\\runs\\x.json", "x.json"),
+            ("plain.obj", "plain.obj"),
+        ],
+    )
+    def test_a_message_names_files_without_folders(self, path: str, shown: str) -> None:
+        error = InputError("a.b", f"{path} is bad (cannot read '{path}').", f"Mend {path}.")
+        card = fragments.error_card(error, about=shown)
+        assert path not in card or path == shown
+        assert card.count(shown) == 3 and "srv" not in card and "tmp" not in card
+        words = "half of 1/2 and/or a http://x.example/y is 3 // 4"
+        assert fragments.without_folders(words) == words
+
+    def test_folders_of_the_server_may_have_spaces(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GRADIO_TEMP_DIR", "/var/my own temp")
+        said = fragments.without_folders("/var/my own temp/3f/a.png is no image.")
+        assert said == "a.png is no image."
+
     def test_the_worst_defect_decides_the_badge(self) -> None:
         def card(*severities: str) -> str:
             found = [{"severity": s, "message": "m", "hint": ""} for s in severities]
@@ -126,8 +148,24 @@ class TestFragments:
 
 
 class TestShapes:
+    @pytest.mark.parametrize(
+        "mesh",
+        [
+            Mesh(np.eye(3), np.zeros((0, 3), int)),
+            bumpy_sphere(1),
+            Mesh(np.vstack([bumpy_sphere(1).vertices, np.zeros((60, 3))]), bumpy_sphere(1).faces),
+        ],
+        ids=["three points", "42 vertices", "42 vertices and 60 of no face"],
+    )
+    def test_what_is_too_small_to_match_is_refused_at_once(
+        self, mesh: Mesh, tmp_path: Path
+    ) -> None:
+        shape = shapes.upload_to_shape(save_mesh(mesh, tmp_path / "small.ply"), tmp_path)
+        assert not shape.usable
+        assert "match.too_small" in [defect["code"] for defect in shape.defects]
+
     def test_an_upload_keeps_vertices_faces_and_order(self, tmp_path: Path) -> None:
-        mesh, _ = permuted(bumpy_sphere(1))
+        mesh, _ = permuted(bumpy_sphere(2))
         shape = shapes.upload_to_shape(save_mesh(mesh, tmp_path / "My shape (1).off"), tmp_path)
         copy = load_mesh(shape.path)
         np.testing.assert_array_equal(copy.vertices, mesh.vertices)

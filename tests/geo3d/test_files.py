@@ -96,6 +96,25 @@ def test_cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files.cache_dir() == tmp_path / "x" / "geo3d"
 
 
+@pytest.mark.parametrize("name", ["GEO3D_CACHE", "XDG_CACHE_HOME", "HOME"])
+def test_without_a_cache_folder_work_goes_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    for other in ("GEO3D_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(other, raising=False)
+    taken = tmp_path / name
+    taken.write_text("no folder")
+    monkeypatch.setenv(name, str(taken / "cache"))
+    folders = {files.cache_dir() for _ in range(3)}
+    (folder,) = folders
+    assert folder.is_dir() and tmp_path not in folder.parents
+    assert [r.levelname for r in caplog.records] == ["WARNING"] and name in caplog.text
+    (folder / "entry").touch()
+
+
 def test_assets_in_checkout_and_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site" / "geo3d"
     (package / "_assets").mkdir(parents=True)
