@@ -30,6 +30,7 @@ VERBS: dict[str, str] = {
     "train": "train a prior, corrector, segmenter, objects, or a teacher of streets",
     "data": "make training data from nothing: maps, objects, street images",
     "generate": "make a 3D object from an image",
+    "layout": "import, check and show layouts of streets",
     "scene": "make a street scene from a layout",
     "segment": "find the mortar of brick walls in images, count components and holes",
     "scenes": "build many street scenes: layouts x prompts x seeds, in parallel, resumable",

@@ -123,6 +123,9 @@ BACKENDS: Mapping[str, Backend] = {
     ),
     "warp": Backend("kernels on CPU and GPU", "pip install warp-lang", "warp-lang", "warp"),
     "numba": Backend("kernels on the CPU", "pip install numba", "numba", "numba"),
+    "pyarrow": Backend(
+        "reading tables of recorded drives (Parquet)", "pip install pyarrow", "pyarrow", "pyarrow"
+    ),
     "diffusers": Backend(
         "image diffusion teachers", "pip install 'diffusers>=0.38'", "diffusers", "diffusers"
     ),

@@ -195,7 +195,7 @@ def open_layout(entry: LayoutEntry, seed: int) -> Layout:
         InputError: whatever is wrong with the file.
     """
     from geo3d.synth.streets.generate import generate_street
-    from scenes.urban.importers import import_sample
+    from scenes.urban.imports.samples import import_sample
     from scenes.urban.layout_json import load_layout
 
     if entry.kind is not None:

@@ -30,7 +30,7 @@ from geo3d.synth.streets.generate import generate_street
 from geo3d.work.pool import resident_mib
 from scenes.urban.conditions import RayScene, street_camera
 from scenes.urban.config import FieldsConfig
-from scenes.urban.importers import import_sample
+from scenes.urban.imports.samples import import_sample
 from scenes.urban.scene import Scene
 
 SIZES = (512, 128)

@@ -76,13 +76,11 @@ def read_layout(what: str, length: float | None, start: float, seed: int) -> Lay
     """
     from geo3d.layout.layout import piece
     from geo3d.synth.streets.generate import generate_street
-    from scenes.urban.importers import import_sample
-    from scenes.urban.layout_json import load_layout
+    from scenes.urban.imports.door import import_layout
 
     if what in KINDS:
         return generate_street(length or USUAL_LENGTH, seed, what)
-    is_sample = Path(what).suffix in (".npy", ".npz")
-    layout = import_sample(what) if is_sample else load_layout(what)
+    layout = import_layout(Path(what)).layout
     if length is None and not start:
         return layout
     return piece(layout, length or float("inf"), start)

@@ -2,7 +2,8 @@
 
 A transform is written as the first three rows of its matrix, row by row: 12 numbers.  By hand it is
 easier to give ``position``, ``size`` and ``yaw_deg`` instead.  Boxes and ellipsoids need no
-vertices; where they have some of their own (imported layouts), these are kept.
+vertices; where they have some of their own (imported layouts), these are kept.  What gives no
+``kind`` is a box, or a mesh where it has vertices.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def load_layout(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Lay
         raise FileFormatError(
             "layout_file.not_json",
             f"{path} is not JSON ({error}).",
-            "docs/urban.md, Layouts, shows what a layout file holds.",
+            "docs/urban.md, Layouts, shows what one holds; others: geo3d layout import FILE.",
         ) from error
     return layout_from_dict(content, path.stem)
 
@@ -139,10 +140,10 @@ def _each(content: Mapping[str, Any], key: str, read: Callable[[Any, str], _Item
 
 def _primitive(item: Any, where: str) -> Primitive:
     _known_keys(item, _PRIMITIVE, where)
-    for key in ("id", "class", "kind"):
+    for key in ("id", "class"):
         if key not in item:
             _bad(f"{where}.{key}", "is missing")
-    kind = known_kind(_text(item, "kind", "", where))
+    kind = known_kind(_text(item, "kind", "mesh" if "vertices" in item else "box", where))
     if ("vertices" in item) != ("faces" in item):
         _bad(where, "has only one of vertices and faces")
     if "vertices" in item:

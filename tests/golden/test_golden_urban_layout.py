@@ -16,7 +16,7 @@ import pytest
 
 from geo3d.render.cameras import Camera
 from scenes.urban.conditions import LayoutMaps, RayScene
-from scenes.urban.importers import import_sample
+from scenes.urban.imports.samples import import_sample
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2] / "shared"

@@ -16,7 +16,8 @@ from geo3d.layout.classes import CLASSES, PALETTE, class_id
 from geo3d.layout.layout import Layout, Primitive, box, ellipsoid, known_kind, slab, turn
 from geo3d.synth.streets.generate import generate_street
 from scenes.urban import edits
-from scenes.urban.importers import import_kitti360, import_sample
+from scenes.urban.imports.kitti360 import import_kitti360
+from scenes.urban.imports.samples import import_sample
 from scenes.urban.layout_json import layout_from_dict, layout_to_dict, load_layout, save_layout
 from scenes.urban.plan import outline, plan_image, plan_svg, save_plan
 from scenes.urban.validate import check_layout, penetration, require_valid
@@ -321,7 +322,7 @@ def test_kitti_boxes_come_into_the_frame_of_the_middle_camera(tmp_path: Path) ->
     body += kitti_object("<label>driveway</label>", wall)
     body += kitti_object("<label>car</label>", car, stamp=2)
     xml.write_text(f"<opencv_storage>{body}</opencv_storage>")
-    layout = import_kitti360(xml, tmp_path / "poses.txt", (1, 3))
+    layout = import_kitti360(xml, tmp_path / "poses.txt", (1, 3)).layout
     assert [p.name for p in layout.primitives] == ["car", "parking"]
     assert np.allclose(layout.trajectory[1], np.eye(4))
     assert np.allclose(layout.primitives[0].bounds().mean(axis=0), [0, 1, 10])
@@ -330,8 +331,8 @@ def test_kitti_boxes_come_into_the_frame_of_the_middle_camera(tmp_path: Path) ->
     poses = tmp_path / "poses.txt"
     assert error_of(import_kitti360, xml, poses, (7, 9)) == "layout_file.no_frames"
     xml.write_text("<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>")
-    assert error_of(import_kitti360, xml, poses, (1, 3)) == "layout_file.not_kitti360"
+    assert error_of(import_kitti360, xml, poses, (1, 3)) == "layout_file.bad_import"
     xml.write_text("<a><b>")
-    assert error_of(import_kitti360, xml, poses, (1, 3)) == "layout_file.not_kitti360"
+    assert error_of(import_kitti360, xml, poses, (1, 3)) == "layout_file.bad_import"
     with pytest.raises(InputError):
         import_kitti360(xml, tmp_path / "none", (1, 3))
