@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from apps.commands import add_common, emit
 from geo3d.errors import ConfigError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,8 +85,6 @@ def _line(text: str | None):
     """
     if text is None:
         return None
-    import numpy as np
-
     try:
         line = np.array([[float(n) for n in pair.split()] for pair in text.split(",")])
         if line.ndim != 2 or line.shape[1] != 2 or len(line) < 2 or not np.isfinite(line).all():
