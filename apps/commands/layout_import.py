@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _line(text: str | None):
+def _line(text: str | None) -> np.ndarray | None:
     """Return the points of ``--drive``.
 
     Raises:
