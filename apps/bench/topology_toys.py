@@ -112,7 +112,7 @@ def toys() -> tuple[Toy, ...]:
 
 def _without_base(loss: Callable[..., Tensor]) -> Term:
     """Return the topology term of a loss with a weight: what the weight adds."""
-    return lambda z, t: loss(z, t, weight=1.0) - loss(z, t, weight=0.0)
+    return lambda z, t: loss(z, t, lambd=1.0) - loss(z, t, lambd=0.0)
 
 
 def _cb_dice(z: Tensor, t: Tensor) -> Tensor:

@@ -98,8 +98,14 @@ def neighbourhood(
     return steps[np.abs(steps).sum(axis=1) == 1]
 
 
-def distance_map(mask: Shaped[np.ndarray, "*space"]) -> Float[np.ndarray, "*space"]:
-    """Return each foreground pixel's distance to the background in pixels; 0 on the background.
+def distance_map(
+    mask: Shaped[np.ndarray, "*space"], spacing: tuple[float, ...] | None = None
+) -> Float[np.ndarray, "*space"]:
+    """Return each foreground pixel's distance to the background; 0 on the background.
+
+    Args:
+        mask: foreground.
+        spacing: size of a pixel along each axis; None: distances in pixels.
 
     Raises:
         ShapeError: "topology.bad_dimensions", "topology.not_a_mask".
@@ -107,20 +113,30 @@ def distance_map(mask: Shaped[np.ndarray, "*space"]) -> Float[np.ndarray, "*spac
     filled = as_mask(mask)
     if filled.all():
         return np.full(filled.shape, np.inf)
-    return np.asarray(ndimage.distance_transform_edt(filled))
+    return np.asarray(ndimage.distance_transform_edt(filled, sampling=spacing))
 
 
-def region_wise_map(mask: Shaped[np.ndarray, "*space"]) -> Float32[np.ndarray, "*space"]:
+def region_wise_map(
+    mask: Shaped[np.ndarray, "*space"],
+    spacing: tuple[float, ...] | None = None,
+    outside: Bool[np.ndarray, "*space"] | None = None,
+) -> Float32[np.ndarray, "*space"]:
     """Return R of one class: -1 at its deepest pixel, towards 0 at its edge, +1 outside.
+
+    Args:
+        mask: the class.
+        spacing: size of a pixel along each axis; None: ones.
+        outside: pixels that are beyond the picture, so that no class ends there.
 
     Raises:
         ShapeError: "topology.bad_dimensions", "topology.not_a_mask".
     """
-    filled = as_mask(mask)
-    if filled.all() or not filled.any():
-        return np.full(filled.shape, -1 if filled.all() else 1, dtype=np.float32)
-    distance = distance_map(filled)
-    return np.where(filled, -distance / distance.max(), 1).astype(np.float32)
+    inner = as_mask(mask)
+    wide = inner if outside is None else inner | outside
+    if wide.all() or not inner.any():
+        return np.where(inner & wide.all(), np.float32(-1), np.float32(1))
+    distance = distance_map(wide, spacing)
+    return np.where(inner, -distance / distance[inner].max(), 1).astype(np.float32)
 
 
 def surface(mask: Bool[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:

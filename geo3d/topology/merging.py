@@ -55,6 +55,12 @@ class Stack:
     ascending: Int32[np.ndarray, " n"]
     inner: Int32[np.ndarray, " m"]
 
+    def eldest(self) -> Int32[np.ndarray, " e"]:
+        """Return the flat index of the brightest pixel of each item that has one."""
+        item = self.ascending // (self.inner.size // self.padded[0])
+        last = np.append(np.flatnonzero(np.diff(item)), item.size - 1)
+        return self.ascending[last if item.size else []]
+
 
 @dataclass(frozen=True)
 class Merges:

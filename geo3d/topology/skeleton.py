@@ -13,6 +13,9 @@ maximum over the full 3^d neighbourhood, open(x) = dilate(erode(x)), S the skele
 A soft skeleton of k rounds only thins lines up to 2k + 1 pixels wide: of wider ones it finds bits
 of the rim at best.  The published losses use 3 rounds whatever the width; `rounds_needed` tells how
 many a mask needs.
+
+Long pixels (spacing s_k along axis k, the smallest 1): round r takes a step along axis k only when
+(r + 1) / s_k passes a whole number, so that all axes lose the same length; `reach_of_round`.
 """
 
 from __future__ import annotations
@@ -39,10 +42,22 @@ def hard_skeleton(mask: Shaped[np.ndarray, "*space"]) -> Bool[np.ndarray, "*spac
     return np.asarray(skeletonize(as_mask(mask)), dtype=bool)
 
 
-def tube(mask: Shaped[np.ndarray, "*space"], radius: int = 2) -> Bool[np.ndarray, "*space"]:
+def reach_of_round(number: int, spacing: tuple[float, ...]) -> tuple[int, ...]:
+    """Return for each axis whether a round (from 0) takes a step along it: 1 or 0."""
+    return tuple(int((number + 1) / size) - int(number / size) for size in spacing)
+
+
+def tube(
+    mask: Shaped[np.ndarray, "*space"], radius: int = 2, spacing: tuple[float, ...] | None = None
+) -> Bool[np.ndarray, "*space"]:
     """Return the skeleton widened by ``radius`` steps along the axes, cut to the mask.
 
     The target of Skeleton Recall (Kirchhoff et al. 2024), there with radius 2.
+
+    Args:
+        mask: foreground.
+        radius: steps, in units of the smallest spacing.
+        spacing: relative size of a pixel along each axis, the smallest 1.
 
     Raises:
         ShapeError: "topology.bad_dimensions", "topology.not_a_mask".
@@ -50,10 +65,17 @@ def tube(mask: Shaped[np.ndarray, "*space"], radius: int = 2) -> Bool[np.ndarray
     """
     filled = as_mask(mask)
     check_rounds(radius)
-    skeleton = hard_skeleton(filled)
-    # Zero iterations mean "until nothing changes" to scipy.
-    wide = ndimage.binary_dilation(skeleton, iterations=radius) if radius else skeleton
+    wide = hard_skeleton(filled)
+    for number in range(radius):
+        step = _cross(reach_of_round(number, spacing or (1.0,) * filled.ndim))
+        wide = np.asarray(ndimage.binary_dilation(wide, step))
     return wide & filled
+
+
+def _cross(reach: tuple[int, ...]) -> Bool[np.ndarray, "*three"]:
+    """Return the centre of a 3^d patch with its neighbours along some axes."""
+    steps = np.abs(np.indices((3,) * len(reach)) - 1)
+    return (steps.sum(axis=0) <= 1) & (steps <= np.reshape(reach, (-1,) + (1,) * len(reach))).all(0)
 
 
 def thin(mask: Shaped[np.ndarray, "*space"], rounds: int = 5) -> Bool[np.ndarray, "*space"]:
@@ -80,11 +102,18 @@ def thin(mask: Shaped[np.ndarray, "*space"], rounds: int = 5) -> Bool[np.ndarray
     return padded[1:-1, 1:-1].astype(bool)
 
 
-def rounds_needed(mask: Shaped[np.ndarray, "*space"]) -> int:
+def rounds_needed(
+    mask: Shaped[np.ndarray, "*space"], spacing: tuple[float, ...] | None = None, most: int = 99
+) -> int:
     """Return the rounds after which a mask's soft skeleton changes no more.
 
     Each round peels one step along the axes from the background, not from the border of the array;
     a mask without background never changes and needs 0.
+
+    Args:
+        mask: foreground.
+        spacing: relative size of a pixel along each axis, the smallest 1.
+        most: where counting stops.
 
     Raises:
         ShapeError: "topology.bad_dimensions", "topology.not_a_mask".
@@ -92,7 +121,15 @@ def rounds_needed(mask: Shaped[np.ndarray, "*space"]) -> int:
     filled = as_mask(mask)
     if filled.all() or not filled.any():
         return 0
-    return int(np.max(np.asarray(ndimage.distance_transform_cdt(filled, "taxicab")))) - 1
+    if spacing is None or max(spacing) == 1:
+        depth = np.asarray(ndimage.distance_transform_cdt(filled, "taxicab"))
+        return min(int(depth.max()) - 1, most)
+    for number in range(most + 1):
+        step = _cross(reach_of_round(number, spacing))
+        filled = np.asarray(ndimage.binary_erosion(filled, step, border_value=1))
+        if not filled.any():
+            return number
+    return most
 
 
 def soft_skeleton(
@@ -120,18 +157,39 @@ def soft_skeleton(
 
 
 def skeleton_round(
-    x: Float[Tensor, "b c *space"], skeleton: Float[Tensor, "b c *space"]
+    x: Float[Tensor, "b c *space"],
+    skeleton: Float[Tensor, "b c *space"],
+    reach: tuple[int, ...] | None = None,
+    outside: Bool[Tensor, "b 1 *space"] | None = None,
 ) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]:
-    """Return the eroded map and the skeleton with the ridge of this round."""
-    eroded = soft_erode(x)
-    ridge = torch.relu(x - soft_dilate(eroded))
+    """Return the eroded map and the skeleton with the ridge of this round.
+
+    Args:
+        x: the map of this round.
+        skeleton: what was found before.
+        reach: along which axes to step; None: along all.
+        outside: pixels that are nobody's neighbours; their values mean nothing.
+    """
+    reach = reach or (1,) * (x.ndim - 2)
+    if outside is None:
+        eroded = soft_erode(x, reach)
+        opened = soft_dilate(eroded, reach)
+    else:
+        eroded = soft_erode(x.masked_fill(outside, 2), reach)
+        opened = soft_dilate(eroded.masked_fill(outside, -1), reach)
+    ridge = torch.relu(x - opened)
     return eroded, skeleton + torch.relu(ridge - skeleton * ridge)
 
 
-def soft_erode(values: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
-    """Return the minimum over the three-pixel lines along each axis; no padding value enters."""
-    n = values.ndim - 2
-    lines = [tuple(3 if axis == k else 1 for axis in range(n)) for k in range(n)]
+def soft_erode(
+    values: Float[Tensor, "b c *space"], reach: tuple[int, ...]
+) -> Float[Tensor, "b c *space"]:
+    """Return the minimum over the three-pixel lines along some axes; no padding value enters."""
+    lines = [
+        tuple(3 if axis == k else 1 for axis in range(len(reach)))
+        for k in range(len(reach))
+        if reach[k]
+    ]
     pooled = [-_max_pool(-values, line) for line in lines]
     smallest = pooled[0]
     for other in pooled[1:]:
@@ -139,9 +197,11 @@ def soft_erode(values: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space
     return smallest
 
 
-def soft_dilate(values: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
-    """Return the maximum over the full neighbourhood of every pixel."""
-    return _max_pool(values, (3,) * (values.ndim - 2))
+def soft_dilate(
+    values: Float[Tensor, "b c *space"], reach: tuple[int, ...]
+) -> Float[Tensor, "b c *space"]:
+    """Return the maximum over the neighbourhood of every pixel, full in some axes."""
+    return _max_pool(values, tuple(2 * step + 1 for step in reach))
 
 
 def check_rounds(rounds: int) -> None:

@@ -26,7 +26,7 @@ from geo3d.topology.losses.skeleton_recall import recall_term, skeleton_recall_l
 
 PUBLISHED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "CEDice": partial(ce_dice_loss, compat=True),
-    "CEDice_w": partial(ce_dice_loss, weights=[0.3, 1.7], compat=True),
+    "CEDice_w": partial(ce_dice_loss, weight=[0.3, 1.7], compat=True),
     "CEDice_l": partial(ce_dice_loss, lambda_ce=0.5, lambda_dice=2.0, compat=True),
     "RegionWise": partial(region_wise_loss, compat=True),
     "clDice": partial(cl_dice_loss, compat=True),

@@ -45,55 +45,67 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
+from typing_extensions import Unpack
 
 from geo3d.errors import ConfigError
 from geo3d.topology.grids import Pixels, check_pixels
+from geo3d.topology.losses.batch import Batch
 from geo3d.topology.losses.features import take
-from geo3d.topology.losses.inputs import one_hot, probabilities
-from geo3d.topology.losses.overlap import dice_term
+from geo3d.topology.losses.options import Options, eager, judge, published
+from geo3d.topology.losses.overlap import dice_items
 from geo3d.topology.merging import Stack, cavity_merges, component_merges, stack
 
 AREA = 48 * 48
 """Pixels to which the cost of an image is related."""
 
 
+@eager
 def betti_matching_loss(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
     *,
-    weight: float = 0.5,
+    lambd: float = 0.5,
     pixels: Pixels = "cells",
     relative: bool = True,
     windows: int | None = None,
     generator: torch.Generator | None = None,
     compat: bool = False,
-) -> Float[Tensor, ""]:
-    """Return Dice term plus ``weight`` times the mean cost of the module.
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
+    """Return Dice term plus ``lambd`` times the mean cost of the module.
 
     Args:
         logits: raw scores.
         target: labels or a soft target.
-        weight: of the matching cost.
+        lambd: weight of the matching cost.
         pixels: which pixels touch; "vertices" with ``compat``.
         relative: put a frame around the maps.
         windows: random windows of 48 pixels a side per image; None takes whole images.
         generator: where windows come from (CPU).
         compat: reproduce the published code.
+        options: see `Options`.
 
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "loss.bad_windows", "topology.unknown_pixels".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`; "loss.bad_windows",
+            "topology.unknown_pixels".
     """
-    base = dice_term(logits, target)
-    u, g = probabilities(logits)[:, 1:], one_hot(target, logits)[:, 1:]
-    if windows is not None:
-        u, g = _random_windows(u, g, windows, generator)
-    u, g = u.flatten(0, 1), g.flatten(0, 1)
-    kind = "vertices" if compat else pixels
-    cost = betti_matching_cost(u, g, pixels=kind, relative=relative, loose=compat)
-    return base + weight * cost * (AREA / u.numel())
+    if compat:
+        published(options)
+    check_pixels(pixels)
+    kind: Pixels = "vertices" if compat else pixels
+
+    def items(batch: Batch) -> Tensor:
+        u, g, outside = _maps(batch, windows, generator)
+        costs = matching_costs(u, g, outside, pixels=kind, relative=relative, loose=compat)
+        sizes = u[0].numel() if outside is None else (~outside).reshape(len(u), -1).sum(axis=1)
+        sizes = torch.as_tensor(np.maximum(sizes, 1)).to(costs)
+        # Windows of one map follow each other.
+        means = (costs * (AREA / sizes)).reshape(*batch.own.shape[:2], -1).mean(dim=2)
+        return dice_items(batch) + lambd * batch.channel_mean(means)
+
+    return judge(items, logits, target, options)
 
 
 def betti_matching_cost(
@@ -109,20 +121,46 @@ def betti_matching_cost(
     Raises:
         ConfigError: "topology.unknown_pixels".
     """
-    (values_u, source_u), (values_g, source_g) = (_levels(e, relative) for e in (predicted, true))
+    return matching_costs(predicted, true, pixels=pixels, relative=relative, loose=loose).sum()
+
+
+def matching_costs(
+    predicted: Float[Tensor, "n ..."],
+    true: Float[Tensor, "n ..."],
+    outside: Bool[np.ndarray, "n ..."] | None = None,
+    *,
+    pixels: Pixels = "cells",
+    relative: bool = True,
+    loose: bool = False,
+) -> Float[Tensor, " n"]:
+    """Return the cost of each pair of maps; pixels outside count as frame.
+
+    Raises:
+        ConfigError: "topology.unknown_pixels".
+    """
+    (values_u, source_u), (values_g, source_g) = (
+        _levels(e, relative, outside) for e in (predicted, true)
+    )
     u, g = predicted.reshape(-1), true.detach().reshape(-1)
-    total = u.sum() * 0
+    size = predicted[0].numel()
+    total = u.new_zeros(len(predicted)) + u.sum() * 0
+
+    def add(total: Tensor, places: np.ndarray, costs: Tensor) -> Tensor:
+        of_map = torch.from_numpy(places // size).to(u.device)
+        return total.index_add(0, of_map, costs)
+
     for found in match_features(values_u, values_g, pixels, loose=loose):
         places = _lift(found, source_u, source_g)
         apart = take(u, places.matched[:, :2]) - take(g, places.matched[:, 2:])
-        total = total + 2 * (apart**2).sum()
+        total = add(total, places.matched[:, 0], 2 * (apart**2).sum(dim=1))
         for flat, alone in ((u, places.predicted), (g, places.true)):
-            total = total + ((take(flat, alone[:, 0]) - take(flat, alone[:, 1])) ** 2).sum()
+            lives = take(flat, alone[:, 0]) - take(flat, alone[:, 1])
+            total = add(total, alone[:, 0], lives**2)
     return total
 
 
 def _levels(
-    maps: Float[Tensor, "n ..."], relative: bool
+    maps: Float[Tensor, "n ..."], relative: bool, outside: Bool[np.ndarray, "n ..."] | None
 ) -> tuple[Float[np.ndarray, "n ..."], Int64[np.ndarray, "n ..."]]:
     """Return values, with a frame if asked, and the pixel that each comes from."""
     values = maps.detach().cpu().numpy()
@@ -131,10 +169,46 @@ def _levels(
     if relative:
         framed = np.empty((n, *(side + 2 for side in space)), dtype=np.int64)
         best = values.reshape(n, -1).argmax(axis=1) + np.arange(n) * (values.size // n)
-        framed[...] = best.reshape(n, *(1 for _ in space))
+        best = best.reshape(n, *(1 for _ in space))
+        framed[...] = best
+        if outside is not None:
+            source = np.where(outside, best, source)
         framed[(slice(None), *(slice(1, -1) for _ in space))] = source
         source = framed
     return values.reshape(-1)[source], source
+
+
+def _maps(
+    batch: Batch, windows: int | None, generator: torch.Generator | None
+) -> tuple[Float[Tensor, "n ..."], Float[Tensor, "n ..."], Bool[np.ndarray, "n ..."] | None]:
+    """Return prediction, truth and what is not annotated of each item, channel and window."""
+    u, g = batch.own, batch.wanted
+    outside = None
+    if batch.outside is not None:
+        outside = np.broadcast_to(batch.outside[:, None], tuple(u.shape))
+    if windows is None:
+        flat = None if outside is None else outside.reshape(-1, *u.shape[2:])
+        return u.flatten(0, 1), g.flatten(0, 1), flat
+    if windows < 1 or generator is None:
+        raise ConfigError(
+            "loss.bad_windows",
+            f"{windows} random windows, generator {generator}.",
+            "Ask for 1 or more and pass a torch.Generator; None takes whole images.",
+        )
+    boxes = [
+        [(slice(None), *(_random_side(n, generator) for n in u.shape[2:])) for _ in range(windows)]
+        for _ in range(len(u))
+    ]
+
+    def cut(maps: Tensor) -> Tensor:
+        per_item = [
+            torch.stack([item[box] for box in own], dim=1)
+            for item, own in zip(maps, boxes, strict=True)
+        ]
+        return torch.stack(per_item).flatten(0, 2)
+
+    hidden = None if outside is None else cut(torch.from_numpy(outside.copy())).numpy()
+    return cut(u), cut(g), hidden
 
 
 def _lift(found: Matching, source_u: np.ndarray, source_g: np.ndarray) -> Matching:
@@ -142,27 +216,6 @@ def _lift(found: Matching, source_u: np.ndarray, source_g: np.ndarray) -> Matchi
     u, g = (np.append(source.reshape(-1), -1) for source in (source_u, source_g))
     matched = np.concatenate([u[found.matched[:, :2]], g[found.matched[:, 2:]]], axis=1)
     return Matching(matched, u[found.predicted], g[found.true])
-
-
-def _random_windows(
-    u: Float[Tensor, "b c *space"],
-    g: Float[Tensor, "b c *space"],
-    windows: int,
-    generator: torch.Generator | None,
-) -> tuple[Float[Tensor, "n c *side"], Float[Tensor, "n c *side"]]:
-    if windows < 1 or generator is None:
-        raise ConfigError(
-            "loss.bad_windows",
-            f"{windows} random windows, generator {generator}.",
-            "Ask for 1 or more and pass a torch.Generator; None takes whole images.",
-        )
-    cut_u, cut_g = [], []
-    for item in range(len(u)):
-        for _ in range(windows):
-            box = (slice(None), *(_random_side(n, generator) for n in u.shape[2:]))
-            cut_u.append(u[item][box])
-            cut_g.append(g[item][box])
-    return torch.stack(cut_u), torch.stack(cut_g)
 
 
 def _random_side(n: int, generator: torch.Generator) -> slice:
@@ -223,7 +276,7 @@ def _match_components(
         found.append(np.where(seen, row_of_age[common.age[k + 1]], -1))
         pairs.append(np.stack([merges.began()[rows], merges.at[rows]], axis=1))
     both = (found[0] >= 0) & (found[1] >= 0)
-    eldest = [s.ascending.reshape(s.padded[0], -1)[:, -1] for s in stacks]
+    eldest = [each.eldest() for each in stacks]
     stays = np.full(len(eldest[0]), -1)
     forever = np.stack([eldest[0], stays, eldest[1], stays], axis=1)
     return _matching(pairs, [rows[both] for rows in found], forever)

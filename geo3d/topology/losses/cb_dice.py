@@ -21,23 +21,20 @@ and class; ``compat`` sums over the batch and lumps the foreground classes toget
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
+from typing_extensions import Unpack
 
 from geo3d.errors import ConfigError
 from geo3d.topology.grids import distance_map
-from geo3d.topology.losses.inputs import (
-    check_inputs,
-    hard_labels,
-    in_threads,
-    once_per_target,
-    probabilities,
-    working,
-)
-from geo3d.topology.losses.overlap import cross_entropy, dice_term
+from geo3d.topology.losses.batch import Batch
+from geo3d.topology.losses.memory import in_threads, once_per_content
+from geo3d.topology.losses.options import Options, eager, judge, published
+from geo3d.topology.losses.overlap import cross_entropy_items, dice_items
 from geo3d.topology.losses.skeleton_kernels import depths_at
 from geo3d.topology.skeleton import hard_skeleton, rounds_needed, thin
 
@@ -47,6 +44,7 @@ MOST_ROUNDS = 20
 TINY = 1e-7
 
 
+@eager
 def cb_dice_loss(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
@@ -55,7 +53,8 @@ def cb_dice_loss(
     beta: float = 1.0,
     rounds: int | None = None,
     compat: bool = False,
-) -> Float[Tensor, ""]:
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
     """Return half the cross-entropy and half a blend of Dice and centreline boundary Dice.
 
     Args:
@@ -66,52 +65,85 @@ def cb_dice_loss(
         rounds: rounds of thinning in 2D; None: as many as a mask needs (at most `MOST_ROUNDS`), or
             the published 5 with ``compat``.
         compat: published rounds, sums over the batch, foreground classes lumped together.
+        options: see `Options`; `spacing` counts.
 
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "topology.bad_rounds"; "loss.bad_weights" for negative or no weights.
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`; "topology.bad_rounds";
+            "loss.bad_weights" for negative or no weights.
     """
-    check_inputs(logits, target)
     if min(alpha, beta) < 0 or alpha + beta == 0:
         raise ConfigError(
             "loss.bad_weights",
             f"Weights {alpha} and {beta} of the two Dice terms are no blend.",
             "Give two numbers of at least 0, one of them more.",
         )
-    ce = cross_entropy(logits, target, compat=compat)
-    share = beta / (alpha + beta)
-    dice = dice_term(logits, target) if share < 1 else 0
-    lines = _centreline_boundary(logits, target, rounds, compat)
-    return ce / 2 + ((1 - share) * dice - share * lines) / 2
-
-
-def _centreline_boundary(
-    logits: Tensor, target: Tensor, rounds: int | None, compat: bool
-) -> Float[Tensor, ""]:
-    """Return the weighted harmonic mean, over the batch or averaged over items and classes."""
     if compat:
+        published(options)
         rounds = PUBLISHED_ROUNDS if rounds is None else rounds
-        z = working(logits)
-        merged = torch.stack([z[:, 0], z[:, 1:].amax(dim=1)], dim=1)
-        q = torch.softmax(merged, dim=1)[:, 1:]
-    else:
-        q = probabilities(logits)[:, 1:]
-    theirs = _label_lines(target, q.shape[1], rounds)
-    predicted = (q.detach() > 0.5).cpu().numpy().reshape(-1, *q.shape[2:])
-    pairs = list(zip(predicted, theirs, strict=True))
-    sums = _weighted_sums(in_threads(lambda pair: _coefficients(*pair, rounds), pairs), q)
-    if compat:
-        sums = sums.sum(dim=0, keepdim=True)
-    precision = (sums[:, 0] + 1) / (sums[:, 1] + 1)
-    recall = (sums[:, 2] + 1) / (sums[:, 3] + 1)
-    return (2 * precision * recall / (precision + recall)).mean()
+    share = beta / (alpha + beta)
+    return judge(
+        partial(_cb_dice_items, share=share, rounds=rounds, compat=compat), logits, target, options
+    )
+
+
+def _cb_dice_items(
+    batch: Batch, *, share: float, rounds: int | None, compat: bool
+) -> Float[Tensor, " b"]:
+    """Return the loss of each item; if published, with the harmonic mean of the whole batch."""
+    total = cross_entropy_items(batch, compat=compat) / 2
+    if share < 1:
+        total = total + (1 - share) / 2 * dice_items(batch)
+    if not compat:
+        sums = _sums(batch, rounds)
+        lines = batch.channel_mean(_harmonic(sums).reshape(batch.own.shape[:2]))
+        return total - share / 2 * lines
+    z = batch.logits
+    lumped = torch.stack([z[:, 0], z[:, 1:].amax(dim=1)], dim=1)
+    sums = _sums(Batch(lumped, (batch.labels > 0).long(), spacing=batch.spacing), rounds)
+    return total - share / 2 * _harmonic(sums.sum(dim=0))
+
+
+def _harmonic(sums: Float[Tensor, "*i 4"]) -> Float[Tensor, "*i"]:
+    precision = (sums[..., 0] + 1) / (sums[..., 1] + 1)
+    recall = (sums[..., 2] + 1) / (sums[..., 3] + 1)
+    return 2 * precision * recall / (precision + recall)
+
+
+def _sums(batch: Batch, rounds: int | None) -> Float[Tensor, "i 4"]:
+    q = batch.own
+    how = _How(rounds, batch.spacing)
+    known = _known_lines(_with_outside(batch.true_masks, batch.outside), how)
+    predicted = (q.detach() > 0.5).cpu().numpy()
+    masks = _with_outside(predicted, batch.outside)
+    pairs = list(zip(masks, known, strict=True))
+    return _weighted_sums(in_threads(lambda pair: _coefficients(*pair, how), pairs), q)
+
+
+def _with_outside(
+    masks: Bool[np.ndarray, "b k *space"], outside: Bool[np.ndarray, "b ..."] | None
+) -> Bool[np.ndarray, "i 2 *space"]:
+    """Return each mask, and the mask with all that is not annotated."""
+    wide = masks if outside is None else masks | outside[:, None]
+    return np.stack([masks, wide], axis=2).reshape(-1, 2, *masks.shape[2:])
+
+
+@dataclass(frozen=True)
+class _How:
+    """Rounds of thinning in 2D (None: as many as needed), and the relative size of pixels."""
+
+    rounds: int | None
+    spacing: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class _Lines:
-    """A mask and its skeleton: points are row-major indices, depths their distances d."""
+    """A mask (with what is not annotated) and the skeleton of its annotated part.
+
+    Points are row-major indices, depths their distances d.
+    """
 
     mask: Bool[np.ndarray, "*space"]
+    spacing: tuple[float, ...]
     points: Int64[np.ndarray, " p"]
     depths: Float64[np.ndarray, " p"]
 
@@ -127,40 +159,38 @@ class _Lines:
 
     def at(self, points: Int64[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
         """Return d^ and r^ at points of another skeleton."""
-        scaled = np.minimum(_depths(self.mask, points) / self.most, 1)
+        scaled = np.minimum(_depths(self.mask, points, self.spacing) / self.most, 1)
         return scaled, np.where(np.isin(points, self.points, assume_unique=True), scaled, 0)
 
 
-@once_per_target
-def _label_lines(target: Tensor, n_classes: int, rounds: int | None) -> list[_Lines]:
-    """Return the lines of each item and class; of one class: all foreground."""
-    labels = hard_labels(target).cpu().numpy()
-    if n_classes == 1:
-        masks = list(labels > 0)
-    else:
-        masks = [item == c for item in labels for c in range(1, n_classes + 1)]
-    return in_threads(lambda mask: _lines(mask, rounds), masks)
+@once_per_content
+def _known_lines(masks: Bool[np.ndarray, "i 2 *space"], how: _How) -> list[_Lines]:
+    """Return the lines of each mask."""
+    return in_threads(lambda mask: _lines(mask, how), masks)
 
 
-def _lines(mask: Bool[np.ndarray, "*space"], rounds: int | None) -> _Lines:
-    if mask.ndim == 3:
-        skeleton = hard_skeleton(mask)
+def _lines(mask: Bool[np.ndarray, "2 ..."], how: _How) -> _Lines:
+    inner, wide = mask
+    if inner.ndim == 3:
+        skeleton = hard_skeleton(inner)
     else:
-        needed = min(rounds_needed(mask) + 1, MOST_ROUNDS) if rounds is None else rounds
-        skeleton = thin(mask, needed)
+        rounds = how.rounds
+        if rounds is None:
+            rounds = rounds_needed(wide, most=MOST_ROUNDS - 1) + 1
+        skeleton = thin(inner, rounds)
     points = np.flatnonzero(skeleton)
-    return _Lines(mask, points, _depths(mask, points))
+    return _Lines(wide, how.spacing, points, _depths(wide, points, how.spacing))
 
 
 def _depths(
-    mask: Bool[np.ndarray, "*space"], points: Int64[np.ndarray, " n"]
+    mask: Bool[np.ndarray, "*space"], points: Int64[np.ndarray, " n"], spacing: tuple[float, ...]
 ) -> Float64[np.ndarray, " n"]:
     """Return distances at some points; a mask that fills its array ends at the border of it."""
     if mask.all():
         inner = tuple(slice(1, -1) for _ in mask.shape)
-        return distance_map(np.pad(mask, 1))[inner].ravel()[points]
-    if mask.ndim == 3:
-        return distance_map(mask).ravel()[points]
+        return distance_map(np.pad(mask, 1), spacing)[inner].ravel()[points]
+    if mask.ndim == 3 or max(spacing) > 1:
+        return distance_map(mask, spacing).ravel()[points]
     return depths_at(mask, points)
 
 
@@ -174,11 +204,9 @@ class _Coefficients:
     constant: float
 
 
-def _coefficients(
-    mask: Bool[np.ndarray, "*space"], theirs: _Lines, rounds: int | None
-) -> _Coefficients:
+def _coefficients(mask: Bool[np.ndarray, "2 ..."], theirs: _Lines, how: _How) -> _Coefficients:
     """Return numerator and denominator of Tp, then of Ts, without the ones."""
-    ours = _lines(mask, rounds)
+    ours = _lines(mask, how)
     n, m = ours.points.size, theirs.points.size
     linear, square = np.zeros((4, n + m)), np.zeros(n + m)
     inverse = ours.inverse()

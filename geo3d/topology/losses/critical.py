@@ -59,6 +59,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from scipy import ndimage
 from torch import Tensor
+from typing_extensions import Unpack
 
 from geo3d.errors import ConfigError
 from geo3d.topology.grids import (
@@ -70,22 +71,17 @@ from geo3d.topology.grids import (
     neighbourhood,
 )
 from geo3d.topology.kernels import joining_edges
+from geo3d.topology.losses.batch import Batch
 from geo3d.topology.losses.discrete_kernels import flip_simple, flood
-from geo3d.topology.losses.inputs import (
-    check_inputs,
-    foreground_classes,
-    hard_labels,
-    is_soft,
-    one_hot,
-    probabilities,
-    working,
-)
-from geo3d.topology.losses.overlap import TINY, ce_dice_loss, dice_term
+from geo3d.topology.losses.inputs import is_soft
+from geo3d.topology.losses.options import Options, eager, judge, published
+from geo3d.topology.losses.overlap import TINY, ce_dice_items, dice_items
 
 Rule = Literal["cells", "vertices", "counted 8/8", "counted 4/8"]
 """What a simple pixel is; "counted" looks at every component of the patch, the pixel included."""
 
 
+@eager
 def warping_loss(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, ...],
@@ -94,7 +90,8 @@ def warping_loss(
     lambda_dice: float = 1.0,
     pixels: Pixels = "cells",
     compat: bool = False,
-) -> Float[Tensor, ""]:
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
     """Return lambda_dice x Dice term + lambd x cross-entropy over the critical pixels.
 
     Args:
@@ -105,44 +102,47 @@ def warping_loss(
         lambda_dice: weight of the Dice term.
         pixels: how pixels touch, see `geo3d.topology.grids`.
         compat: the published code, images only.
+        options: see `Options`; `spacing` counts.
 
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "topology.unknown_pixels".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`;
+            "topology.unknown_pixels".
     """
-    check_inputs(logits, target)
     check_pixels(pixels)
-    overlap = lambda_dice * dice_term(logits, target) if lambda_dice else working(logits[:0]).sum()
-    if lambd == 0:
-        return overlap
-    term = _published_term(logits, target) if compat else _warping_term(logits, target, pixels)
-    return overlap + lambd * term
+    if compat:
+        published(options)
+
+    def items(batch: Batch) -> Tensor:
+        total = batch.logits.new_zeros(len(batch.logits))
+        if lambda_dice:
+            total = total + lambda_dice * dice_items(batch)
+        if not lambd:
+            return total
+        return total + lambd * (_published_term(batch) if compat else _warping_items(batch, pixels))
+
+    return judge(items, logits, target, options)
 
 
-def _warping_term(
-    logits: Float[Tensor, "b c *space"], target: Shaped[Tensor, ...], pixels: Pixels
-) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy, class against rest, over all critical pixels of a class."""
-    truth, labels, guess = one_hot(target, logits), hard_labels(target), logits.argmax(dim=1)
-    terms = [
-        class_against_rest(logits, truth, k, critical_batch(guess == k, labels == k, pixels))
-        for k in foreground_classes(logits)
-    ]
-    return torch.stack(terms).mean()
+def _warping_items(batch: Batch, pixels: Pixels) -> Float[Tensor, " b"]:
+    """Return the mean cross-entropy, class against rest, over the critical pixels of a class."""
+    critical = np.empty(batch.true_masks.shape, dtype=bool)
+    for at in np.ndindex(critical.shape[:2]):
+        hidden = None if batch.outside is None else batch.outside[at[0]]
+        masks = batch.guesses[at], batch.true_masks[at]
+        critical[at] = critical_pixels(*masks, pixels, batch.spacing, hidden)
+    return batch.channel_mean(batch.entropy_at(critical))
 
 
-def _published_term(
-    logits: Float[Tensor, "b c h w"], target: Shaped[Tensor, ...]
-) -> Float[Tensor, ""]:
+def _published_term(batch: Batch) -> Float[Tensor, " b"]:
     """Return the published term: masked probabilities against masked labels, mean over pixels."""
-    p, truth = probabilities(logits), one_hot(target, logits)
+    p, truth = batch.p, batch.truth
     # Whole numbers cut off what a soft target holds below one.
     background = truth[:, 0].long() == 1
     critical = critical_batch(p.argmax(dim=1) == 1, background, "counted 8/8")
-    wanted = (truth[:, 1] if is_soft(target) else hard_labels(target)).long() * critical
+    wanted = (truth[:, 1] if is_soft(batch.target) else batch.labels).long() * critical
     masked = p * critical[:, None]
     chosen = masked.double().gather(1, wanted[:, None])
-    return -torch.log(chosen + TINY).mean()
+    return -torch.log(chosen + TINY).flatten(1).mean(dim=1)
 
 
 def critical_batch(
@@ -159,8 +159,17 @@ def critical_pixels(
     predicted: Shaped[np.ndarray, "*space"],
     true: Shaped[np.ndarray, "*space"],
     rule: Rule = "cells",
+    spacing: tuple[float, ...] | None = None,
+    outside: Bool[np.ndarray, "*space"] | None = None,
 ) -> Bool[np.ndarray, "*space"]:
     """Return the pixels where either mask cannot be warped into the other.
+
+    Args:
+        predicted: one mask.
+        true: the other.
+        rule: what a simple pixel is.
+        spacing: size of a pixel along each axis, for the order of flips.
+        outside: pixels beyond the picture, at which no mask has an edge.
 
     Raises:
         ShapeError: "topology.bad_dimensions", "topology.not_a_mask".
@@ -168,8 +177,8 @@ def critical_pixels(
     p, t = as_mask(predicted), as_mask(true)
     false, missed = p & ~t, t & ~p
     # Each mask first shrinks, then grows.
-    warped_true = warp(t, missed, false, rule)
-    warped_guess = warp(p, false, missed, rule)
+    warped_true = warp(t, missed, false, rule, spacing, outside)
+    warped_guess = warp(p, false, missed, rule, spacing, outside)
     return (p != warped_true) | (t != warped_guess)
 
 
@@ -178,6 +187,8 @@ def warp(
     shrink: Bool[np.ndarray, "*space"],
     grow: Bool[np.ndarray, "*space"],
     rule: Rule = "cells",
+    spacing: tuple[float, ...] | None = None,
+    outside: Bool[np.ndarray, "*space"] | None = None,
 ) -> Bool[np.ndarray, "*space"]:
     """Return a mask of the same topology with the simple ones of the listed pixels flipped.
 
@@ -186,12 +197,17 @@ def warp(
         shrink: pixels of the mask to take away.
         grow: pixels outside the mask to add.
         rule: what a simple pixel is.
+        spacing: size of a pixel along each axis, for the order of flips.
+        outside: pixels beyond the picture, at which no mask has an edge.
     """
     if not (shrink.any() or grow.any()):
         return mask.copy()
     counted = rule.startswith("counted")
     order = np.concatenate(
-        [_nearest_first(m, at, counted) for m, at in ((mask, shrink), (~mask, grow))]
+        [
+            _nearest_first(m if outside is None else m | outside, at, spacing, published=counted)
+            for m, at in ((mask, shrink), (~mask, grow))
+        ]
     )
     padded = np.pad(mask, 1).astype(np.uint8)
     at = np.stack(np.unravel_index(order, mask.shape))
@@ -209,13 +225,17 @@ def warp(
 
 
 def _nearest_first(
-    mask: Bool[np.ndarray, "*space"], at: Bool[np.ndarray, "*space"], published: bool
+    mask: Bool[np.ndarray, "*space"],
+    at: Bool[np.ndarray, "*space"],
+    spacing: tuple[float, ...] | None,
+    *,
+    published: bool,
 ) -> Int64[np.ndarray, " n"]:
     """Return flat indices by distance to the edge; of equals the last comes first."""
     chosen = np.flatnonzero(at)
     if not len(chosen):
         return chosen
-    distance = ndimage.distance_transform_edt(mask) if published else distance_map(mask)
+    distance = ndimage.distance_transform_edt(mask) if published else distance_map(mask, spacing)
     depth = np.asarray(distance).ravel()[chosen]
     return chosen[np.argsort(-depth, kind="stable")[::-1]]
 
@@ -247,28 +267,7 @@ def _bits(chosen: Bool[np.ndarray, " n"]) -> int:
     return sum(1 << int(k) for k in np.flatnonzero(chosen))
 
 
-def class_against_rest(
-    logits: Float[Tensor, "b c *space"],
-    truth: Float[Tensor, "b c *space"],
-    k: int,
-    chosen: Bool[Tensor, "b ..."],
-) -> Float[Tensor, ""]:
-    """Return the mean binary cross-entropy of class k over chosen pixels; 0 if there are none.
-
-    Args:
-        logits: scores; log p_k and log(1 - p_k) are taken in one step, so nothing overflows.
-        truth: one map per class.
-        k: the class.
-        chosen: pixels, on any device.
-    """
-    b, *at = chosen.to(logits.device).nonzero(as_tuple=True)
-    scores, wanted = working(logits[(b, slice(None), *at)]), truth[(b, k, *at)]
-    total = torch.logsumexp(scores, dim=1)
-    others = torch.cat((scores[:, :k], scores[:, k + 1 :]), dim=1)
-    yes, no = scores[:, k] - total, torch.logsumexp(others, dim=1) - total
-    return -(wanted * yes + (1 - wanted) * no).sum() / max(len(b), 1)
-
-
+@eager
 def cavity_loss(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, ...],
@@ -278,7 +277,8 @@ def cavity_loss(
     lambda_dice: float = 1.0,
     pixels: Pixels = "cells",
     compat: bool = False,
-) -> Float[Tensor, ""]:
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
     """Return cross-entropy + Dice term + alpha x cross-entropy of the critical pixels.
 
     Args:
@@ -289,10 +289,11 @@ def cavity_loss(
         lambda_dice: weight of the Dice term.
         pixels: how pixels touch, see `geo3d.topology.grids`.
         compat: refused, there is no published behaviour.
+        options: see `Options`.
 
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "loss.not_published" for `compat`; "topology.unknown_pixels".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`; "loss.not_published" for
+            `compat`; "topology.unknown_pixels".
     """
     if compat:
         raise ConfigError(
@@ -300,20 +301,23 @@ def cavity_loss(
             "The published CavityLoss cannot be run, so there is nothing to be compatible with.",
             "Leave `compat` off.",
         )
-    check_inputs(logits, target)
     check_pixels(pixels)
-    labels, truth = hard_labels(target), one_hot(target, logits)
-    guess, p = logits.argmax(dim=1), probabilities(logits.detach())
-    terms = []
-    for k in foreground_classes(logits):
-        maps = (guess == k, labels == k, p[:, k])
-        items = zip(*(m.cpu().numpy() for m in maps), strict=True)
-        critical = np.stack([leaks_and_walls(g, t, u, pixels) for g, t, u in items])
-        terms.append(class_against_rest(logits, truth, k, torch.from_numpy(critical)))
-    overlap = working(logits[:0]).sum()
-    if lambda_ce or lambda_dice:
-        overlap = ce_dice_loss(logits, target, lambda_ce=lambda_ce, lambda_dice=lambda_dice)
-    return overlap + alpha * torch.stack(terms).mean()
+
+    def items(batch: Batch) -> Tensor:
+        base = ce_dice_items(batch, lambda_ce=lambda_ce, lambda_dice=lambda_dice)
+        return base + alpha * batch.channel_mean(batch.entropy_at(_cavities(batch, pixels)))
+
+    return judge(items, logits, target, options)
+
+
+def _cavities(batch: Batch, pixels: Pixels) -> Bool[np.ndarray, "b k *space"]:
+    """Return the critical pixels of each item and judged channel."""
+    p = batch.own.detach().cpu().numpy()
+    found = np.empty(p.shape, dtype=bool)
+    for at in np.ndindex(p.shape[:2]):
+        inside = None if batch.outside is None else ~batch.outside[at[0]]
+        found[at] = leaks_and_walls(batch.guesses[at], batch.true_masks[at], p[at], pixels, inside)
+    return found
 
 
 def leaks_and_walls(
@@ -321,12 +325,13 @@ def leaks_and_walls(
     true: Bool[np.ndarray, "*space"],
     probability: Float[np.ndarray, "*space"],
     pixels: Pixels = "cells",
+    inside: Bool[np.ndarray, "*space"] | None = None,
 ) -> Bool[np.ndarray, "*space"]:
-    """Return the critical pixels of one image or volume."""
+    """Return the critical pixels of one image or volume, or of its annotated part."""
     steps = neighbourhood(true.ndim, pixels, background=True)
     p, t = np.pad(predicted, 1), np.pad(true, 1)
     # Padding is neither seed nor allowed: regions at the border stay apart.
-    inside = np.pad(np.ones_like(true), 1)
+    inside = np.pad(np.ones_like(true) if inside is None else inside, 1)
     levels = np.pad(np.rint(np.clip(probability, 0, 1) * 255).astype(np.int64), 1)
     strides = np.array(levels.strides) // levels.itemsize
     corners = pixels == "vertices"

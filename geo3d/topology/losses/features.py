@@ -14,12 +14,11 @@ from math import prod
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from geo3d.errors import ConfigError
 from geo3d.topology.grids import Pixels, check_pixels
-from geo3d.topology.losses.inputs import hard_labels, probabilities
 from geo3d.topology.merging import Stack, cavity_merges, component_merges, stack
 from geo3d.topology.persistence import tunnel_pairs
 
@@ -103,8 +102,16 @@ def find_features(
     patches: Int64[np.ndarray, "p ..."],
     dimensions: tuple[int, ...],
     pixels: Pixels = "cells",
+    outside: Bool[np.ndarray, "n ..."] | None = None,
 ) -> tuple[Features, ...]:
     """Return the features of each dimension asked for.
+
+    Args:
+        maps: probability maps.
+        patches: pixels of each patch, see `cut_patches`.
+        dimensions: which features.
+        pixels: which pixels touch.
+        outside: pixels that are not looked at; they count as lying beyond the border.
 
     Raises:
         ConfigError: "topology.unknown_pixels"; "loss.bad_dimensions".
@@ -113,6 +120,8 @@ def find_features(
     n_dims = patches.ndim - 1
     check_feature_dimensions(dimensions, n_dims)
     present = patches >= 0
+    if outside is not None:
+        present &= ~outside.reshape(-1)[patches]
     values = maps.reshape(-1)[patches]
     if 1 in dimensions and n_dims == 3:
         tunnels = _tunnels(values, present, pixels)
@@ -145,8 +154,7 @@ def _components(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return births and deaths in the stack of patches, those that never die included."""
     merges = component_merges(sorted_stack, pixels)
-    item = sorted_stack.ascending // (values.size // sorted_stack.padded[0])
-    eldest = sorted_stack.ascending[np.append(np.flatnonzero(np.diff(item)), item.size - 1)]
+    eldest = sorted_stack.eldest()
     births = np.concatenate([merges.began(), eldest])
     return births, np.concatenate([merges.at, np.full(eldest.size, -1, dtype=np.int32)])
 
@@ -186,17 +194,6 @@ def most_persistent(features: Features, wanted: Int[np.ndarray, " p"]) -> Bool[n
     chosen = np.zeros(len(order), dtype=bool)
     chosen[order] = np.arange(len(order)) - first[patch] < wanted[patch]
     return chosen
-
-
-def foreground_maps(
-    logits: Float[Tensor, "b c *space"], target: Shaped[Tensor, "*any"]
-) -> tuple[Float[Tensor, "n ..."], Float[np.ndarray, "n ..."]]:
-    """Return the probabilities and the 0/1 masks of every image and foreground class."""
-    u = probabilities(logits)[:, 1:].flatten(0, 1)
-    labels = hard_labels(target)[:, None]
-    classes = torch.arange(1, logits.shape[1], device=labels.device)
-    masks = labels == classes.reshape(-1, *(1 for _ in logits.shape[2:]))
-    return u, masks.flatten(0, 1).cpu().numpy().astype(np.float32)
 
 
 def default_dimensions(n_dims: int) -> tuple[int, ...]:

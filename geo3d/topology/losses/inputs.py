@@ -7,20 +7,12 @@ Notation: b batch, c classes (0 is the background), space (h, w) or (d, h, w).
 * `target`: whole-number labels (b, *space) or (b, 1, *space), or a soft target (b, c, *space) of
   floating numbers that sum to one over the classes.  The type tells them apart: integers and
   booleans are labels, floating numbers are soft unless their channel axis is 1.
-
-Work on labels and masks off the device: done once per target, several masks at a time.
-
-Deep supervision judges some seven heads by one target; what depends on the target alone need not be
-made seven times.  The work on single masks is compiled code that lets other threads run.
+* Regions (sigmoid): maps (b, c, *space) of zeros and ones, or of numbers between, of any type.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+import math
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -32,29 +24,39 @@ SUM_TOLERANCE = 1e-2
 """How far the classes of a soft target may be from one in sum (half precision is coarse)."""
 
 
-def check_inputs(
-    logits: Float[Tensor, "b c *space"], target: Shaped[Tensor, "*any"], min_classes: int = 2
-) -> None:
-    """Refuse scores and targets that no loss can use.
-
-    Raises:
-        InputError: "loss.wrong_shape" for scores that are no batch of images or volumes;
-            "loss.not_finite" for NaN or infinite scores or soft targets; "loss.wrong_target" for
-            a target of another size or place, labels out of range, or soft classes not summing
-            to one.
-    """
+def check_scores(logits: Float[Tensor, "b c *space"], min_classes: int = 2) -> None:
+    """Refuse scores that are no batch of images or volumes (code "loss.wrong_shape")."""
     shape = tuple(logits.shape)
     if logits.ndim not in (4, 5) or shape[1] < min_classes or 0 in shape:
         raise InputError(
             "loss.wrong_shape",
             f"Scores of shape {shape} are not a batch of images or volumes with classes.",
-            f"Give (b, c, h, w) or (b, c, d, h, w) with c of at least {min_classes}.",
+            f"Give (b, c, h, w) or (b, c, d, h, w) with c of at least {min_classes}; one channel "
+            "alone needs sigmoid=True.",
         )
-    _check_finite(logits, "scores")
-    if is_soft(target):
-        _check_soft(shape, target)
+
+
+def check_target(
+    shape: tuple[int, ...], target: Shaped[Tensor, "*any"], *, regions: bool = False
+) -> None:
+    """Refuse a target of another size, labels out of range, maps that are no probabilities.
+
+    Raises:
+        InputError: "loss.wrong_target"; "loss.not_finite" for NaN or infinity in maps.
+    """
+    if is_maps(target, shape, regions=regions):
+        _check_maps(shape, target, regions)
     else:
         _check_labels(shape, target, max(shape[1], 2))
+
+
+def is_maps(
+    target: Shaped[Tensor, "*any"], shape: tuple[int, ...], *, regions: bool = False
+) -> bool:
+    """Say whether a target has a map per channel rather than labels."""
+    if regions:
+        return tuple(target.shape) == shape
+    return is_soft(target) or (tuple(target.shape) == shape and shape[1] > 1)
 
 
 def is_soft(target: Shaped[Tensor, "*any"]) -> bool:
@@ -77,7 +79,7 @@ def one_hot(
 ) -> Float[Tensor, "b c *space"]:
     """Return the target as one map per class of the scores; a soft target passes through."""
     dtype = working(logits[:0]).dtype
-    if is_soft(target):
+    if target.shape == logits.shape:
         return target.to(dtype)
     labels = hard_labels(target)
     classes = torch.arange(logits.shape[1], device=labels.device)
@@ -93,21 +95,18 @@ def hard_labels(target: Shaped[Tensor, "*any"]) -> Int64[Tensor, "b ..."]:
     return (target[:, 0] if has_channel else target).long()
 
 
-def foreground_classes(logits: Float[Tensor, "b c *space"]) -> range:
-    """Return the numbers of all classes but the background."""
-    return range(1, logits.shape[1])
-
-
-def _check_soft(shape: tuple[int, ...], target: Tensor) -> None:
+def _check_maps(shape: tuple[int, ...], target: Tensor, regions: bool) -> None:
     if tuple(target.shape) != shape:
         raise _wrong_target(shape, target)
-    _check_finite(target, "soft target")
-    worst = (target.sum(dim=1, dtype=torch.float32) - 1).abs().max()
-    if target.min() < -SUM_TOLERANCE or worst > SUM_TOLERANCE:
+    low, high = check_finite(target, "soft target")
+    is_sum = regions or (target.sum(dim=1, dtype=torch.float32) - 1).abs().max() <= SUM_TOLERANCE
+    if low < -SUM_TOLERANCE or high > 1 + SUM_TOLERANCE or not is_sum:
         raise InputError(
             "loss.wrong_target",
-            "The classes of a soft target are not probabilities that sum to one.",
-            "Apply softmax first; give labels as integers.",
+            "The maps of a target are not probabilities"
+            + ("." if regions else " that sum to one."),
+            "Apply softmax first; give labels as integers; name what is not annotated by "
+            "ignore_index.",
         )
 
 
@@ -128,7 +127,8 @@ def _check_labels(shape: tuple[int, ...], target: Tensor, n_classes: int) -> Non
         raise InputError(
             "loss.wrong_target",
             f"Labels run from {low.item()} to {high.item()} or are not whole numbers.",
-            f"Use 0 for the background and 1 to {n_classes - 1} for the classes.",
+            f"Use 0 for the background and 1 to {n_classes - 1} for the classes; if {high.item()} "
+            f"means not annotated, ignore_index={high.item()}.",
         )
 
 
@@ -140,57 +140,15 @@ def _wrong_target(shape: tuple[int, ...], target: Tensor) -> InputError:
     )
 
 
-def _check_finite(values: Tensor, name: str) -> None:
-    low, high = torch.aminmax(values.detach())
-    if not (torch.isfinite(low) & torch.isfinite(high)):
+def check_finite(values: Shaped[Tensor, "*any"], name: str) -> tuple[float, float]:
+    """Return the lowest and highest value; refuse NaN and infinity (code "loss.not_finite")."""
+    shown = values.detach()
+    bounds = torch.aminmax(shown.byte() if shown.dtype == torch.bool else shown)
+    low, high = (float(bound) for bound in bounds)
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(
             "loss.not_finite",
             f"The {name} hold NaN or infinite numbers.",
             "Lower the learning rate or look at what made them.",
         )
-
-
-P = ParamSpec("P")
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def once_per_target(
-    function: Callable[Concatenate[Tensor, P], Result],
-) -> Callable[Concatenate[Tensor, P], Result]:
-    """Return the function with the memory of its last result, kept while the target lives.
-
-    The result is given again for the same tensor object, unchanged since, with equal settings; it
-    must not be changed by the caller.
-    """
-    last: list[tuple[weakref.ref[Tensor], int, object, Result]] = []
-
-    @wraps(function)
-    def wrapper(target: Tensor, *args: P.args, **kwargs: P.kwargs) -> Result:
-        if target.is_inference():  # counts no changes
-            return function(target, *args, **kwargs)
-        settings = (args, tuple(sorted(kwargs.items())))
-        for reference, version, known, result in tuple(last):
-            if reference() is target and version == target._version and known == settings:
-                return result
-        result = function(target, *args, **kwargs)
-        reference = weakref.ref(target, lambda gone: _forget(last, gone))
-        last[:] = [(reference, target._version, settings, result)]
-        return result
-
-    return wrapper
-
-
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Return the function's results in order, on as many threads as torch uses."""
-    todo = list(items)
-    workers = min(torch.get_num_threads(), len(todo))
-    if workers < 2:
-        return [function(item) for item in todo]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(function, todo))
-
-
-def _forget(last: list[tuple[weakref.ref[Tensor], int, object, Result]], gone: object) -> None:
-    if last and last[0][0] is gone:
-        last.clear()
+    return low, high

@@ -24,185 +24,206 @@ and false bridges weigh most.  Source: Valverde et al., Same-Class Neighbor Pena
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn.functional import max_pool2d, max_pool3d
+from typing_extensions import Unpack
 
 from geo3d.errors import ConfigError
 from geo3d.topology.grids import region_wise_map
-from geo3d.topology.losses.inputs import (
-    check_inputs,
-    hard_labels,
-    in_threads,
-    is_soft,
-    once_per_target,
-    one_hot,
-    probabilities,
-    working,
-)
+from geo3d.topology.losses.batch import Batch
+from geo3d.topology.losses.inputs import is_soft
+from geo3d.topology.losses.memory import in_threads, once_per_content
+from geo3d.topology.losses.options import Options, as_batch, eager, judge, published
 
 TINY = 1e-15
 """Added to probabilities before the logarithm in the published cross-entropy."""
 
 
+@eager
 def cross_entropy(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
     *,
-    weights: Sequence[float] | None = None,
     compat: bool = False,
-) -> Float[Tensor, ""]:
-    """Return the cross-entropy per pixel; ``weights`` multiply per class.
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
+    """Return the cross-entropy per annotated pixel; weights multiply per channel.
 
     The default takes the logarithm of the softmax in one step, so a very wrong pixel keeps its
     gradient; ``compat`` adds 1e-15 to the probability and takes its logarithm.
 
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "loss.bad_weights".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`.
     """
-    check_inputs(logits, target)
-    truth = one_hot(target, logits)
-    if compat:
-        log_p = torch.log(probabilities(logits) + TINY)
-    else:
-        log_p = torch.log_softmax(working(logits), dim=1)
-    axes = [0, *range(2, logits.ndim)]
-    return -(class_weights(weights, truth) * (truth * log_p).mean(dim=axes)).sum()
+    return judge(partial(cross_entropy_items, compat=compat), logits, target, options)
 
 
+def cross_entropy_items(batch: Batch, *, compat: bool = False) -> Float[Tensor, " b"]:
+    """Return the cross-entropy of each item: summed over classes, averaged over regions."""
+    if batch.regions:
+        yes, no = batch.log_p
+        entropy = batch.truth * yes + batch.within((1 - batch.truth) * no)
+        return -batch.channel_mean(batch.pixel_mean(entropy), range(entropy.shape[1]))
+    log_p = torch.log(batch.p + TINY) if compat else torch.log_softmax(batch.logits, dim=1)
+    entropy = batch.pixel_mean(batch.truth * log_p)
+    return -(entropy if batch.weight is None else entropy * batch.weight).sum(dim=1)
+
+
+@eager
 def dice_term(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
     *,
-    weights: Sequence[float] | None = None,
     smooth: float = 1e-5,
-) -> Float[Tensor, ""]:
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
     """Return minus the mean soft Dice over items and all classes, the background too; -1 is best.
 
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "loss.bad_weights".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`.
     """
-    check_inputs(logits, target)
-    truth, p = one_hot(target, logits), probabilities(logits)
-    axes = list(range(2, logits.ndim))
-    shared = (p * truth).sum(dim=axes)
-    total = p.sum(dim=axes) + truth.sum(dim=axes)
-    return -(class_weights(weights, truth) * (2 * shared + smooth) / (total + smooth)).mean()
+    return judge(partial(dice_items, smooth=smooth), logits, target, options)
 
 
+def dice_items(batch: Batch, *, smooth: float = 1e-5) -> Float[Tensor, " b"]:
+    """Return minus the mean soft Dice of each item."""
+    first = batch.overlapped.start
+    p, truth = batch.p[:, first:], batch.truth[:, first:]
+    shared = (p * truth).sum(dim=batch.space)
+    total = p.sum(dim=batch.space) + truth.sum(dim=batch.space)
+    return -batch.channel_mean((2 * shared + smooth) / (total + smooth), batch.overlapped)
+
+
+@eager
 def ce_dice_loss(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
     *,
     lambda_ce: float = 1.0,
     lambda_dice: float = 1.0,
-    weights: Sequence[float] | None = None,
     compat: bool = False,
-) -> Float[Tensor, ""]:
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
     """Return lambda_ce x cross-entropy + lambda_dice x Dice term; the best value is -lambda_dice.
 
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "loss.bad_weights".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`.
     """
-    ce = cross_entropy(logits, target, weights=weights, compat=compat)
-    return lambda_ce * ce + lambda_dice * dice_term(logits, target, weights=weights)
+    items = partial(ce_dice_items, lambda_ce=lambda_ce, lambda_dice=lambda_dice, compat=compat)
+    return judge(items, logits, target, options)
 
 
+def ce_dice_items(
+    batch: Batch, *, lambda_ce: float = 1.0, lambda_dice: float = 1.0, compat: bool = False
+) -> Float[Tensor, " b"]:
+    """Return the weighted sum of each item."""
+    total = batch.logits.new_zeros(len(batch.logits))
+    if lambda_ce:
+        total = total + lambda_ce * cross_entropy_items(batch, compat=compat)
+    return total + lambda_dice * dice_items(batch) if lambda_dice else total
+
+
+@eager
 def region_wise_loss(
-    logits: Float[Tensor, "b c *space"], target: Shaped[Tensor, "*any"], *, compat: bool = False
-) -> Float[Tensor, ""]:
+    logits: Float[Tensor, "b c *space"],
+    target: Shaped[Tensor, "*any"],
+    *,
+    compat: bool = False,
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
     """Return the mean of probability times region-wise map: far from the edge weighs more.
 
     A class that is absent has the map +1, one that fills its image -1.  A soft target t mixes the
     maps of its most likely labels with itself: R_c = 1 - t_c (1 - R_c), so that an unsure pixel
-    pulls less.  ``compat`` for soft targets is the published code, whose branch is the wrong way
-    round: the map is the same for every class and the gradient is zero.
+    pulls less.  Distances follow `spacing`; what is not annotated counts as no edge.
+
+    ``compat`` for soft targets is the published code, whose branch is the wrong way round: the map
+    is the same for every class and the gradient is zero.
 
     Raises:
-        InputError: see `check_inputs`.
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`.
     """
-    check_inputs(logits, target)
-    p = probabilities(logits)
-    return (p * region_maps(target, p, compat=compat)).mean()
+    if compat:
+        published(options)
+    return judge(partial(_region_wise_items, compat=compat), logits, target, options)
 
 
-def region_maps(
-    target: Shaped[Tensor, "*any"], like: Float[Tensor, "b c *space"], *, compat: bool = False
-) -> Float[Tensor, "b c *space"]:
+def _region_wise_items(batch: Batch, *, compat: bool) -> Float[Tensor, " b"]:
+    first = batch.overlapped.start
+    weighed = batch.p[:, first:] * region_maps(batch, compat=compat)
+    return batch.channel_mean(batch.pixel_mean(weighed), batch.overlapped)
+
+
+def region_maps(batch: Batch, *, compat: bool = False) -> Float[Tensor, "b c *space"]:
     """Return the region-wise maps of every item and class, without gradient."""
-    soft = is_soft(target)
-    region = _label_maps(target, like.shape[1], soft and compat).to(like)
+    soft = is_soft(batch.target)
+    if soft and compat:
+        masks = (batch.target != 0).cpu().numpy()
+    else:
+        masks = batch.masks_of(batch.overlapped)
+    # Beyond the annotated part nothing is known, so a class may go on there.
+    outside = None if batch.outside is None else batch.outside.tobytes()
+    region = torch.from_numpy(_maps(masks, batch.spacing, outside)).to(batch.p)
     if not soft or compat:
         return region
-    truth = one_hot(target, like).detach()
-    return 1 - truth * (1 - region)
+    return 1 - batch.truth[:, batch.overlapped.start :] * (1 - region)
 
 
-@once_per_target
-def _label_maps(target: Tensor, n_classes: int, nonzero: bool) -> Float[Tensor, "b c ..."]:
-    """Return the maps of the labels, or of where each class of a soft target is not zero."""
-    if nonzero:
-        masks = (target != 0).cpu().numpy()
-    else:
-        labels = hard_labels(target).cpu().numpy()
-        masks = np.stack([labels == c for c in range(n_classes)], axis=1)
-    maps = in_threads(region_wise_map, masks.reshape(-1, *masks.shape[2:]))
-    return torch.from_numpy(np.stack(maps).reshape(masks.shape))
+@once_per_content
+def _maps(
+    masks: Bool[np.ndarray, "b c *space"], spacing: tuple[float, ...], outside: bytes | None
+) -> Float[np.ndarray, "b c *space"]:
+    hidden: list[np.ndarray | None] = [None] * len(masks)
+    if outside is not None:
+        hidden = list(np.frombuffer(outside, bool).reshape(len(masks), *masks.shape[2:]))
+    todo = [
+        (mask, spacing, hide) for item, hide in zip(masks, hidden, strict=True) for mask in item
+    ]
+    maps = in_threads(lambda each: region_wise_map(*each), todo)
+    return np.stack(maps).reshape(masks.shape)
 
 
-def class_weights(
-    weights: Sequence[float] | None, like: Float[Tensor, "b c *space"]
-) -> Float[Tensor, " c"]:
-    """Return one weight per class (ones if none are given) beside a tensor.
-
-    Raises:
-        ConfigError: "loss.bad_weights" unless there is one finite weight of at least 0 per class.
-    """
-    n = like.shape[1]
-    if weights is None:
-        return like.new_ones(n)
-    found = torch.as_tensor(list(weights), dtype=torch.float64)
-    if found.numel() != n or not bool(torch.isfinite(found).all()) or bool((found < 0).any()):
-        raise ConfigError(
-            "loss.bad_weights",
-            f"Weights {list(weights)} do not fit {n} classes.",
-            "Give one number of at least 0 per class, the background first.",
-        )
-    return found.to(like)
-
-
+@eager
 def worst_neighbour_logits(
-    logits: Float[Tensor, "b c *space"], target: Shaped[Tensor, "*any"], size: int = 3
+    logits: Float[Tensor, "b c *space"],
+    target: Shaped[Tensor, "*any"],
+    size: int = 3,
+    **options: Unpack[Options],
 ) -> Float[Tensor, "b c *space"]:
     """Return for each pixel and class the worst score in a window of odd ``size``.
 
     The gradient goes to the pixel that was worst.  A soft target counts as its likeliest labels.
+    With `spacing` the window is as long along each axis, in units of the smallest pixel; pixels
+    that are not annotated are nobody's neighbours and keep their scores.
 
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "loss.bad_window".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`; "loss.bad_window".
     """
-    check_inputs(logits, target)
     if size < 1 or size % 2 == 0:
         raise ConfigError(
             "loss.bad_window", f"A window of {size} pixels has no middle.", "Give 1, 3, 5 ..."
         )
-    z = working(logits)
-    inside = one_hot(hard_labels(target), logits).bool()
+    batch = as_batch(logits, target, **options)
+    z = batch.logits
+    channels = range(z.shape[1])
+    inside = torch.from_numpy(batch.masks_of(channels)).to(z.device)
+    outside = ~inside if batch.inside is None else ~inside & batch.inside[:, None]
+    window = tuple(2 * int((size // 2) / step) + 1 for step in batch.spacing)
     # One pooling serves both: scores of the other kind of pixel never win the maximum.
-    lowest = -_pool(torch.where(inside, -z, -torch.inf), size)
-    highest = _pool(torch.where(inside, -torch.inf, z), size)
-    return torch.where(inside, lowest, highest)
+    lowest = -_pool(torch.where(inside, -z, -torch.inf), window)
+    highest = _pool(torch.where(outside, z, -torch.inf), window)
+    worst = torch.where(inside, lowest, highest)
+    return worst if batch.inside is None else torch.where(batch.inside[:, None], worst, z)
 
 
+@eager
 def scnp_loss(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
@@ -210,16 +231,22 @@ def scnp_loss(
     size: int = 3,
     loss: Callable[..., Tensor] = ce_dice_loss,
     **settings: Any,
-) -> Float[Tensor, ""]:
+) -> Float[Tensor, "*b"]:
     """Return a loss of the worst neighbours' scores; ``settings`` go to that loss.
 
+    Options that say how to read the input (`Options`) go to both.
+
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "loss.bad_window".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`; "loss.bad_window".
     """
-    return loss(worst_neighbour_logits(logits, target, size), target, **settings)
+    read: Options = {k: v for k, v in settings.items() if k in Options.__annotations__}  # pyright: ignore
+    worst = worst_neighbour_logits(logits, target, size, **read)
+    if not (read.get("sigmoid") or read.get("softmax", True)):
+        # Given probabilities have become scores.
+        settings |= {"sigmoid": logits.shape[1] == 1, "softmax": logits.shape[1] > 1}
+    return loss(worst, target, **settings)
 
 
-def _pool(values: Tensor, size: int) -> Tensor:
+def _pool(values: Tensor, window: tuple[int, ...]) -> Tensor:
     pool = max_pool2d if values.ndim == 4 else max_pool3d
-    return pool(values, size, stride=1, padding=size // 2)
+    return pool(values, window, stride=1, padding=tuple(n // 2 for n in window))

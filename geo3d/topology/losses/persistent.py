@@ -43,27 +43,30 @@ study lists TopologyLayer but could not run it, so there are no published number
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
+from typing_extensions import Unpack
 
 from geo3d.errors import ConfigError
 from geo3d.topology.grids import Pixels
+from geo3d.topology.losses.batch import Batch
 from geo3d.topology.losses.features import (
     Features,
     cut_patches,
-    default_dimensions,
     find_features,
-    foreground_maps,
     most_persistent,
     take,
 )
-from geo3d.topology.losses.inputs import check_inputs, one_hot, probabilities
-from geo3d.topology.losses.overlap import ce_dice_loss, cross_entropy
+from geo3d.topology.losses.options import Options, eager, judge, published
+from geo3d.topology.losses.overlap import ce_dice_items, cross_entropy_items
 
 
+@eager
 def topo_loss(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
@@ -74,7 +77,8 @@ def topo_loss(
     minimum: float = 0.03,
     pixels: Pixels = "cells",
     compat: bool = False,
-) -> Float[Tensor, ""]:
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
     """Return cross-entropy plus ``lambd`` times the topology term of the module.
 
     Args:
@@ -82,23 +86,29 @@ def topo_loss(
         target: labels or a soft target, of which the most likely labels are taken.
         lambd: weight of the topology term.
         patch: side of the patches; None takes whole images.
-        dimensions: which features; None: components and holes (3D: components and cavities; add 1
-            for tunnels, whose matrix reduction takes 4 to 8 times as long: 0.4 s for 48^3 voxels).
+        dimensions: which features; None: components and holes (3D: tunnels and cavities too).
         minimum: least persistence of a feature to remove.
         pixels: which pixels touch.
         compat: reproduce the published code.
+        options: see `Options`.
 
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "loss.bad_patch", "loss.bad_dimensions", "topology.unknown_pixels".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`; "loss.bad_patch",
+            "loss.bad_dimensions", "topology.unknown_pixels".
     """
-    base = cross_entropy(logits, target, compat=compat)
     if compat:
-        return base + lambd * published_term(logits, target, patch, minimum)
-    term = topo_term(logits, target, patch, dimensions, minimum=minimum, pixels=pixels)
-    return base + lambd * term
+        published(options)
+
+    def items(batch: Batch) -> Tensor:
+        base = cross_entropy_items(batch, compat=compat)
+        if compat:
+            return base + lambd * _published_items(batch, patch, minimum)
+        return base + lambd * _topo_items(batch, patch, dimensions, minimum, pixels)
+
+    return judge(items, logits, target, options)
 
 
+@eager
 def topo_term(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
@@ -107,31 +117,99 @@ def topo_term(
     *,
     minimum: float = 0.03,
     pixels: Pixels = "cells",
-) -> Float[Tensor, ""]:
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
     """Return the topology term alone; arguments and errors as `topo_loss`."""
-    check_inputs(logits, target)
-    u, masks = foreground_maps(logits, target)
-    dims = dimensions or default_dimensions(u.ndim - 1)
-    flat = u.reshape(-1)
-    patches = cut_patches(tuple(u.shape), patch)
-    total = flat.sum() * 0
-    found = find_features(u.detach().cpu().numpy(), patches, dims, pixels)
-    for features, true in zip(found, find_features(masks, patches, dims, pixels), strict=True):
-        wanted = most_persistent(features, np.bincount(true.patch, minlength=len(patches)))
+    items = partial(_topo_items, patch=patch, dimensions=dimensions, minimum=minimum, pixels=pixels)
+    return judge(items, logits, target, options)
+
+
+def _topo_items(
+    batch: Batch,
+    patch: int | None,
+    dimensions: tuple[int, ...] | None,
+    minimum: float,
+    pixels: Pixels,
+) -> Float[Tensor, " b"]:
+    """Return the cost of each item per pixel, averaged over the judged channels."""
+    maps = _Maps.of(batch, patch, dimensions, pixels)
+    total = maps.flat.new_zeros(maps.n)
+    for features, true in zip(maps.found(), maps.true(), strict=True):
+        wanted = most_persistent(features, np.bincount(true.patch, minlength=len(maps.patches)))
         surplus = ~wanted & (features.persistence > minimum)
-        total = total + _pull(flat, features.chosen(wanted)) + _push(flat, features.chosen(surplus))
-    return total / flat.numel()
+        for chosen, cost in ((wanted, _pull), (surplus, _push)):
+            kept = features.chosen(chosen)
+            total = total + maps.sums(kept, cost(maps.flat, kept))
+    return batch.channel_mean(total.reshape(batch.own.shape[:2]) / batch.count)
 
 
-def _pull(flat: Float[Tensor, " n"], features: Features) -> Float[Tensor, ""]:
-    born, died = take(flat, features.birth_at), take(flat, features.death_at)
-    return ((1 - born) ** 2).sum() + (died**2).sum()
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """The judged maps of a batch, cut into patches.
+
+    Attributes:
+        flat: probabilities of all maps in a row.
+        n: number of maps.
+        values: the same maps without gradient, (n, *space).
+        masks: the true masks, as numbers.
+        patches: pixels of each patch.
+        dims: which features are looked for.
+        pixels: which pixels touch.
+        outside: what is not annotated in each map.
+    """
+
+    flat: Float[Tensor, " m"]
+    n: int
+    values: Float[np.ndarray, "n ..."]
+    masks: Float[np.ndarray, "n ..."]
+    patches: Int64[np.ndarray, "p ..."]
+    dims: tuple[int, ...]
+    pixels: Pixels
+    outside: Bool[np.ndarray, "n ..."] | None
+
+    @staticmethod
+    def of(
+        batch: Batch, patch: int | None, dimensions: tuple[int, ...] | None, pixels: Pixels
+    ) -> _Maps:
+        """Cut the maps of a batch."""
+        u = batch.own.flatten(0, 1)
+        outside = None
+        if batch.outside is not None:
+            outside = np.repeat(batch.outside, len(batch.judged), axis=0)
+        return _Maps(
+            u.reshape(-1),
+            len(u),
+            u.detach().cpu().numpy(),
+            batch.true_masks.reshape(u.shape).astype(np.float32),
+            cut_patches(tuple(u.shape), patch),
+            dimensions or tuple(range(batch.n_dims)),
+            pixels,
+            outside,
+        )
+
+    def found(self) -> tuple[Features, ...]:
+        """Return the features of the prediction."""
+        return find_features(self.values, self.patches, self.dims, self.pixels, self.outside)
+
+    def true(self) -> tuple[Features, ...]:
+        """Return the features of the truth."""
+        return find_features(self.masks, self.patches, self.dims, self.pixels, self.outside)
+
+    def sums(self, features: Features, costs: Float[Tensor, " f"]) -> Float[Tensor, " n"]:
+        """Add up a cost per feature, map by map."""
+        of_map = torch.from_numpy(features.birth_at // (self.flat.numel() // self.n))
+        return self.flat.new_zeros(self.n).index_add(0, of_map.to(self.flat.device), costs)
 
 
-def _push(flat: Float[Tensor, " n"], features: Features) -> Float[Tensor, ""]:
-    return ((take(flat, features.birth_at) - take(flat, features.death_at)) ** 2).sum()
+def _pull(flat: Float[Tensor, " n"], features: Features) -> Float[Tensor, " f"]:
+    return (1 - take(flat, features.birth_at)) ** 2 + take(flat, features.death_at) ** 2
 
 
+def _push(flat: Float[Tensor, " n"], features: Features) -> Float[Tensor, " f"]:
+    return (take(flat, features.birth_at) - take(flat, features.death_at)) ** 2
+
+
+@eager
 def published_term(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
@@ -141,12 +219,16 @@ def published_term(
     """Return the term of the published code; see the module for what is odd about it.
 
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "loss.bad_patch".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`; "loss.bad_patch".
     """
-    u = torch.softmax(probabilities(logits), dim=1)[:, 1]
-    weight, reference = published_maps(u, one_hot(target, logits)[:, 0], patch, minimum)
-    return ((u * weight - reference) ** 2).mean()
+    items = partial(_published_items, patch=patch, minimum=minimum)
+    return judge(items, logits, target, {})
+
+
+def _published_items(batch: Batch, patch: int | None, minimum: float) -> Float[Tensor, " b"]:
+    u = torch.softmax(batch.p, dim=1)[:, 1]
+    weight, reference = published_maps(u, batch.truth[:, 0], patch, minimum)
+    return ((u * weight - reference) ** 2).flatten(1).mean(dim=1)
 
 
 def published_maps(
@@ -210,81 +292,65 @@ AREA = 48 * 48
 """Pixels to which the cost of an image is related, as in the Betti matching loss."""
 
 
+@eager
 def topo_grad_loss(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
     *,
-    weight: float = 0.5,
+    lambd: float = 0.5,
     betti: Sequence[int] | None = None,
     dimensions: tuple[int, ...] | None = None,
     patch: int | None = None,
     pixels: Pixels = "cells",
     compat: bool = False,
-) -> Float[Tensor, ""]:
-    """Return CE + Dice plus ``weight`` times the mean cost of the module.
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
+    """Return CE + Dice plus ``lambd`` times the mean cost of the module.
 
     Args:
         logits: raw scores.
         target: labels or a soft target, of which the most likely labels are taken.
-        weight: of the cost.
+        lambd: weight of the cost.
         betti: wanted numbers of features, one per dimension; None counts them in the target.
-        dimensions: which features; None: components and holes (3D: components and cavities).
+        dimensions: which features; None: components and holes (3D: tunnels and cavities too).
         patch: side of patches to look at one by one; None takes whole images.
         pixels: which pixels touch.
         compat: for the overlap terms only, see `ce_dice_loss`.
+        options: see `Options`.
 
     Raises:
-        InputError: see `check_inputs`.
-        ConfigError: "loss.bad_betti", "loss.bad_patch", "loss.bad_dimensions",
-            "topology.unknown_pixels".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`; "loss.bad_betti",
+            "loss.bad_patch", "loss.bad_dimensions", "topology.unknown_pixels".
     """
-    base = ce_dice_loss(logits, target, compat=compat)
-    term = topo_grad_term(
-        logits, target, betti=betti, dimensions=dimensions, patch=patch, pixels=pixels
-    )
-    return base + weight * term
+
+    def items(batch: Batch) -> Tensor:
+        maps = _Maps.of(batch, patch, dimensions, pixels)
+        return ce_dice_items(batch, compat=compat) + lambd * _grad_items(batch, maps, betti)
+
+    return judge(items, logits, target, options)
 
 
-def topo_grad_term(
-    logits: Float[Tensor, "b c *space"],
-    target: Shaped[Tensor, "*any"],
-    *,
-    betti: Sequence[int] | None = None,
-    dimensions: tuple[int, ...] | None = None,
-    patch: int | None = None,
-    pixels: Pixels = "cells",
-) -> Float[Tensor, ""]:
-    """Return the cost alone; arguments and errors as `topo_grad_loss`."""
-    check_inputs(logits, target)
-    u, masks = foreground_maps(logits, target)
-    dims = dimensions or default_dimensions(u.ndim - 1)
-    patches = cut_patches(tuple(u.shape), patch)
-    flat = u.reshape(-1)
-    found = find_features(u.detach().cpu().numpy(), patches, dims, pixels)
-    total = flat.sum() * 0
-    for features, n in zip(found, _wanted(masks, patches, dims, pixels, betti), strict=True):
-        lives = take(flat, features.birth_at) - take(flat, features.death_at)
+def _grad_items(batch: Batch, maps: _Maps, betti: Sequence[int] | None) -> Float[Tensor, " b"]:
+    """Return the cost of each item per `AREA` pixels, averaged over the judged channels."""
+    total = maps.flat.new_zeros(maps.n)
+    for features, n in zip(maps.found(), _wanted(maps, betti), strict=True):
+        lives = take(maps.flat, features.birth_at) - take(maps.flat, features.death_at)
         wanted = most_persistent(features, n)
-        signs = torch.from_numpy(np.where(wanted, -1, 1)).to(flat)
-        total = total + (signs * lives).sum() + int(n.sum())
-    return total * (AREA / flat.numel())
+        signs = torch.from_numpy(np.where(wanted, -1, 1)).to(maps.flat)
+        missing = torch.from_numpy(n.reshape(maps.n, -1).sum(axis=1)).to(maps.flat)
+        total = total + maps.sums(features, signs * lives) + missing
+    return batch.channel_mean(total.reshape(batch.own.shape[:2]) * (AREA / batch.count))
 
 
-def _wanted(
-    masks: np.ndarray,
-    patches: np.ndarray,
-    dims: tuple[int, ...],
-    pixels: Pixels,
-    betti: Sequence[int] | None,
-) -> list[np.ndarray]:
+def _wanted(maps: _Maps, betti: Sequence[int] | None) -> list[np.ndarray]:
     """Return for each dimension how many features each patch should have."""
+    n = len(maps.patches)
     if betti is None:
-        true = find_features(masks, patches, dims, pixels)
-        return [np.bincount(each.patch, minlength=len(patches)) for each in true]
-    if len(betti) != len(dims) or any(n < 0 for n in betti):
+        return [np.bincount(each.patch, minlength=n) for each in maps.true()]
+    if len(betti) != len(maps.dims) or any(number < 0 for number in betti):
         raise ConfigError(
             "loss.bad_betti",
-            f"Wanted numbers {list(betti)} for features of dimensions {dims}.",
+            f"Wanted numbers {list(betti)} for features of dimensions {maps.dims}.",
             "Give one number of at least 0 per dimension.",
         )
-    return [np.full(len(patches), n) for n in betti]
+    return [np.full(n, number) for number in betti]

@@ -12,83 +12,107 @@ class gives -1 and no gradient.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+from typing_extensions import Unpack
 
 from geo3d.errors import InputError
-from geo3d.topology.losses.inputs import (
-    check_inputs,
-    hard_labels,
-    in_threads,
-    once_per_target,
-    probabilities,
-)
-from geo3d.topology.losses.overlap import ce_dice_loss, cross_entropy
+from geo3d.topology.losses.batch import Batch
+from geo3d.topology.losses.inputs import hard_labels
+from geo3d.topology.losses.memory import in_threads, once_per_content
+from geo3d.topology.losses.options import Options, eager, judge, published
+from geo3d.topology.losses.overlap import ce_dice_items, cross_entropy_items
 from geo3d.topology.skeleton import tube
 
 SMOOTH = 1e-5
+RADIUS = 2
 
 
+@eager
 def skeleton_recall_loss(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
     *,
-    weight: float = 1.0,
+    lambd: float = 1.0,
     tubes: Bool[Tensor, "b k *space"] | None = None,
     compat: bool = False,
-) -> Float[Tensor, ""]:
-    """Return cross-entropy + Dice term + weight x skeleton recall over foreground classes.
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
+    """Return cross-entropy + Dice term + lambd x skeleton recall over foreground classes.
 
     Args:
         logits: scores.
         target: labels or soft target; the tubes of a soft target are those of its likeliest labels.
-        weight: factor of the recall.
+        lambd: factor of the recall.
         tubes: the result of `label_tubes`, where labels come again unchanged; None: made here.
         compat: leave the Dice term out.
+        options: see `Options`; `spacing` counts.
 
     Raises:
-        InputError: see `check_inputs`; "loss.wrong_tubes".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`; "loss.wrong_tubes".
     """
-    base = cross_entropy(logits, target, compat=True) if compat else ce_dice_loss(logits, target)
-    return base + weight * recall_term(logits, target, tubes=tubes)
+    if compat:
+        published(options)
+
+    def items(batch: Batch) -> Tensor:
+        base = cross_entropy_items(batch, compat=True) if compat else ce_dice_items(batch)
+        return base + lambd * recall_items(batch, tubes)
+
+    return judge(items, logits, target, options)
 
 
+@eager
 def recall_term(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, "*any"],
     *,
     tubes: Bool[Tensor, "b k *space"] | None = None,
-) -> Float[Tensor, ""]:
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
     """Return the skeleton recall alone; -1 is best.
 
     Raises:
-        InputError: see `check_inputs`; "loss.wrong_tubes".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`; "loss.wrong_tubes".
     """
-    check_inputs(logits, target)
-    p = probabilities(logits)[:, 1:]
+    return judge(partial(recall_items, tubes=tubes), logits, target, options)
+
+
+def recall_items(
+    batch: Batch, tubes: Bool[Tensor, "b k *space"] | None = None
+) -> Float[Tensor, " b"]:
+    """Return minus the recall of each item."""
     if tubes is None:
-        tubes = _known_tubes(target, logits.shape[1])
-    if tubes.shape != p.shape:
+        tubes = torch.from_numpy(_known_tubes(batch.true_masks, batch.spacing))
+    if tubes.shape != batch.own.shape:
         raise InputError(
             "loss.wrong_tubes",
-            f"Tubes of shape {tuple(tubes.shape)} do not fit {tuple(p.shape)}.",
+            f"Tubes of shape {tuple(tubes.shape)} do not fit {tuple(batch.own.shape)}.",
             "Make them with label_tubes from the same target.",
         )
-    inside = tubes.to(p)
-    axes = list(range(2, p.ndim))
-    return -(((p * inside).sum(dim=axes) + SMOOTH) / (inside.sum(dim=axes) + SMOOTH)).mean()
+    inside = batch.within(tubes.to(batch.p))
+    covered = (batch.own * inside).sum(dim=batch.space) + SMOOTH
+    return -batch.channel_mean(covered / (inside.sum(dim=batch.space) + SMOOTH))
 
 
 def label_tubes(
-    target: Shaped[Tensor, "*any"], n_classes: int, radius: int = 2
+    target: Shaped[Tensor, "*any"], n_classes: int, radius: int = RADIUS
 ) -> Bool[Tensor, "b k *space"]:
     """Return the tubes of each item and foreground class, on the CPU; k = n_classes - 1."""
     labels = hard_labels(target).cpu().numpy()
-    masks = [item == c for item in labels for c in range(1, n_classes)]
-    tubes = np.stack(in_threads(lambda mask: tube(mask, radius), masks))
-    return torch.from_numpy(tubes.reshape(len(labels), n_classes - 1, *labels.shape[1:]))
+    masks = np.stack([labels == c for c in range(1, n_classes)], axis=1)
+    return torch.from_numpy(_tubes(masks, (1.0,) * (labels.ndim - 1), radius))
 
 
-_known_tubes = once_per_target(label_tubes)
+def _tubes(
+    masks: Bool[np.ndarray, "b k *space"], spacing: tuple[float, ...], radius: int = RADIUS
+) -> Bool[np.ndarray, "b k *space"]:
+    flat = masks.reshape(-1, *masks.shape[2:])
+    tubes = in_threads(partial(tube, radius=radius, spacing=spacing), flat)
+    return np.stack(tubes).reshape(masks.shape)
+
+
+_known_tubes = once_per_content(_tubes)

@@ -34,17 +34,13 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from scipy import ndimage
 from torch import Tensor
+from typing_extensions import Unpack
 
 from geo3d.errors import ConfigError, InputError
 from geo3d.topology.grids import distance_map
+from geo3d.topology.losses.batch import Batch
 from geo3d.topology.losses.discrete_kernels import leak_counts, tile_shares
-from geo3d.topology.losses.inputs import (
-    check_inputs,
-    foreground_classes,
-    hard_labels,
-    probabilities,
-    working,
-)
+from geo3d.topology.losses.options import Options, eager, judge, published
 
 LEVELS = 1023
 """Highest level of a map cut into whole numbers."""
@@ -53,6 +49,7 @@ CLIP = 20.0
 """Distances in pixels beyond which the one-channel map does not look."""
 
 
+@eager
 def topo_window_loss(
     logits: Float[Tensor, "b c *space"],
     target: Shaped[Tensor, ...],
@@ -62,7 +59,8 @@ def topo_window_loss(
     beta: float = 0.1,
     both: bool = True,
     compat: bool = False,
-) -> Float[Tensor, ""]:
+    **options: Unpack[Options],
+) -> Float[Tensor, "*b"]:
     """Return the loss of a distance map (one channel) or of class scores (two or more).
 
     Args:
@@ -73,68 +71,93 @@ def topo_window_loss(
         beta: weight of what comes between pixels of one region.
         both: with class scores, judge the foreground too.
         compat: the published code; `alpha`, `beta`, `both` are its own then.
+        options: see `Options`; `spacing` counts for distances.
 
     Raises:
-        InputError: see `check_inputs`; "loss.needs_images" for volumes; "loss.needs_one_channel"
-            for `compat` with more than one channel.
-        ConfigError: "loss.bad_window".
+        InputError, ConfigError: see `geo3d.topology.losses.options.judge`; "loss.needs_images" for
+            volumes; "loss.needs_one_channel" for `compat` with more than one channel;
+            "loss.bad_window".
     """
-    check_inputs(logits, target, min_classes=1)
     _check_window(logits, window, compat)
-    labels = hard_labels(target)
-    if logits.shape[1] == 1:
-        x, line = working(logits)[:, 0], (labels == 1).cpu().numpy()
+    if compat:
+        published(options)
+
+    def items(batch: Batch) -> Tensor:
+        if batch.regions or logits.shape[1] > 1:
+            return _class_items(batch, window, alpha, beta, both=both)
         if compat:
-            return _published_loss(x, line, window)
-        return _distance_loss(x, line, window, alpha, beta)
-    p = probabilities(logits)
+            return _published_items(batch, window)
+        return _distance_items(batch, window, alpha, beta)
+
+    return judge(items, logits, target, options, min_classes=1)
+
+
+def _class_items(
+    batch: Batch, window: int, alpha: float, beta: float, *, both: bool
+) -> Float[Tensor, " b"]:
+    """Return the loss of probabilities, averaged over the judged channels."""
     terms = []
-    for k in foreground_classes(logits):
-        line = (labels == k).cpu().numpy()
-        outside, away = 1 - p[:, k], torch.from_numpy(~line).to(p.device)
-        term = alpha * (outside - away.to(p)).square().mean()
-        term = term + _region_terms(outside, line, ~line, window, beta, corners=False)
+    inside = _annotated(batch)
+    for k in range(len(batch.judged)):
+        p, line = batch.own[:, k], batch.true_masks[:, k]
+        off = inside & ~line
+        away = torch.from_numpy(off).to(p)
+        outside = torch.where(away > 0, 1 - p, (1 - p) * torch.from_numpy(line).to(p))
+        term = alpha * batch.pixel_mean((outside - away).square()[:, None])[:, 0]
+        seen = (window, beta, inside)
+        term = term + _region_terms(outside, line, off, seen, corners=False)
         if both:
-            term = term + _region_terms(p[:, k], ~line, line, window, beta, corners=True)
+            term = term + _region_terms(p, off, line, seen, corners=True)
         terms.append(term)
-    return torch.stack(terms).mean()
+    return batch.channel_mean(torch.stack(terms, dim=1))
 
 
-def _distance_loss(
-    x: Float[Tensor, "b h w"],
-    line: Bool[np.ndarray, "b h w"],
-    window: int,
-    alpha: float,
-    beta: float,
-) -> Float[Tensor, ""]:
+def _annotated(batch: Batch) -> Bool[np.ndarray, "b h w"]:
+    if batch.outside is None:
+        return np.ones((len(batch.logits), *batch.logits.shape[2:]), dtype=bool)
+    return ~batch.outside
+
+
+def _distance_items(batch: Batch, window: int, alpha: float, beta: float) -> Float[Tensor, " b"]:
     """Return the loss of a map of distances."""
-    depth = np.stack([np.minimum(distance_map(~item), CLIP) for item in line]) / CLIP
+    x, inside = batch.logits[:, 0], _annotated(batch)
+    line = batch.labels.cpu().numpy() == 1
+    depth = np.stack([np.minimum(distance_map(~item, batch.spacing), CLIP) for item in line]) / CLIP
     d = torch.from_numpy(depth).to(x)
     # Beyond the line's own value 0 a score may be as negative as it likes, elsewhere it may not.
     y = torch.where(d > 0, x / CLIP, torch.relu(x) / CLIP)
-    error = alpha * (y - d).square().mean()
-    return error + _region_terms(y, depth < 0.25, depth >= 0.5, window, beta, corners=False)
+    error = alpha * batch.pixel_mean(batch.within((y - d).square()[:, None]))[:, 0]
+    seen = (window, beta, inside)
+    near, far = (depth < 0.25) & inside, (depth >= 0.5) & inside
+    return error + _region_terms(y, near, far, seen, corners=False)
 
 
 def _region_terms(
     y: Float[Tensor, "b h w"],
     near: Bool[np.ndarray, "b h w"],
     far: Bool[np.ndarray, "b h w"],
-    window: int,
-    beta: float,
+    seen: tuple[int, float, Bool[np.ndarray, "b h w"]],
     *,
     corners: bool,
-) -> Float[Tensor, ""]:
-    """Return the mean over windows of both sums, for a map between 0 (near) and 1 (far)."""
+) -> Float[Tensor, " b"]:
+    """Return the mean over windows of both sums, for a map between 0 (near) and 1 (far).
+
+    Args:
+        y: the map.
+        near: where the line is.
+        far: where it is not.
+        seen: side of the windows, weight of the second sum, what is annotated.
+        corners: pixels that share a corner are neighbours.
+    """
+    window, beta, annotated = seen
     levels = np.rint(np.clip(y.detach().cpu().numpy(), 0, 1) * LEVELS).astype(np.uint16)
-    tiles, walls = tiled(levels, window), tiled(near, window)
-    inside = tiled(np.ones_like(near), window)
+    tiles, walls, inside = (tiled(each, window) for each in (levels, near, annotated))
     w_n, w_p = region_weights(tiles, walls, inside, corners=corners)
     w_n, w_p = (untiled(w, y.shape) for w in (w_n, w_p))
     w_n, w_p = w_n * near, w_p * far
     weights = (torch.from_numpy(w).to(y) for w in (w_n, w_p))
     leak, block = next(weights) * y.square(), beta * next(weights) * (1 - y).square()
-    return (leak + block).sum() / len(tiles)
+    return (leak + block).flatten(1).sum(dim=1) / (len(tiles) // len(y))
 
 
 def region_weights(
@@ -199,15 +222,17 @@ def _edges(shape: tuple[int, ...]) -> Int64[np.ndarray, "2 m"]:
     return np.stack([np.concatenate([pair[k].ravel() for pair in sides]) for k in (0, 1)])
 
 
-def _published_loss(
-    x: Float[Tensor, "b h w"], line: Bool[np.ndarray, "b h w"], window: int
-) -> Float[Tensor, ""]:
-    """Return the published sums; w_p is zero for a label of zeros and ones, so it is left out."""
-    y = torch.relu(x)
+def _published_items(batch: Batch, window: int) -> Float[Tensor, " b"]:
+    """Return the published sums; w_p is zero for a label of zeros and ones, so it is left out.
+
+    The published loss is the sum over the batch, which is the mean of what each item gives here.
+    """
+    line = batch.labels.cpu().numpy() == 1
+    y = torch.relu(batch.logits[:, 0])
     depth = [np.minimum(np.asarray(ndimage.distance_transform_edt(item)), CLIP) for item in line]
     w_n = torch.from_numpy(published_weights(y.detach().cpu().numpy(), line, window)).to(y)
     error = (y - torch.from_numpy(np.stack(depth)).to(y)).square()
-    return 1e-3 * error.sum() + (w_n * y.square()).sum()
+    return len(y) * (1e-3 * error + w_n * y.square()).flatten(1).sum(dim=1)
 
 
 def published_weights(

@@ -11,17 +11,8 @@ from torch import Tensor
 from geo3d.errors import InputError
 from geo3d.topology.losses.catalogue import LOSSES, Loss
 
-MINE = (
-    "ce_dice",
-    "region_wise",
-    "cl_dice",
-    "skeleton_recall",
-    "cb_dice",
-    "scnp",
-    "topo_loss",
-    "betti_matching",
-    "topo_grad",
-)
+MINE = tuple(name for name in LOSSES if name not in ("warping", "topo_win", "cavity"))
+"""The others have files of their own."""
 ROWS = [LOSSES[name] for name in MINE]
 
 
@@ -126,9 +117,8 @@ def test_items_and_classes_may_change_places(row: Loss) -> None:
     swapped = torch.tensor([0, 2, 1])
     torch.testing.assert_close(row.function(logits[:, swapped], swapped[labels]), value)
     # Each item counts alone: the mean over a batch is the mean of its items.
-    if row.name != "cl_dice":  # whose rounds come from the whole batch
-        alone = [row.function(logits[k : k + 1], labels[k : k + 1]) for k in range(2)]
-        torch.testing.assert_close(torch.stack(alone).mean(), value)
+    alone = [row.function(logits[k : k + 1], labels[k : k + 1]) for k in range(2)]
+    torch.testing.assert_close(torch.stack(alone).mean(), value)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=MINE)

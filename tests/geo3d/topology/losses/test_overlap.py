@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from geo3d.errors import ConfigError, ShapeError
 from geo3d.topology.losses.cl_dice import cl_dice_loss
 from geo3d.topology.losses.deep import deep_supervision, head_weights
+from geo3d.topology.losses.options import as_batch
 from geo3d.topology.losses.overlap import (
     ce_dice_loss,
     cross_entropy,
@@ -50,7 +51,7 @@ def test_dice_of_hand_worked_halves() -> None:
     labels = torch.tensor([[[0, 0, 1, 1]]])
     # Background Dice 2 * 1 / (2 + 2), foreground the same.
     assert float(dice_term(torch.zeros(1, 2, 1, 4), labels)) == pytest.approx(-0.5, abs=1e-5)
-    weighted = dice_term(torch.zeros(1, 2, 1, 4), labels, weights=[0.0, 4.0])
+    weighted = dice_term(torch.zeros(1, 2, 1, 4), labels, weight=[0.0, 4.0])
     assert float(weighted) == pytest.approx(-1, abs=1e-5)
 
 
@@ -58,20 +59,20 @@ def test_dice_of_hand_worked_halves() -> None:
 def test_weights_that_do_not_fit_are_refused(weights: list[float]) -> None:
     scores, labels = random()
     with pytest.raises(ConfigError) as caught:
-        ce_dice_loss(scores, labels, weights=weights)
+        ce_dice_loss(scores, labels, weight=weights)
     assert caught.value.code == "loss.bad_weights"
 
 
 def test_region_wise_of_a_hand_worked_line() -> None:
     labels = torch.tensor([[[0, 1, 1, 1, 0]]])
     expected = [[[1, -0.5, -1, -0.5, 1]], [[-1, 1, 1, 1, -1]]]
-    maps = region_maps(labels, torch.zeros(1, 2, 1, 5))
+    maps = region_maps(as_batch(torch.zeros(1, 2, 1, 5), labels))
     np.testing.assert_allclose(maps[0], expected[::-1])
     assert float(region_wise_loss(torch.zeros(1, 2, 1, 5), labels)) == pytest.approx(0.05)
 
 
 def test_region_wise_of_absent_and_full_classes() -> None:
-    maps = region_maps(torch.zeros(1, 4, 5).long(), torch.zeros(1, 2, 4, 5))
+    maps = region_maps(as_batch(torch.zeros(1, 2, 4, 5), torch.zeros(1, 4, 5).long()))
     assert (maps[:, 0] == -1).all() and (maps[:, 1] == 1).all()
 
 
@@ -79,9 +80,9 @@ def test_region_wise_of_a_soft_target_follows_its_certainty() -> None:
     hard = torch.tensor([[[0, 1, 1, 1, 0]]])
     like = torch.zeros(1, 2, 1, 5)
     soft = F.one_hot(hard, 2).movedim(-1, 1).float()
-    torch.testing.assert_close(region_maps(soft, like), region_maps(hard, like))
-    unsure = region_maps(0.5 * soft + 0.25, like)
-    assert ((unsure > region_maps(hard, like)) == (soft == 1)).all()
+    torch.testing.assert_close(region_maps(as_batch(like, soft)), region_maps(as_batch(like, hard)))
+    unsure = region_maps(as_batch(like, 0.5 * soft + 0.25))
+    assert ((unsure > region_maps(as_batch(like, hard))) == (soft == 1)).all()
     scores = torch.zeros(1, 2, 1, 5, requires_grad=True)
     region_wise_loss(scores, 0.9 * soft + 0.05).backward()
     assert scores.grad is not None and scores.grad.abs().min() > 1e-3

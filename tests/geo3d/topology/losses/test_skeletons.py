@@ -16,11 +16,11 @@ from geo3d.topology.losses.cl_dice import (
     MOST_ROUNDS,
     cl_dice_loss,
     label_rounds,
-    light_soft_skeleton,
 )
 from geo3d.topology.losses.inputs import probabilities
 from geo3d.topology.losses.overlap import ce_dice_loss
 from geo3d.topology.losses.skeleton_recall import label_tubes, recall_term, skeleton_recall_loss
+from geo3d.topology.losses.soft_skeletons import light_soft_skeleton
 from geo3d.topology.skeleton import hard_skeleton, rounds_needed, soft_skeleton, thin
 
 
@@ -109,7 +109,7 @@ def test_cl_dice_sums_per_item_or_as_published_over_the_batch() -> None:
     assert float(value) == pytest.approx(1 - harmonic(precision, recall), abs=1e-6)
 
 
-def test_cl_dice_takes_the_rounds_that_labels_need() -> None:
+def test_cl_dice_takes_the_rounds_that_each_label_and_prediction_need() -> None:
     labels = torch.stack([line(3), line(9)]).long()
     assert label_rounds(labels, 2) == 4
     assert label_rounds(torch.ones_like(labels), 2) == label_rounds(0 * labels, 2) == 0
@@ -117,11 +117,37 @@ def test_cl_dice_takes_the_rounds_that_labels_need() -> None:
     huge[:, 1:-1, 1:-1] = 1
     assert label_rounds(huge, 2) == MOST_ROUNDS
     scores = torch.randn(2, 2, 21, 30, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(cl_dice_loss(scores, labels), cl_dice_loss(scores, labels, rounds=4))
+    found = (probabilities(scores)[:, 1] > 0.5).long()
+    alone = []
+    for one, two, z in zip(labels, found, scores, strict=True):
+        rounds = max(label_rounds(mask[None], 2) for mask in (one, two))
+        alone.append(cl_dice_loss(z[None], one[None], rounds=rounds))
+    torch.testing.assert_close(cl_dice_loss(scores, labels), torch.stack(alone).mean())
     torch.testing.assert_close(
         cl_dice_loss(scores, labels, compat=True),
         cl_dice_loss(scores, labels, rounds=3, compat=True),
     )
+
+
+@pytest.mark.parametrize("half", [1, 2, 4, 8, 12, 25, 31])
+def test_a_false_bar_of_any_width_has_a_price(half: int) -> None:
+    """A thin label, and a second bar in the prediction; half a bar of 31 fills the rest."""
+    labels = torch.zeros(1, 64, 64, dtype=torch.long)
+    labels[:, 2:5, 3:61] = 1
+    mask = labels[0].bool()
+    mask[max(36 - half, 7) : 37 + half, 3:61] = True
+    scores = torch.zeros(1, 2, 64, 64)
+    scores[:, 1] = torch.where(mask, 3.0, -3.0)
+    scores.requires_grad_()
+    value = cl_dice_loss(scores, labels, alpha=1)
+    value.backward()
+    assert scores.grad is not None
+    assert value > 0.3 and scores.grad[0, 1, 7:].abs().sum() > 1e-3
+    # All of it foreground: no background tells how thick it is.
+    full = torch.full((1, 2, 64, 64), 4.0)
+    full[:, 0] = -4
+    assert cl_dice_loss(full, labels, alpha=1) > 0.5
+    assert cl_dice_loss(-full, torch.ones_like(labels), alpha=1) > 0.5
 
 
 def test_skeleton_recall_of_a_hand_worked_line() -> None:
@@ -143,7 +169,7 @@ def test_skeleton_recall_is_added_to_both_base_terms_or_as_published_to_one() ->
     label = line(3).long()[None]
     scores = torch.randn(1, 2, 21, 30, generator=torch.Generator().manual_seed(5))
     recall = recall_term(scores, label)
-    own = skeleton_recall_loss(scores, label, weight=3.0)
+    own = skeleton_recall_loss(scores, label, lambd=3.0)
     torch.testing.assert_close(own, ce_dice_loss(scores, label) + 3 * recall)
     torch.testing.assert_close(
         skeleton_recall_loss(scores, label, compat=True), cross(scores, label) + recall
