@@ -17,7 +17,7 @@ depends on what it is batched with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -194,7 +194,3 @@ class Batch:
         sums = torch.zeros(counts.numel(), dtype=entropy.dtype, device=entropy.device)
         sums = sums.index_add(0, item * counts.shape[1] + channel, entropy)
         return sums.reshape(counts.shape) / counts.clamp(min=1)
-
-    def with_logits(self, logits: Float[Tensor, "b c *space"]) -> Batch:
-        """Return the batch with other scores."""
-        return replace(self, logits=logits)

@@ -196,11 +196,6 @@ def most_persistent(features: Features, wanted: Int[np.ndarray, " p"]) -> Bool[n
     return chosen
 
 
-def default_dimensions(n_dims: int) -> tuple[int, ...]:
-    """Return the dimensions that union-find gives: components and holes or cavities."""
-    return 0, n_dims - 1
-
-
 def take(flat: Float[Tensor, " n"], places: Int[np.ndarray, "*f"]) -> Float[Tensor, "*f"]:
     """Return entries by index; index -1 gives 0."""
     index = torch.from_numpy(places.astype(np.int64)).to(flat.device)

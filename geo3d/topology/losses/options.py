@@ -71,6 +71,8 @@ def eager(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     return torch.compiler.disable(function)
 
 
+# Once more, as compiling a loss by itself looks behind the first.
+@torch.compiler.disable
 def judge(
     items: Callable[[Batch], Float[Tensor, " b"]],
     logits: Float[Tensor, "b c *space"],

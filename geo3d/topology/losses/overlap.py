@@ -210,6 +210,11 @@ def worst_neighbour_logits(
         raise ConfigError(
             "loss.bad_window", f"A window of {size} pixels has no middle.", "Give 1, 3, 5 ..."
         )
+    return _worst(logits, target, size, options)
+
+
+@torch.compiler.disable
+def _worst(logits: Tensor, target: Tensor, size: int, options: Options) -> Tensor:
     batch = as_batch(logits, target, **options)
     z = batch.logits
     channels = range(z.shape[1])

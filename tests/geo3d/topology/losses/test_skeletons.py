@@ -142,7 +142,7 @@ def test_a_false_bar_of_any_width_has_a_price(half: int) -> None:
     value = cl_dice_loss(scores, labels, alpha=1)
     value.backward()
     assert scores.grad is not None
-    assert value > 0.3 and scores.grad[0, 1, 7:].abs().sum() > 1e-3
+    assert value > 0.2 and scores.grad[0, 1, 7:].abs().sum() > 1e-3
     # All of it foreground: no background tells how thick it is.
     full = torch.full((1, 2, 64, 64), 4.0)
     full[:, 0] = -4
