@@ -92,6 +92,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("mesh", "gaussian", "radiance"),
         help="what to decode (default: mesh and Gaussians, if the pipeline can)",
     )
+    parser.add_argument(
+        "--as-published",
+        action="store_true",
+        help="keep the structure's gaps and the mesh's inner walls and open edges",
+    )
     parser.add_argument("--faces", metavar="N", type=int, help="most faces of a mesh")
     parser.add_argument(
         "--texture", metavar="N", type=int, help="colours of the GLB as a texture of N x N"
@@ -226,6 +231,7 @@ def _config(args: argparse.Namespace, pipeline: Pipeline) -> GenerateConfig:
         structure=structure,
         latent=latent,
         outputs=cast("tuple[Output, ...]", tuple(outputs)),
+        whole=not args.as_published,
         on_empty="keep",
     )
 

@@ -252,10 +252,14 @@ class SLatMeshDecoder(SLatTrunk):
             h = block(h)
         return h.replace(self.out_layer(h.feats.to(x.dtype)))
 
-    def forward(self, x: SparseTensor) -> list[ExtractedMesh]:
-        """Return the mesh of each item; an item without a surface gives one without vertices."""
+    def forward(self, x: SparseTensor, whole: bool = False) -> list[ExtractedMesh]:
+        """Return the mesh of each item; an item without a surface gives one without vertices.
+
+        ``whole`` as for `extract_mesh`.
+        """
         return [
-            extract_mesh(item, self.mesh_resolution, self.layout) for item in self.raw(x).items()
+            extract_mesh(item, self.mesh_resolution, self.layout, whole=whole)
+            for item in self.raw(x).items()
         ]
 
 

@@ -20,16 +20,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from geo3d.errors import InputError
+from geo3d.mesh.manifold import cancelled, separated
 from geo3d.mesh.mesh import Mesh
 from scenes.objects.flexicubes import WEIGHTS, Cubes, corner_keys, crossed, flexicubes
 from scenes.objects.flexicubes_tables import CORNERS
 from scenes.objects.sparse import SparseTensor
+from scenes.objects.whole import solid_signs
 
 _OUTSIDE = 1.0
 _TABLE_PER_KEY = 8
+_TINY = 1e-6
 _ATTRIBUTES = 6
 """Red, green, blue, and a normal."""
 
@@ -73,6 +77,8 @@ class ExtractedMesh:
     def to_mesh(self, *, y_up: bool = True, name: str = "object") -> Mesh:
         """Return a `Mesh` with colours per vertex, turned to y up as viewers expect.
 
+        Where more than two faces meet at an edge they are taken apart.
+
         Raises:
             InputError: ``objects.empty_mesh``.
         """
@@ -89,7 +95,8 @@ class ExtractedMesh:
         if self.attributes is not None:
             red_green_blue = self.attributes[:, :3].detach().float().clamp(0, 1)
             colors = (red_green_blue * 255).round().to(torch.uint8).cpu().numpy()
-        return Mesh(vertices, self.faces.cpu().numpy(), colors, name)
+        vertices, faces, source = separated(vertices, cancelled(self.faces.cpu().numpy()))
+        return Mesh(vertices, faces, None if colors is None else colors[source], name)
 
 
 class _Field(NamedTuple):
@@ -103,11 +110,18 @@ class _Field(NamedTuple):
 
 
 def extract_mesh(
-    item: SparseTensor, resolution: int, layout: CubeLayout, *, training: bool = False
+    item: SparseTensor,
+    resolution: int,
+    layout: CubeLayout,
+    *,
+    training: bool = False,
+    whole: bool = False,
 ) -> ExtractedMesh:
     """Return the mesh of one item whose voxels are cubes of a grid of ``resolution``.
 
-    With ``training`` quads are split in four and the penalties are computed.
+    With ``training`` quads are split in four and the penalties are computed.  With ``whole`` the
+    surface is closed, whatever ``layout.close`` says, and has no inner walls
+    (`scenes.objects.whole`).
     """
     widths = layout.widths
     sdf, displacement, weights, *color = item.feats.float().split(widths, dim=1)
@@ -116,7 +130,8 @@ def extract_mesh(
         corners.append(color[0].unflatten(1, (8, _ATTRIBUTES)))
     cube_values = torch.cat(corners, dim=2)
     active = _share_corners(item.coords[:, 1:], cube_values, resolution)
-    field, owner = (_add_rim if layout.close else _passed)(active, resolution)
+    draw = _solid if whole else _add_rim if layout.close else _passed
+    field, owner = draw(active, resolution)
     padded = F.pad(weights, (0, 0, 0, 1))[owner]
     attributes = field.values[:, 4:].sigmoid() if color else None
     points = _positions(field, resolution)
@@ -200,6 +215,59 @@ def _add_rim(active: _Field, resolution: int) -> tuple[_Field, Int[Tensor, " f"]
     values[:, 0] = _OUTSIDE
     values = values.index_copy(0, torch.searchsorted(keys, active.keys), active.values)
     return _Field(Cubes(cubes, torch.searchsorted(keys, corners)), keys, values), owner
+
+
+def _solid(active: _Field, resolution: int) -> tuple[_Field, Int[Tensor, " f"]]:
+    """Return the cubes that the surface of the solid passes, in ascending order.
+
+    Also returns the row of each among the active cubes, or -1.  What the active cubes do not tell
+    is as far inside or outside as what they tell is in the middle.
+    """
+    side, device = resolution + 1, active.keys.device
+    known = np.full(side**3, _OUTSIDE, np.float32)
+    keys = active.keys.cpu().numpy()
+    distances = active.values[:, 0].detach().float().cpu().numpy()
+    known[keys] = distances
+    cells = np.full((resolution,) * 3, -1, np.int64)
+    coords = active.cubes.coords.cpu().numpy()
+    cells[tuple(coords.T)] = np.arange(len(coords))
+    inside = solid_signs(known.reshape((side,) * 3), cells >= 0)
+
+    count = sum(
+        inside[x : x + resolution, y : y + resolution, z : z + resolution].astype(np.int8)
+        for x, y, z in CORNERS
+    )
+    passed = np.argwhere((count > 0) & (count < 8))
+    cubes = torch.from_numpy(np.ascontiguousarray(passed)).to(device)
+    corners = corner_keys(cubes, resolution).contiguous()
+    used = corners.unique()
+    place = torch.searchsorted(active.keys, used).clamp_(max=max(len(keys) - 1, 0))
+    told = active.keys[place] == used if len(keys) else used < 0
+    values = active.values.new_zeros(len(used), active.values.shape[1])
+    values[told] = active.values[place[told]]
+    values[:, 4:] = _looks(active, used, resolution)
+    size = values[:, 0].abs()
+    size[~told] = size[told].median() if bool(told.any()) else _OUTSIDE
+    sign = torch.from_numpy(np.where(inside.reshape(-1), -1.0, 1.0)).to(size)[used]
+    values[:, 0] = sign * size.clamp_min(_TINY)
+    owner = torch.from_numpy(cells[tuple(passed.T)]).to(device)
+    return _Field(Cubes(cubes, torch.searchsorted(used, corners)), used, values), owner
+
+
+def _looks(active: _Field, keys: Int[Tensor, " v"], resolution: int) -> Float[Tensor, "v c"]:
+    """Return the attributes at grid points: those of the nearest that a surface runs by."""
+    passes = crossed(active.values[:, 0], active.cubes.corners)
+    near = active.cubes.corners[passes].unique() if bool(passes.any()) else slice(None)
+    side = resolution + 1
+
+    def places(numbers: Tensor) -> np.ndarray:
+        found = [numbers // side**2, numbers // side % side, numbers % side]
+        return torch.stack(found, dim=1).cpu().numpy()
+
+    if active.values.shape[1] == 4 or len(active.keys) == 0:
+        return active.values.new_zeros(len(keys), active.values.shape[1] - 4)
+    found = KDTree(places(active.keys[near])).query(places(keys))[1]
+    return active.values[near][torch.from_numpy(found).to(keys.device), 4:]
 
 
 def _positions(field: _Field, resolution: int) -> Float[Tensor, "v 3"]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ from scenes.objects.samplers import Conditions, SamplerConfig, sample
 from scenes.objects.slat_mesh import ExtractedMesh
 from scenes.objects.sparse import SparseTensor, join_items
 from scenes.objects.ss_vae import active_voxels
+from scenes.objects.whole import closed_shell
 
 
 class Networks(Protocol):
@@ -63,6 +65,9 @@ class GenerateConfig:
     """Objects that pass a network together; None means 1 on the CPU, all on an accelerator."""
     together: bool | None = None
     """Both branches of the guidance in one pass; None means on an accelerator, memory allowing."""
+    whole: bool = True
+    """The structure's gaps are closed and meshes have no open edges and no inner walls
+    (`scenes.objects.whole`); False: as published."""
     on_empty: Literal["raise", "keep"] = "raise"
     """An object without a single voxel is an error, or is returned as such."""
 
@@ -141,7 +146,12 @@ class Job:
         ):
             for z in structures:
                 report(self.progress, "voxels", len(found), len(structures))
-                found.append(active_voxels(network(z[None].to(self.device)).float()).cpu())
+                logits = network(z[None].to(self.device)).float()
+                voxels = active_voxels(logits).cpu()
+                if self.config.whole and len(voxels):
+                    cells = closed_shell(voxels[:, 1:].numpy(), logits.shape[-1])
+                    voxels = F.pad(torch.from_numpy(cells).int(), (1, 0))
+                found.append(voxels)
         report(self.progress, "voxels", len(found), len(structures))
         return found
 
@@ -167,6 +177,7 @@ class Job:
         found: list[Any] = []
         if not objects:
             return found
+        whole = output == "mesh" and self.config.whole
         with (
             self._network(DECODERS[output]) as network,
             self._timed(output),
@@ -174,7 +185,8 @@ class Job:
         ):
             for item in objects:
                 report(self.progress, output, len(found), len(objects))
-                found += network(cast(SparseTensor, item.latent).to(self.device))
+                latent = cast(SparseTensor, item.latent).to(self.device)
+                found += network(latent, whole=True) if whole else network(latent)
         report(self.progress, output, len(found), len(objects))
         return found
 

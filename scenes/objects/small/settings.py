@@ -34,7 +34,7 @@ MESH_DECODER = SLatDecoderConfig(
     model_channels=256,
     num_blocks=1,
     num_heads=8,
-    representation_config={"use_color": True, "close": False},
+    representation_config={"use_color": True, "close": True},
     **_CELLS,
 )
 GAUSSIAN_DECODER = SLatDecoderConfig(
