@@ -22,7 +22,7 @@ from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.spectral.basis import Basis, eigenbasis
 from geo3d.spectral.fmap import p2p_to_fmap
 from shape_matching.evaluate.datasets import Dataset, ShapeRecord, open_dataset
-from shape_matching.evaluate.scoring import pair_truth
+from shape_matching.evaluate.truth import pair_truth
 from shape_matching.prior.map_shards import load_maps, load_provenance
 
 BAND = 2

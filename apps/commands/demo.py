@@ -71,7 +71,8 @@ def _match(dataset: Any, pair: Pair, run: Run, progress: ProgressCallback) -> di
 
     from geo3d.render.previews import match_preview
     from shape_matching.config import MatchConfig
-    from shape_matching.evaluate.scoring import SourceScorer, pair_truth
+    from shape_matching.evaluate.scoring import SourceScorer
+    from shape_matching.evaluate.truth import pair_truth
     from shape_matching.methods import METHODS
 
     source, target = (dataset.file(name).load() for name in pair)

@@ -80,9 +80,11 @@ def _begin(args: argparse.Namespace) -> Beginning:
     require_folders(require_flag(args, "data", "Name the folder of shapes."))
     require_files(args.pairs)
     from shape_matching.evaluate.pairs import find_method
+    from shape_matching.evaluate.truth import require_truth
 
     config = _settings(args)
-    _dataset_and_pairs(config)
+    dataset, _, pairs = _dataset_and_pairs(config)
+    require_truth(dataset, pairs)
     find_method(config.method)
     what = "ablation" if config.ablation else config.method
     name, inputs = f"{Path(config.data).name}-{what}", [config.data, config.pairs]

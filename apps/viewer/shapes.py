@@ -22,7 +22,7 @@ from geo3d.mesh.io import load_mesh, save_mesh
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.sandbox import load_untrusted
 from shape_matching.evaluate.ground_truth import check_indices, read_one_based
-from shape_matching.evaluate.scoring import PairTruth
+from shape_matching.evaluate.truth import PairTruth
 from shape_matching.search.sound import FEWEST_VERTICES, sound
 
 MESH_TYPES = (".obj", ".off", ".ply", ".stl", ".glb")

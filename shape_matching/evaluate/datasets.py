@@ -1,6 +1,6 @@
 """Folders of shapes with ground truth, opened as one `Dataset`; shapes are loaded when asked for.
 
-Two layouts are understood, told apart by content:
+Three layouts are understood, told apart by content:
 
 * ``npz``: ``*.npz`` files (see `shape_matching.evaluate.ground_truth`), directly in the folder or
   one level below it (``FAUST/*.npz``, ``TOSCA_iso/*.npz``);
@@ -10,6 +10,13 @@ Two layouts are understood, told apart by content:
   then maps body points of category a to those of b.  Text lists (``test.txt``, ``test_cat.txt``,
   ``pairs.txt``) beside ``off/`` choose shapes and pairs; ``dist/`` is not read, distances are
   computed.
+
+* ``flat``: meshes in the folder or one level below it, with ``<shape>.vts``, ``<a>_<b>.map`` or
+  ``<shape>.baryc_gt`` beside them.  A ``.baryc_gt`` file (SHREC'16: ``cuts/cuts_cat_shape_1``) maps
+  its shape to the whole one whose name is a word of its own (``null/cat``).
+
+In a folder of meshes without any file of truth, meshes with the same faces correspond vertex by
+vertex.
 
 A *family* is a group of shapes by name: the category folder, or the name without its trailing
 number (``cat10`` is of family ``cat``); FAUST and SCAPE registrations are families ``faust`` and
@@ -31,6 +38,7 @@ from geo3d.mesh.mesh import Mesh
 from shape_matching.evaluate.ground_truth import check_indices, read_npz_arrays, read_one_based
 
 MESH_FOLDERS = ("off", "shapes")
+BARYCENTRIC = ".baryc_gt"
 MESH_SUFFIXES = (".off", ".obj", ".ply")
 SMAL_ONLY = frozenset({"cougar", "cow", "fox", "hippo", "lion"})
 """Animals that occur in SMAL_r and not in TOSCA; all SMAL shapes share their body points."""
@@ -62,6 +70,11 @@ class ShapeFile:
     corr_path: Path | None = None
     sym_path: Path | None = None
 
+    @property
+    def has_list(self) -> bool:
+        """Whether the file brings a list of body points."""
+        return self.corr_path is not None or self.path.suffix == ".npz"
+
     def load(self) -> ShapeRecord:
         """Read the shape and check its correspondence against it.
 
@@ -82,7 +95,13 @@ class Dataset:
     bridges: Mapping[tuple[str, str], Path] = field(default_factory=dict)
     """Body points of category a -> those of category b, by (a, b)."""
     pair_maps: Mapping[tuple[str, str], Path] = field(default_factory=dict)
-    """SHREC'19 files by (source, target): the source vertex of each target vertex."""
+    """Files by (source, target): the source vertex (SHREC'19), or the triangle and weights there
+    (SHREC'16), of each target vertex."""
+
+    @property
+    def has_truth_files(self) -> bool:
+        """Whether there is any file of ground truth."""
+        return bool(self.pair_maps) or any(file.has_list for file in self.files)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,7 +152,9 @@ def open_dataset(root: str | Path, shared_ground_truth: bool | None = None) -> D
         root = root.parent
     mesh_folder = next((root / name for name in MESH_FOLDERS if (root / name).is_dir()), None)
     if mesh_folder is not None:
-        return _open_folder(root, mesh_folder, shared_ground_truth)
+        return _open_folder(root, mesh_folder, root / "corres", shared_ground_truth)
+    if not [*root.glob("*.npz"), *root.glob("*/*.npz")] and _mesh_paths(root):
+        return _open_folder(root, root, None, shared_ground_truth)
     return _open_npz(root, shared_ground_truth)
 
 
@@ -167,15 +188,17 @@ def _open_npz(root: Path, shared: bool | None) -> Dataset:
     return _dataset(root, files, default if shared is None else shared)
 
 
-def _open_folder(root: Path, mesh_folder: Path, shared: bool | None) -> Dataset:
-    corres = root / "corres"
-    found = [*mesh_folder.glob("*"), *mesh_folder.glob("*/*")]
+def _open_folder(
+    root: Path, mesh_folder: Path, corres: Path | None, shared: bool | None
+) -> Dataset:
+    """Open meshes with truth in ``corres``, or (None) beside each mesh."""
     files = []
-    for path in found:
-        if path.suffix.lower() not in MESH_SUFFIXES:
-            continue
+    for path in _mesh_paths(mesh_folder):
         name = path.relative_to(mesh_folder).with_suffix("").as_posix()
-        corr, sym = corres / f"{name}.vts", corres / f"{name}.sym.vts"
+        if corres is None:
+            name = path.stem
+        start = (path.parent if corres is None else corres) / name
+        corr, sym = (start.with_name(f"{start.name}{end}") for end in (".vts", ".sym.vts"))
         files.append(
             ShapeFile(
                 name,
@@ -187,13 +210,33 @@ def _open_folder(root: Path, mesh_folder: Path, shared: bool | None) -> Dataset:
         )
     files.sort(key=lambda file: natural_key(file.name))
     families = {file.family for file in files}
-    bridges = _named_pairs(corres / "cross_category_corres", "*.vts", families)
-    maps = _named_pairs(corres, "*.map", {file.name for file in files})
+    beside = corres or root
+    bridges = _named_pairs(beside / "cross_category_corres", "*.vts", families)
+    maps = _named_pairs(beside, "*.map", {file.name for file in files})
     one_template = not (families & TOSCA_FAMILIES or bridges) and _lists_are_alike(files)
     default = _is_smal(families) or one_template
     # A file a_b.map lists, for each vertex of a, its vertex on b: b is the source, a the target.
-    pair_maps = {(b, a): path for (a, b), path in maps.items()}
+    pair_maps = {(b, a): path for (a, b), path in maps.items()} | _barycentric_maps(files)
     return _dataset(root, files, default if shared is None else shared, bridges, pair_maps)
+
+
+def _mesh_paths(folder: Path) -> list[Path]:
+    """Return the mesh files in the folder and one level below it."""
+    found = sorted([*folder.glob("*"), *folder.glob("*/*")])
+    return [path for path in found if path.suffix.lower() in MESH_SUFFIXES and path.is_file()]
+
+
+def _barycentric_maps(files: list[ShapeFile]) -> dict[tuple[str, str], Path]:
+    """Return ``.baryc_gt`` files by (whole shape, the shape they lie beside)."""
+    truth = {file.name: file.path.with_suffix(BARYCENTRIC) for file in files}
+    truth = {name: path for name, path in truth.items() if path.is_file()}
+    whole = {file.path.stem: file.name for file in files if file.name not in truth}
+    pairs: dict[tuple[str, str], Path] = {}
+    for name, path in truth.items():
+        words = [word for word in path.stem.split("_") if word in whole]
+        if len(words) == 1:
+            pairs[whole[words[0]], name] = path
+    return pairs
 
 
 def _dataset(
@@ -207,7 +250,7 @@ def _dataset(
         raise InputError(
             "dataset.no_shapes",
             f"No shapes found in {root}.",
-            "Expected *.npz files (or folders of them), or off/*.off with corres/*.vts.",
+            "Expected *.npz files, meshes, or folders of them; or off/*.off with corres/*.vts.",
         )
     names = [file.name for file in files]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -29,6 +29,7 @@ from shape_matching.evaluate.pairs import (
 )
 from shape_matching.evaluate.protocols import Pair
 from shape_matching.evaluate.report import write_report
+from shape_matching.evaluate.truth import require_truth
 
 
 def evaluate(
@@ -58,11 +59,13 @@ def evaluate(
 
     Raises:
         ConfigError: ``evaluate.unknown_method``.
-        InputError: ``work.other_folder``.
+        InputError: ``work.other_folder``; ``dataset.no_ground_truth`` and
+            ``dataset.unrelated_ground_truth`` where no pair can be scored.
         Cancelled: whatever ``progress`` raises passes through; finished pairs are kept.
     """
     if method is None:
         find_method(config.method)
+    require_truth(dataset, pairs)
     claim(folder, {**_identity(dataset, config, protocol), "pairs": list(pairs)})
     store = PairStore(folder, pairs)
     setup = JobSetup(

@@ -25,7 +25,7 @@ from geo3d.work.curves import new_figure, save_figure
 from shape_matching.corrector.improve import OnMap
 from shape_matching.evaluate.datasets import TOSCA_FAMILIES, Dataset
 from shape_matching.evaluate.pairs import PairRecord, PairStore
-from shape_matching.evaluate.scoring import pair_truth
+from shape_matching.evaluate.truth import pair_truth
 
 ERROR_SCALE = 0.25
 """Normalised error shown as the darkest colour."""

@@ -7,6 +7,8 @@ In memory all indices are 0-based.  On disk the literature's text files are 1-ba
 * ``.vts``: one vertex number per line, 1-based; ``<shape>.sym.vts`` names the left/right mirrored
   body points in the same order;
 * ``<a>_<b>.map`` (SHREC'19): line i is the vertex of b that corresponds to vertex i of a, 1-based;
+* ``.baryc_gt`` (SHREC'16): line i is the triangle of the whole shape that shows vertex i, 1-based,
+  and three barycentric weights;
 * ``.npz`` with ``verts``, ``faces``, ``corr`` and ``corr_sym``, 0-based.
 """
 
@@ -17,7 +19,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from geo3d.errors import FileFormatError, InputError, LimitError
 
@@ -45,6 +47,36 @@ def read_one_based(path: Path) -> Int[np.ndarray, " i"]:
             "The file looks 0-based: add 1 to every number.",
         )
     return numbers - 1
+
+
+def read_barycentric(
+    path: Path,
+) -> tuple[Int[np.ndarray, " i"], Float[np.ndarray, "i 3"]]:
+    """Return the 0-based triangles and the barycentric weights of a ``.baryc_gt`` file.
+
+    Raises:
+        InputError: ``dataset.missing_file``.
+        LimitError: ``dataset.file_too_large``.
+        FileFormatError: ``dataset.bad_correspondence``, ``dataset.zero_based``.
+    """
+    numbers = _numbers(path)
+    lines = len(path.read_bytes().splitlines())
+    table = numbers.reshape(-1, 4) if numbers.size % 4 == 0 else np.full((1, 4), np.nan)
+    triangles = table[:, 0]
+    good = np.isfinite(table).all() and (np.abs(triangles) < 2**53).all() and len(table) <= lines
+    if numbers.size == 0 or not good or (triangles != np.floor(triangles)).any():
+        raise FileFormatError(
+            "dataset.bad_correspondence",
+            f"{path.name} is not a list of triangles with weights.",
+            "Each line holds a triangle number (from 1) and three barycentric weights.",
+        )
+    if triangles.min() < 1:
+        raise FileFormatError(
+            "dataset.zero_based",
+            f"{path.name} names triangle {triangles.min():.0f}, but they are counted from 1.",
+            "The file looks 0-based: add 1 to every triangle number.",
+        )
+    return triangles.astype(np.int64) - 1, table[:, 1:]
 
 
 def check_indices(indices: Int[np.ndarray, " i"], n_vertices: int, what: str) -> None:
@@ -127,16 +159,20 @@ def _check_npz_size(path: Path) -> None:
         raise _too_large(path, size, MAX_NPZ_BYTES)
 
 
-def _integers(path: Path) -> Int[np.ndarray, " i"]:
+def _numbers(path: Path) -> Float[np.ndarray, " i"]:
     if not path.is_file():
         raise _missing(path)
     size = path.stat().st_size
     if size > MAX_TEXT_BYTES:
         raise _too_large(path, size, MAX_TEXT_BYTES)
     try:
-        numbers = np.array(path.read_bytes().split(), dtype=np.float64)
+        return np.array(path.read_bytes().split(), dtype=np.float64)
     except ValueError as error:
         raise _not_a_list(path) from error
+
+
+def _integers(path: Path) -> Int[np.ndarray, " i"]:
+    numbers = _numbers(path)
     # Some published files write "1.0000000e+00"; any integer value is accepted, a fraction is not.
     in_range = np.isfinite(numbers).all() and (np.abs(numbers) < 2**53).all()
     if numbers.size == 0 or not in_range or (numbers != np.floor(numbers)).any():

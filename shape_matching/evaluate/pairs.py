@@ -29,7 +29,8 @@ from geo3d.progress import ignore_progress
 from geo3d.work.runner import read_failure
 from shape_matching.evaluate.datasets import Dataset, ShapeRecord
 from shape_matching.evaluate.protocols import Pair
-from shape_matching.evaluate.scoring import GeodesicKind, SourceScorer, pair_truth
+from shape_matching.evaluate.scoring import GeodesicKind, SourceScorer
+from shape_matching.evaluate.truth import pair_truth
 
 Method = Callable[..., Any]
 

@@ -7,6 +7,7 @@ faust_r         unordered pairs of tr_reg_080..099: 190 (AttentiveFMaps, DiffuMa
 faust_400       all ordered pairs of the same shapes, the 20 identical ones included (ULRSSM
                 family); the same method reads up to 5 % lower there
 scape_r         unordered pairs of the last 20 of the 71 shapes: 190
+shrec16         the pairs (whole, partial) that have a .baryc_gt file
 shrec19_r       the pairs that have a .map file, without the partial shape 40
 smal_r          test shapes (test_cat.txt or test.txt, else cougar, hippo, horse), unordered pairs
 dt4d_intra      unordered pairs inside each category (test.txt where present), without pumpkinhulk
@@ -31,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from geo3d.errors import ConfigError, FileFormatError, InputError
-from shape_matching.evaluate.datasets import SMAL_ONLY, Dataset
+from shape_matching.evaluate.datasets import BARYCENTRIC, SMAL_ONLY, Dataset
 
 Pair = tuple[str, str]
 """(source, target) shape names."""
@@ -64,11 +65,20 @@ def scape_r(dataset: Dataset) -> list[Pair]:
     return list(combinations(names[-SCAPE_TEST_COUNT:], 2))
 
 
+def shrec16(dataset: Dataset) -> list[Pair]:
+    """Return the pairs of a whole and a partial shape with a .baryc_gt file."""
+    found = [pair for pair, path in dataset.pair_maps.items() if path.suffix == BARYCENTRIC]
+    if not found:
+        raise _missing("files <shape>.baryc_gt beside shapes named after a whole one", dataset)
+    return found
+
+
 def shrec19_r(dataset: Dataset) -> list[Pair]:
     """Return the pairs with a .map file, without the partial shape 40."""
-    if not dataset.pair_maps:
+    found = [pair for pair, path in dataset.pair_maps.items() if path.suffix != BARYCENTRIC]
+    if not found:
         raise _missing("files corres/<a>_<b>.map", dataset)
-    return [pair for pair in dataset.pair_maps if SHREC19_PARTIAL not in pair]
+    return [pair for pair in found if SHREC19_PARTIAL not in pair]
 
 
 def smal_r(dataset: Dataset) -> list[Pair]:
@@ -126,7 +136,7 @@ def pairs_file(dataset: Dataset) -> list[Pair]:
 
 def all_pairs(dataset: Dataset) -> list[Pair]:
     """Return unordered pairs of all shapes whose ground truth is comparable."""
-    if dataset.shared_ground_truth:
+    if dataset.shared_ground_truth or not dataset.has_truth_files:
         return list(combinations(dataset.names, 2))
     return [pair for names in dataset.families.values() for pair in combinations(names, 2)]
 
@@ -135,6 +145,7 @@ PROTOCOLS: dict[str, Callable[[Dataset], list[Pair]]] = {
     "faust_r": faust_r,
     "faust_400": faust_400,
     "scape_r": scape_r,
+    "shrec16": shrec16,
     "shrec19_r": shrec19_r,
     "smal_r": smal_r,
     "dt4d_intra": dt4d_intra,
@@ -177,13 +188,17 @@ def choose_protocol(dataset: Dataset) -> str:
         return "pairs_file"
     found, names = dataset.families, set(dataset.names)
     is_smal = bool(SMAL_ONLY & found.keys())
+    suffixes = {path.suffix for path in dataset.pair_maps.values()}
     fits = {
-        "shrec19_r": bool(dataset.pair_maps),
+        "shrec16": BARYCENTRIC in suffixes,
+        "shrec19_r": bool(suffixes - {BARYCENTRIC}),
         "dt4d_intra": bool(dataset.bridges),
         "smal_r": is_smal,
         "faust_r": names.issuperset(FAUST_TEST),
         "scape_r": len(found.get("scape", ())) in (SCAPE_COUNT, SCAPE_TEST_COUNT),
-        "tosca": not is_smal and any(name in found for name in TOSCA_TEST_FAMILIES),
+        "tosca": not suffixes
+        and not is_smal
+        and any(name in found for name in TOSCA_TEST_FAMILIES),
     }
     fitting = [name for name, does in fits.items() if does]
     if len(fitting) > 1:

@@ -94,6 +94,7 @@ def summarize(records: Sequence[PairRecord], labels: Sequence[str]) -> dict[str,
         "scored": len(scored),
         "failed": len(records) - len(scored),
         "failures": dict(sorted(failures.items())),
+        "remedy": _remedy(records, failures),
         **_error_numbers(scored),
         "ambiguous": sum(bool(_score(r)["ambiguous"]) for r in scored),
         **{name: _mean(scored, name) for name in AVERAGED},
@@ -109,6 +110,15 @@ def summarize(records: Sequence[PairRecord], labels: Sequence[str]) -> dict[str,
         },
         "worst": [[*r.pair, _score(r)["error"]] for r in worst_records(scored, 10)],
     }
+
+
+def _remedy(records: Sequence[PairRecord], failures: Counter[str]) -> list[str]:
+    """Return an example of the commonest failure: its message, and what to do."""
+    if not failures:
+        return []
+    code = max(sorted(failures), key=failures.__getitem__)
+    error = next(r.error for r in records if r.error is not None and r.error["code"] == code)
+    return [line for key in ("message", "hint") if (line := error.get(key, ""))]
 
 
 def worst_records(scored: Sequence[PairRecord], count: int) -> list[PairRecord]:
@@ -161,6 +171,7 @@ def format_summary(summary: Mapping[str, Any], timings: Mapping[str, Any] | None
     head = f"{summary['method']} on {summary['dataset']}, protocol {summary['protocol']}"
     lines = [head, f"  pairs {summary['pairs']}, failed {summary['failed']}"]
     lines += [f"    {count} x {code}" for code, count in summary["failures"].items()]
+    lines += [f"    {line}" for line in summary["remedy"]]
     if summary["error"] is not None:
         lines += _result_lines(summary)
     if timings and timings.get("match_seconds_per_pair") is not None:

@@ -10,7 +10,8 @@ from golden.reading import shape_beside, weights_for
 from geo3d.mesh.geodesic import heat_distances
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import total_area
-from shape_matching.evaluate.scoring import PairTruth, SourceScorer
+from shape_matching.evaluate.scoring import SourceScorer
+from shape_matching.evaluate.truth import PairTruth
 
 
 def check_geodesic_error(path: Path) -> None:

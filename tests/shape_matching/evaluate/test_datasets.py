@@ -14,7 +14,7 @@ from geo3d.files import asset
 from shape_matching.evaluate.datasets import family_of, natural_key, open_dataset
 from shape_matching.evaluate.ground_truth import read_one_based
 from shape_matching.evaluate.protocols import protocol_pairs
-from shape_matching.evaluate.scoring import pair_truth
+from shape_matching.evaluate.truth import pair_truth
 
 
 def four(root: Path, names: str, corr: list[int] | None = None) -> Path:

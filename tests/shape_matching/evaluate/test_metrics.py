@@ -13,7 +13,8 @@ from geo3d.mesh.geodesic import exact_distances, heat_distances
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import total_area, vertex_areas
 from shape_matching.evaluate import metrics, scoring
-from shape_matching.evaluate.scoring import DistanceTable, PairTruth, SourceScorer
+from shape_matching.evaluate.scoring import DistanceTable, SourceScorer
+from shape_matching.evaluate.truth import PairTruth
 
 
 def identity_truth(mesh: Mesh) -> PairTruth:
