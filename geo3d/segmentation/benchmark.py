@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from geo3d.config import require, require_at_least
+from geo3d.errors import ConfigError
 from geo3d.files import append_line, asset, atomic_write_json, atomic_write_text
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.segmentation import config as training_config
@@ -35,6 +36,7 @@ from geo3d.segmentation.data import (
     read_topomortar,
 )
 from geo3d.segmentation.measures import gather, measure_image, write_measures
+from geo3d.segmentation.own_code import is_importable
 from geo3d.segmentation.report import write_tables
 from geo3d.segmentation.significance import Procedure, compare_with_baseline
 from geo3d.segmentation.tables import (
@@ -46,6 +48,7 @@ from geo3d.segmentation.tables import (
     read_published,
     read_results,
 )
+from geo3d.topology.losses.catalogue import LOSSES, ROWS, Loss
 from geo3d.work.pool import Limits, Task, raise_if_stopping
 from geo3d.work.runner import Work, read_failure, run_items
 
@@ -62,7 +65,7 @@ class BenchmarkConfig:
     data: str = ""
     """TopoMortar folder; empty for generated walls."""
     losses: tuple[str, ...] = ("ce_dice", "cl_dice")
-    """Keys of `geo3d.topology.losses.catalogue.LOSSES`."""
+    """Keys of `geo3d.topology.losses.catalogue.LOSSES`, or "package.module:function"."""
     frameworks: tuple[Framework, ...] = ("supervised",)
     labels: tuple[LabelKind, ...] = ("accurate",)
     sizes: tuple[TrainingSize, ...] = ("large",)
@@ -116,14 +119,14 @@ class Cell:
     def path(self) -> Path:
         """Where it lies below ``results`` and ``cells``, without suffix."""
         s = self.setting
-        return Path(s.framework, s.labels, s.size, s.loss, str(self.seed))
+        return Path(s.framework, s.labels, s.size, s.loss.replace(":", "."), str(self.seed))
 
 
 def grid(config: BenchmarkConfig) -> list[Cell]:
     """Return all cells, seed by seed: a benchmark that is stopped is complete in its first seeds.
 
     Raises:
-        ConfigError: ``segmenter.unknown_loss``.
+        ConfigError: ``segmenter.unknown_loss``, and those of `geo3d.segmentation.own_code`.
     """
     from geo3d.segmentation.train import find_loss
 
@@ -155,12 +158,15 @@ def run_cells(
         cells: the grid.
         folder: where results and cells lie.
         progress: told at least every second; what it raises ends the benchmark.
+
+    Raises:
+        ConfigError: ``segmenter.loss_only_here``.
     """
     by_name = {str(cell.path): cell for cell in cells}
     work = Work(
         folder,
         [Task(name, cell) for name, cell in by_name.items()],
-        partial(partial, _one_cell, config, folder),
+        partial(partial, _one_cell, config, folder, _added_losses(config)),
         lambda name: is_finished(by_name[name], folder),
         "runs",
         retry_all=True,
@@ -168,10 +174,28 @@ def run_cells(
     run_items(work, Limits(config.workers, threads=1, fresh=True, grace=STOP_S), progress)
 
 
-def _one_cell(config: BenchmarkConfig, folder: Path, cell: Cell) -> None:
+def _added_losses(config: BenchmarkConfig) -> dict[str, Loss]:
+    """Return the losses that this process has put into the catalogue: workers get them along."""
+    added = {name: LOSSES[name] for name in config.losses if name in LOSSES}
+    added = {name: row for name, row in added.items() if row not in ROWS}
+    for name, row in added.items():
+        if not all(is_importable(f) for f in (row.function, row.auxiliary) if f is not None):
+            raise ConfigError(
+                "segmenter.loss_only_here",
+                f"The loss {name!r} cannot reach the processes of a benchmark: its function is no "
+                "name of a module.",
+                "Put the function into a module and name it: package.module:function.",
+            )
+    return added
+
+
+def _one_cell(
+    config: BenchmarkConfig, folder: Path, added: Mapping[str, Loss], cell: Cell
+) -> None:
     import torch
 
     torch.set_num_threads(1)
+    LOSSES.update(added)
     run_cell(config, cell, folder, raise_if_stopping)
 
 

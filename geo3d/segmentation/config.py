@@ -43,7 +43,7 @@ class SegmentationConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     loss: str = "ce_dice"
-    """Key of `geo3d.topology.losses.catalogue.LOSSES`."""
+    """Key of `geo3d.topology.losses.catalogue.LOSSES`, or "package.module:function"."""
     framework: Framework = "supervised"
     """Plain training, three generations of self-distillation, or random hues."""
     compat: bool = False

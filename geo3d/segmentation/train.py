@@ -36,6 +36,7 @@ from geo3d.segmentation.frameworks import (
     training_loss,
 )
 from geo3d.segmentation.network import initialise, make_network
+from geo3d.segmentation.own_code import fingerprint, is_own, own_function
 from geo3d.segmentation.predict import Segmenter, save_segmenter
 from geo3d.topology.losses.catalogue import LOSSES, Loss
 from geo3d.topology.metrics import betti_errors, dice
@@ -91,22 +92,51 @@ def train_segmenter(
     plan = Plan.of(config, "training the segmenter", config.iterations, rate)
     # What the images hold counts, not where they lie.
     settings = {**config_to_dict(config), "data": training.info["data"]}
+    if is_own(config.loss):
+        settings["own_loss"] = fingerprint(loss.function)
     run_training(training, plan, out, settings, log_metrics=log_metrics, progress=progress)
     return training.segmenter()
 
 
-def find_loss(name: str) -> Loss:
-    """Return the loss of the catalogue.
+def find_loss(name: str, dimensions: int = 2) -> Loss:
+    """Return the loss of the catalogue, or the user's own of "package.module:function".
+
+    An own one is a function of (logits, target), an object that can be called so, or a class of
+    such objects that needs no arguments.
 
     Raises:
-        ConfigError: ``segmenter.unknown_loss``.
+        ConfigError: ``segmenter.unknown_loss``, and those of `own_function`.
     """
-    if name not in LOSSES or 2 not in LOSSES[name].dimensions:
-        known = ", ".join(key for key, loss in LOSSES.items() if 2 in loss.dimensions)
+    if is_own(name):
+        return own_loss(name)
+    if name not in LOSSES or dimensions not in LOSSES[name].dimensions:
+        known = ", ".join(key for key, loss in LOSSES.items() if dimensions in loss.dimensions)
         raise ConfigError(
-            "segmenter.unknown_loss", f"There is no loss {name!r} for images.", f"Known: {known}."
+            "segmenter.unknown_loss",
+            f"There is no loss {name!r} for {'images' if dimensions == 2 else 'volumes'}.",
+            f"Known: {known}; or one of your own, package.module:function.",
         )
     return LOSSES[name]
+
+
+def own_loss(name: str) -> Loss:
+    """Return the row of a loss of the user's own.
+
+    Raises:
+        ConfigError: ``segmenter.own_loss`` for a class that cannot be made without arguments, and
+            those of `own_function`.
+    """
+    function = own_function(name)
+    if isinstance(function, type):
+        try:
+            function = function()
+        except TypeError as error:
+            raise ConfigError(
+                "segmenter.own_loss",
+                f"{name} is a class that is not made without arguments: {error}.",
+                "Name a function of (logits, target) that makes and calls it.",
+            ) from error
+    return Loss(name, function, "own")
 
 
 def load_samples(items: Sequence[Item]) -> tuple[Sample, ...]:
