@@ -38,11 +38,11 @@ NAMES = ("published", "flips", "none")
 
 
 def augment(
-    image: Float[Tensor, "3 h w"],
-    target: Float[Tensor, "k h w"],
+    image: Float[Tensor, " c *space"],
+    target: Float[Tensor, " k *space"],
     generator: torch.Generator,
     name: str = "published",
-) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "k h w"]]:
+) -> tuple[Float[Tensor, " c *space"], Float[Tensor, " k *space"]]:
     """Change a normalised image and its target at random.
 
     Args:
@@ -59,7 +59,7 @@ def augment(
             "augment.unknown", f"There is no augmentation {name!r}.", f"Known: {', '.join(NAMES)}."
         )
     data: dict[str, Any] = {"image": image, "target": target}
-    transforms = _transforms(name)
+    transforms = _transforms(name, image.ndim - 1)
     seeds = torch.randint(2**31, (len(transforms),), generator=generator).tolist()
     for transform, seed in zip(transforms, seeds, strict=True):
         transform.set_random_state(seed=seed)
@@ -67,21 +67,26 @@ def augment(
     return _plain(data["image"]), _plain(data["target"])
 
 
-def published_transforms() -> tuple[Any, ...]:
-    """Return the ten transforms of the published training, for data with "image" and "target"."""
+def published_transforms(dimensions: int = 2) -> tuple[Any, ...]:
+    """Return the ten transforms of the published training, for data with "image" and "target".
+
+    Those of volumes turn about all three axes.
+    """
     from monai import transforms as t
 
     both, image = ("image", "target"), "image"
     contrast = {"gamma": (0.7, 1.5), "retain_stats": True}
+    linear = "bilinear" if dimensions == 2 else "trilinear"
+    turns = {f"range_{axis}": math.pi for axis in "xyz"[: 1 if dimensions == 2 else 3]}
     return (
-        t.RandRotated(both, prob=0.2, range_x=math.pi, mode=("bilinear", "nearest")),
-        t.RandZoomd(both, prob=0.2, min_zoom=0.7, max_zoom=1.4, mode=("bilinear", "nearest-exact")),
+        t.RandRotated(both, prob=0.2, **turns, mode=("bilinear", "nearest")),
+        t.RandZoomd(both, prob=0.2, min_zoom=0.7, max_zoom=1.4, mode=(linear, "nearest-exact")),
         t.RandGaussianNoised(image, prob=0.1, mean=0.0, std=0.1),
         t.RandGaussianSmoothd(image, prob=0.2, sigma_x=(0.5, 1.0), sigma_y=(0.5, 1.0)),
         t.RandScaleIntensityd(image, factors=0.25, prob=0.15),
         t.RandScaleIntensityFixedMeand(image, factors=0.25, prob=0.15, preserve_range=True),
         t.RandSimulateLowResolutiond(
-            image, prob=0.25, downsample_mode="bilinear", upsample_mode="nearest"
+            image, prob=0.25, downsample_mode=linear, upsample_mode="nearest"
         ),
         t.RandAdjustContrastd(image, prob=0.1, invert_image=True, **contrast),
         t.RandAdjustContrastd(image, prob=0.1, invert_image=False, **contrast),
@@ -89,11 +94,11 @@ def published_transforms() -> tuple[Any, ...]:
     )
 
 
-@lru_cache(maxsize=len(NAMES))
-def _transforms(name: str) -> Sequence[Any]:
+@lru_cache(maxsize=2 * len(NAMES))
+def _transforms(name: str, dimensions: int) -> Sequence[Any]:
     if name == "none":
         return ()
-    published = published_transforms()
+    published = published_transforms(dimensions)
     return published if name == "published" else published[-1:]
 
 

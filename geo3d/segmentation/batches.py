@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from geo3d.device import item_generator
-from geo3d.errors import InputError
+from geo3d.errors import ConfigError, InputError
 from geo3d.segmentation.augment import augment, random_hue
 from geo3d.segmentation.config import SegmentationConfig
-from geo3d.segmentation.data import Sample
+from geo3d.segmentation.kinds import WALLS, DataKind
 from geo3d.segmentation.predict import channel_statistics
+from geo3d.segmentation.samples import Sample
 
 Pair = tuple[Tensor, Tensor]
 
@@ -32,16 +33,19 @@ class TrainingImages(Dataset[Pair]):
     Args:
         samples: images with masks.
         config: settings of the training.
-        soft: probabilities of mortar (h, w) that take the place of the masks, or None.
+        soft: probabilities that take the place of the masks, (h, w) of the one class there is or
+            (k, *space) of classes but the background, or of regions; None: the masks.
+        kind: what the images are like.
     """
 
     def __init__(
         self,
         samples: Sequence[Sample],
         config: SegmentationConfig,
-        soft: Sequence[Float[np.ndarray, "h w"]] | None = None,
+        soft: Sequence[Float[np.ndarray, "*any"]] | None = None,
+        kind: DataKind = WALLS,
     ) -> None:
-        self.samples, self.config, self.soft = samples, config, soft
+        self.samples, self.config, self.soft, self.kind = samples, config, soft, kind
         self.statistics = [channel_statistics(sample.image) for sample in samples]
         self._order = lru_cache(maxsize=4)(self._draw_order)
 
@@ -56,7 +60,9 @@ class TrainingImages(Dataset[Pair]):
         image = self._with_hue(image, self._generator("hue", number))
         if self.soft is None:
             return image, target[0].round().long()
-        return image, torch.cat([1 - target, target])
+        if self.kind.regions:
+            return image, target
+        return image, torch.cat([1 - target.sum(dim=0, keepdim=True), target])
 
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         return item_generator(self.config.seed, f"segmenter {purpose} {number}")
@@ -66,22 +72,23 @@ class TrainingImages(Dataset[Pair]):
         return torch.randperm(len(self.samples), generator=generator).tolist()
 
     def _cut(self, index: int, generator: torch.Generator) -> Pair:
-        """Return a normalised image and its target (1, h, w), cut at random."""
+        """Return a normalised image and its target (k, *space), cut at random."""
         sample, side = self.samples[index], self.config.crop
-        box = (slice(None), slice(None))
+        box = (slice(None),) * sample.mask.ndim
         if side is not None:
             room = [n - side + 1 for n in sample.mask.shape]
-            y, x = (int(torch.randint(n, (), generator=generator)) for n in room)
-            box = (slice(y, y + side), slice(x, x + side))
+            corner = [int(torch.randint(n, (), generator=generator)) for n in room]
+            box = tuple(slice(at, at + side) for at in corner)
         mean, deviation = self.statistics[index]
-        image = ((sample.image[box] - mean) / deviation).transpose(2, 0, 1)
-        target = sample.mask[box] if self.soft is None else self.soft[index][box]
-        plain = np.ascontiguousarray(image, dtype=np.float32), target.astype(np.float32)[None]
-        return torch.from_numpy(plain[0]), torch.from_numpy(plain[1])
+        image = np.moveaxis((sample.image[box] - mean) / deviation, -1, 0)
+        target = sample.mask[box] if self.soft is None else self.soft[index][(..., *box)]
+        target = target.astype(np.float32)
+        target = target[None] if target.ndim == len(box) else target
+        return torch.from_numpy(np.ascontiguousarray(image, np.float32)), torch.from_numpy(target)
 
     def _with_hue(
-        self, image: Float[Tensor, "3 h w"], generator: torch.Generator
-    ) -> Float[Tensor, "3 h w"]:
+        self, image: Float[Tensor, " c *space"], generator: torch.Generator
+    ) -> Float[Tensor, " c *space"]:
         if self.config.framework != "randhue":
             return image
         if float(torch.rand((), generator=generator)) >= self.config.hue_probability:
@@ -91,7 +98,7 @@ class TrainingImages(Dataset[Pair]):
 
 def batches(
     images: TrainingImages, first_step: int, workers: int = 0
-) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Shaped[Tensor, "b ..."]]]:
+) -> Iterator[tuple[Float[Tensor, "b c *space"], Shaped[Tensor, "b ..."]]]:
     """Yield the batch of every step from ``first_step`` to the last.
 
     Args:
@@ -111,14 +118,24 @@ def batches(
     yield from loader
 
 
-def check_sizes(samples: Sequence[Sample], config: SegmentationConfig) -> None:
+def check_sizes(
+    samples: Sequence[Sample], config: SegmentationConfig, kind: DataKind = WALLS
+) -> None:
     """Refuse images that the settings cannot train on.
 
     Raises:
-        InputError: ``segmenter.no_images``, ``segmenter.bad_size``, ``segmenter.no_mortar``.
+        InputError: ``segmenter.no_images``, ``segmenter.bad_size``, ``segmenter.no_mortar``,
+            ``segmenter.no_foreground``.
+        ConfigError: ``segmenter.no_colour`` for the framework randhue.
     """
     if not samples:
         raise InputError("segmenter.no_images", "There are no images to train on.", "")
+    if config.framework == "randhue" and (kind.channels, kind.dimensions) != (3, 2):
+        raise ConfigError(
+            "segmenter.no_colour",
+            "The framework randhue changes colours, and these are no colour images.",
+            "Choose supervised or selfdistillation.",
+        )
     shapes = {sample.mask.shape for sample in samples}
     sides = [side for shape in shapes for side in shape]
     stride, smallest = config.network.stride, config.network.smallest
@@ -133,15 +150,22 @@ def check_sizes(samples: Sequence[Sample], config: SegmentationConfig) -> None:
             f"Images of {_shown(shapes)} cannot be trained on.",
             f"Give images of {wanted}.",
         )
-    if not any(sample.mask.any() for sample in samples):
+    if any(mask.any() for sample in samples for mask in kind.masks(sample.mask).values()):
+        return
+    if kind == WALLS:
         raise InputError(
             "segmenter.no_mortar",
             "No training image has a pixel of mortar.",
             "Labels hold 255 for mortar; look at one of them.",
         )
+    raise InputError(
+        "segmenter.no_foreground",
+        f"No training image has a pixel of {' or '.join(kind.foreground)}.",
+        "Look at the labels, and at the split.",
+    )
 
 
 def _shown(shapes: set[tuple[int, ...]]) -> str:
     ordered = sorted(shapes)
     more = ", ..." if len(ordered) > 3 else ""
-    return ", ".join(f"{w} x {h}" for h, w in ordered[:3]) + more
+    return ", ".join(" x ".join(map(str, reversed(shape))) for shape in ordered[:3]) + more

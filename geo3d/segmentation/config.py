@@ -23,7 +23,9 @@ class DataConfig:
     """What `geo3d.segmentation.data.open_dataset` opens."""
 
     root: str = ""
-    """TopoMortar folder; empty means generated walls only."""
+    """Folder of images and masks in any known layout; empty means generated walls only."""
+    groups: str = ""
+    """Table of the images' groups (ID,group), if it does not lie in the folder."""
     labels: Literal["accurate", "noisy", "pseudo"] = "accurate"
     size: Literal["large", "small"] = "large"
     walls: int = 0
@@ -125,6 +127,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "validate_every": 15,
         "validation_pictures": 1,
         "log_every": 5,
+    },
+    "quick": {
+        **_CPU,
+        "network": {"filters": (12, 24, 48, 64)},
+        "iterations": 120,
+        "crop": 64,
+        "momentum": 0.9,
+        "learning_rate": 0.03,
+        "augmentation": "flips",
+        "validate_every": 0,
     },
     "shipped": {
         **_CPU,

@@ -1,4 +1,4 @@
-"""Sets of images with masks of mortar: TopoMortar as published, and generated walls.
+"""Sets of images with masks: folders of any layout, TopoMortar as published, and drawn ones.
 
 TopoMortar (Valverde et al. 2025) in a folder, names as published:
 
@@ -17,98 +17,54 @@ import csv
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import yaml
-from jaxtyping import Bool, UInt8
 
-from geo3d.errors import ConfigError, FileFormatError, InputError
+from geo3d.errors import ConfigError, FileFormatError, Geo3dError, InputError
+from geo3d.files import asset
+from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.segmentation.config import DataConfig
-from geo3d.segmentation.images import read_image, read_label
-from geo3d.synth.walls import GROUPS, brick_wall
+from geo3d.segmentation.folders import refuse_lost
+from geo3d.segmentation.samples import (
+    DRAWN,
+    Dataset,
+    FileItem,
+    GeneratedItem,
+    Item,
+    Sample,
+    samples_digest,
+)
+from geo3d.segmentation.survey import read_folder
+from geo3d.segmentation.tables import topomortar_groups
+from geo3d.synth.lines import GROUPS as LINE_GROUPS
+from geo3d.synth.walls import GROUPS
+
+__all__ = [
+    "Dataset",
+    "FileItem",
+    "GeneratedItem",
+    "Item",
+    "Sample",
+    "generated_dataset",
+    "open_dataset",
+    "read_topomortar",
+    "samples_digest",
+]
 
 LabelKind = Literal["accurate", "noisy", "pseudo"]
 TrainingSize = Literal["large", "small"]
 
 LABEL_KINDS = ("accurate", "noisy", "pseudo")
 SIZES = ("large", "small")
+DIGESTS = "segmentation/topomortar_digests.csv"
+"""ID and `pixel_digest` of images of TopoMortar, among the assets."""
 _MAX_BYTES = 1 << 20
 _ENTRY = re.compile(r"(?:dataset/)?(train|val|test)/images/([0-9A-Za-z_-]{1,64})\.png")
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """An image with its mask, in memory."""
-
-    image: UInt8[np.ndarray, "h w 3"]
-    mask: Bool[np.ndarray, "h w"]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class FileItem:
-    """An image and its label on disk."""
-
-    id: str
-    """Name of the image, e.g. "071", leading zeros included."""
-    group: str
-    """Either "indistr" or the kind of shift, see `geo3d.synth.walls.GROUPS`."""
-    image: Path
-    label: Path
-
-    def load(self) -> Sample:
-        """Read both files.
-
-        Raises:
-            InputError: ``dataset.unequal_sizes``; errors of reading images and labels.
-        """
-        image, label = read_image(self.image), read_label(self.label)
-        if image.pixels.shape[:2] != label.mask.shape:
-            sizes = " and ".join(
-                f"{w} x {h}" for h, w in (image.pixels.shape[:2], label.mask.shape)
-            )
-            raise InputError(
-                "dataset.unequal_sizes",
-                f"Image and label {self.id} have different sizes, {sizes}.",
-                f"Check {self.image} and {self.label}.",
-            )
-        notes = *(f"image: {n}" for n in image.notes), *(f"label: {n}" for n in label.notes)
-        return Sample(image.pixels, label.mask, tuple(notes))
-
-
-@dataclass(frozen=True)
-class GeneratedItem:
-    """A wall that `brick_wall` draws when it is asked for."""
-
-    id: str
-    group: str
-    seed: int
-    size: int
-    """Side of the square image in pixels."""
-
-    def load(self) -> Sample:
-        """Draw the wall."""
-        wall = brick_wall(self.seed, self.size, self.size, group=self.group)
-        return Sample(wall.image, wall.mask)
-
-
-Item = FileItem | GeneratedItem
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What to train on, to follow the training with, and to test on."""
-
-    name: str
-    train: tuple[Item, ...]
-    val: tuple[Item, ...]
-    test: tuple[Item, ...]
-    missing: tuple[str, ...] = ()
-    """Names of test images the split lists and the folder does not have."""
 
 
 def read_topomortar(
@@ -143,7 +99,9 @@ def read_topomortar(
         for part, names in split.items()
     }
     lost = {part: [i for i in items if not _is_whole(i)] for part, items in found.items()}
-    _refuse_lost([*lost["train"], *lost["val"], *(lost["test"] if test == "all" else ())])
+    needed = [*lost["train"], *lost["val"], *(lost["test"] if test == "all" else ())]
+    files = [path for item in needed for path in (item.image, item.label)]
+    refuse_lost([path for path in files if not path.is_file()])
     here = tuple(i for i in found["test"] if i not in set(lost["test"]))
     missing = tuple(item.id for item in lost["test"])
     name = f"topomortar-{labels}-{size}"
@@ -151,36 +109,76 @@ def read_topomortar(
 
 
 def generated_items(
-    count: int, size: int = 256, seed: int = 0, groups: Sequence[str] = GROUPS[:1]
+    count: int,
+    size: int = 256,
+    seed: int = 0,
+    groups: Sequence[str] = GROUPS[:1],
+    what: str = "walls",
 ) -> tuple[GeneratedItem, ...]:
-    """Return walls to be drawn, taking turns through ``groups``."""
-    # Far apart, so that sets with neighbouring seeds share no wall.
+    """Return images to be drawn, taking turns through ``groups``."""
+    # Far apart, so that sets with neighbouring seeds share no image.
     first = seed * 1_000_003
+    name = what.removesuffix("s")
     return tuple(
-        GeneratedItem(f"wall{seed}-{i:04d}", groups[i % len(groups)], first + i, size)
+        GeneratedItem(f"{name}{seed}-{i:04d}", groups[i % len(groups)], first + i, size, what)
         for i in range(count)
     )
 
 
 def generated_dataset(
-    n_train: int = 24, n_val: int = 4, n_test: int = 14, size: int = 256, seed: int = 0
+    n_train: int = 24,
+    n_val: int = 4,
+    n_test: int = 14,
+    size: int = 256,
+    seed: int = 0,
+    what: str = "walls",
 ) -> Dataset:
-    """Return a set of generated walls; its test part goes through all groups."""
+    """Return a set of drawn images; its test part goes through all groups.
+
+    Args:
+        n_train, n_val, n_test: how many images.
+        size: their side.
+        seed: other images for another one.
+        what: key of `geo3d.segmentation.samples.DRAWN`.
+
+    Raises:
+        ConfigError: ``dataset.unknown_choice``.
+    """
+    _check("kind of drawn data", what, tuple(DRAWN))
+    groups = GROUPS if what == "walls" else LINE_GROUPS
     return Dataset(
-        f"walls-{seed}",
-        generated_items(n_train, size, 3 * seed),
-        generated_items(n_val, size, 3 * seed + 1),
-        generated_items(n_test, size, 3 * seed + 2, GROUPS),
+        f"{what}-{seed}",
+        generated_items(n_train, size, 3 * seed, what=what),
+        generated_items(n_val, size, 3 * seed + 1, what=what),
+        generated_items(n_test, size, 3 * seed + 2, groups, what=what),
+        kind=DRAWN[what],
     )
 
 
-def open_dataset(config: DataConfig) -> Dataset:
+def open_dataset(config: DataConfig, progress: ProgressCallback = ignore_progress) -> Dataset:
     """Return the images that settings name.
 
-    Without a folder they are generated walls; see `read_topomortar` for errors.
+    A folder with dataset_types.txt, and no table of groups of one's own, is TopoMortar's; see
+    `read_topomortar` and `geo3d.segmentation.survey.read_folder` for errors.  Without a folder the
+    images are drawn.
+
+    Raises:
+        ConfigError: ``dataset.not_topomortar`` for kinds of labels, or walls, that only TopoMortar
+            has.
     """
     if not config.root:
-        return generated_dataset(max(config.walls, 1), size=config.wall_side, seed=config.wall_seed)
+        count = max(config.walls, 1)
+        return generated_dataset(count, size=config.wall_side, seed=config.wall_seed)
+    root = Path(config.root)
+    if config.groups or not is_topomortar_layout(root):
+        if (config.labels, config.size, config.walls) != ("accurate", "large", 0):
+            raise ConfigError(
+                "dataset.not_topomortar",
+                f"{root} is no TopoMortar folder, so it has no kinds of labels or sizes, and walls "
+                "are no help.",
+                "Leave labels, size and walls as they are.",
+            )
+        return read_folder(root, Path(config.groups) if config.groups else None, progress)
     dataset = read_topomortar(config.root, config.labels, config.size)
     # Seeds apart from those of `generated_dataset`.
     walls = generated_items(config.walls, config.wall_side, 3 * config.wall_seed + 1000, GROUPS)
@@ -188,14 +186,38 @@ def open_dataset(config: DataConfig) -> Dataset:
     return replace(dataset, name=name, train=(*dataset.train, *walls))
 
 
-def samples_digest(samples: Sequence[Sample]) -> str:
-    """Return a SHA-256 hex digest of the content of samples, in order."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(str(sample.image.shape).encode())
-        digest.update(np.ascontiguousarray(sample.image).tobytes())
-        digest.update(np.packbits(sample.mask).tobytes())
-    return digest.hexdigest()
+def is_topomortar_layout(root: Path) -> bool:
+    """Tell TopoMortar's layout, which others may use for their images, from other layouts."""
+    return any((folder / "dataset_types.txt").is_file() for folder in (root, root / "dataset"))
+
+
+def shows_topomortar(dataset: Dataset) -> bool:
+    """Tell whether the test images are TopoMortar's own: published numbers may stand beside them.
+
+    Names, groups and the content of every image whose digest comes with the package must agree;
+    at least one such image must be there.
+    """
+    groups, known = topomortar_groups(), _known_digests()
+    files = [item for item in dataset.test if isinstance(item, FileItem)]
+    if len(files) != len(dataset.test) or not files:
+        return False
+    if any(groups.get(item.id) != item.group for item in files):
+        return False
+    compared = [item for item in files if item.id in known]
+    try:
+        return bool(compared) and all(pixel_digest(i.load().image) == known[i.id] for i in compared)
+    except Geo3dError:
+        return False
+
+
+def pixel_digest(pixels: np.ndarray) -> str:
+    """Return a digest of an image's content, whatever the file around it."""
+    return hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:32]
+
+
+def _known_digests() -> dict[str, str]:
+    with open(asset(DIGESTS), newline="", encoding="utf-8") as file:
+        return dict(list(csv.reader(file))[1:])
 
 
 def _find_root(root: Path) -> Path:
@@ -272,17 +294,6 @@ def _item(
 
 def _is_whole(item: FileItem) -> bool:
     return item.image.is_file() and item.label.is_file()
-
-
-def _refuse_lost(items: Sequence[FileItem]) -> None:
-    files = [path for item in items for path in (item.image, item.label) if not path.is_file()]
-    if files:
-        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-        raise InputError(
-            "dataset.missing_file",
-            f"Files of the set are not there: {', '.join(map(str, files[:3]))}{more}.",
-            "Copy the missing files.",
-        )
 
 
 def _check(name: str, value: str, known: Sequence[str]) -> None:

@@ -31,12 +31,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from geo3d.errors import FileFormatError, InputError, LimitError
 from geo3d.files import atomic_path
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 """What is read."""
 MORTAR = 255
 _ORIENTATION = 0x0112
 # What Pillow's decoders raise on damaged files.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -86,7 +86,7 @@ def read_image(path: str | PathLike[str], limits: ImageLimits | None = None) -> 
         LimitError: ``image.too_large``.
         FileFormatError: ``image.unreadable``, ``image.unsupported``.
     """
-    image, notes = _decode(Path(path), limits or ImageLimits())
+    image, notes = decode(Path(path), limits or ImageLimits())
     return RgbImage(_as_rgb(image, str(path), notes), tuple(notes))
 
 
@@ -97,7 +97,7 @@ def read_label(path: str | PathLike[str], limits: ImageLimits | None = None) -> 
         InputError: ``image.bad_label`` (colours, or no value that means anything), and the
             errors of `read_image`.
     """
-    image, notes = _decode(Path(path), limits or ImageLimits())
+    image, notes = decode(Path(path), limits or ImageLimits())
     return label_from_values(_as_grey(image, str(path), notes), str(path), notes)
 
 
@@ -132,9 +132,9 @@ def save_mask(path: str | PathLike[str], mask: Bool[np.ndarray, "h w"]) -> Path:
     return Path(path)
 
 
-def _decode(path: Path, limits: ImageLimits) -> tuple[Image.Image, list[str]]:
+def decode(path: Path, limits: ImageLimits) -> tuple[Image.Image, list[str]]:
     """Return the decoded first frame, upright, and notes."""
-    data = _read_bytes(path, limits.max_bytes)
+    data = read_bytes(path, limits.max_bytes)
     # Our own limit on pixels, checked on the header, takes the place of Pillow's warning.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -144,13 +144,13 @@ def _decode(path: Path, limits: ImageLimits) -> tuple[Image.Image, list[str]]:
             raise _too_large(path, "far more pixels than allowed", limits.max_pixels) from error
         except UnidentifiedImageError as error:
             raise _unreadable(path, "it is none of " + ", ".join(FORMATS)) from error
-        except _DECODER_ERRORS as error:
+        except DECODER_ERRORS as error:
             raise _unreadable(path, str(error) or type(error).__name__) from error
         if (count := image.width * image.height) > limits.max_pixels:
             raise _too_large(path, f"{count} pixels", limits.max_pixels)
         try:
             return _load(image)
-        except _DECODER_ERRORS as error:
+        except DECODER_ERRORS as error:
             raise _unreadable(path, str(error) or type(error).__name__) from error
 
 
@@ -169,7 +169,13 @@ def _load(image: Image.Image) -> tuple[Image.Image, list[str]]:
     return image, notes
 
 
-def _read_bytes(path: Path, limit: int) -> bytes:
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Return what a file holds.
+
+    Raises:
+        InputError: ``image.missing``.
+        LimitError: ``image.too_large`` for more bytes than the limit.
+    """
     try:
         if not path.is_file():
             raise InputError("image.missing", f"There is no image {path}.", "Check the path.")

@@ -1,8 +1,9 @@
 """Per-image metrics of a segmentation run and the CSV files that hold them.
 
 One file holds one run (one seed of one setting): a row per test image, the columns of the published
-TopoMortar results (``ID,Betti0ErrorLocal_mortar,...``), then the Betti matching errors,
-which the published files lack.  So our files are read by published tools, and theirs by ours.
+TopoMortar results (``ID,Betti0ErrorLocal_mortar,...``), then those that the published files lack.
+So our files are read by published tools, and theirs by ours.  Of other data the columns end in the
+names of their classes, and of several classes a metric is the mean over them.
 
 An empty prediction has no HD95.  The published files hold `MISSING` there, and the published tables
 put `PUBLISHED_DIAGONAL` in its place; that is done here when a file is read.
@@ -18,9 +19,10 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -28,17 +30,20 @@ from jaxtyping import Bool, Float64
 from geo3d.errors import FileFormatError, InputError
 from geo3d.files import atomic_write_text
 from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.segmentation.data import Item
-from geo3d.segmentation.predict import Segmenter
+from geo3d.segmentation.predict import Prediction, Segmenter
+from geo3d.segmentation.samples import Dataset, Item, Sample
 from geo3d.synth.walls import GROUPS
 from geo3d.topology.metrics import (
     MISSING,
     betti_errors,
     betti_matching_errors,
+    centreline_parts,
     cl_dice,
     dice,
+    euler_error,
     hausdorff_95,
     local_betti_errors,
+    surface_dice,
 )
 from geo3d.work.tables import csv_text
 
@@ -52,12 +57,23 @@ COLUMNS = {
     "clDice": "clDice_mortar",
     "BettiMatching0": "BettiMatching0Error_mortar",
     "BettiMatching1": "BettiMatching1Error_mortar",
+    "Euler": "EulerError_mortar",
+    "clPrecision": "clPrecision_mortar",
+    "clSensitivity": "clSensitivity_mortar",
+    "SurfaceDice": "SurfaceDice_mortar",
 }
 """Metric and its column, in the order of the published files, then ours."""
+VOLUME_COLUMNS = {"Betti2": "Betti2Error_mortar", "BettiMatching2": "BettiMatching2Error_mortar"}
+"""The same of what only volumes have."""
+_COLUMNS = COLUMNS | VOLUME_COLUMNS
 PUBLISHED_METRICS = ("Betti0", "Betti1", "Betti0Local", "Betti1Local", "Dice", "HD95", "clDice")
-METRICS = (*PUBLISHED_METRICS, "BettiMatching0", "BettiMatching1")
-"""The metrics in the order of the tables."""
-HIGHER_IS_BETTER = frozenset({"Dice", "clDice"})
+METRICS = (*PUBLISHED_METRICS, *(m for m in COLUMNS if m not in PUBLISHED_METRICS))
+"""The metrics of an image in the order of the tables."""
+HIGHER_IS_BETTER = frozenset({"Dice", "clDice", "clPrecision", "clSensitivity", "SurfaceDice"})
+MORTAR = "mortar"
+"""The class that the published columns name."""
+TOLERANCE = 1.0
+"""Of the surface Dice, in pixels."""
 PUBLISHED_DIAGONAL = 722.663
 """What the published tables put for the HD95 of an empty prediction: the diagonal of 512 x 512."""
 
@@ -70,12 +86,23 @@ class Measures:
     """Image names, in the order of the file."""
     values: Mapping[str, Float64[np.ndarray, " n"]]
     """Metric to one number per image; NaN where a metric is undefined."""
+    classes: Mapping[str, Mapping[str, Float64[np.ndarray, " n"]]] = field(default_factory=dict)
+    """The same for each class; empty where mortar is the only one."""
+
+    @property
+    def columns(self) -> dict[str, Float64[np.ndarray, " n"]]:
+        """The metrics and, where there are several classes, "metric class" for each."""
+        parts = self.classes.items() if len(self.classes) > 1 else ()
+        return {
+            **self.values,
+            **{f"{metric} {name}": v for name, part in parts for metric, v in part.items()},
+        }
 
 
 def measure_image(
-    predicted: Bool[np.ndarray, "h w"], true: Bool[np.ndarray, "h w"], *, compat: bool = False
+    predicted: Bool[np.ndarray, "*space"], true: Bool[np.ndarray, "*space"], *, compat: bool = False
 ) -> dict[str, float]:
-    """Return every metric of one image.
+    """Return every metric of one mask of an image or volume.
 
     Args:
         predicted: the predicted mask.
@@ -89,7 +116,8 @@ def measure_image(
     betti = betti_errors(predicted, true, compat=compat)
     local = local_betti_errors(predicted, true, compat=compat)
     unmatched = betti_matching_errors(predicted, true)
-    return {
+    parts = centreline_parts(predicted, true)
+    found = {
         "Betti0": float(betti[0]),
         "Betti1": float(betti[1]),
         "Betti0Local": local[0],
@@ -97,25 +125,75 @@ def measure_image(
         "Dice": dice(predicted, true),
         "HD95": hausdorff_95(predicted, true, compat=compat),
         "clDice": cl_dice(predicted, true, compat=compat),
-        "BettiMatching0": float(unmatched[0]),
-        "BettiMatching1": float(unmatched[1]),
+        **{f"BettiMatching{k}": float(n) for k, n in enumerate(unmatched)},
+        "Euler": float(euler_error(predicted, true)),
+        "clPrecision": parts[0],
+        "clSensitivity": parts[1],
+        "SurfaceDice": surface_dice(predicted, true, TOLERANCE),
     }
+    if predicted.ndim == 3:
+        found["Betti2"] = float(betti[2])
+    return found
 
 
-def gather(rows: Sequence[tuple[str, Mapping[str, float]]]) -> Measures:
-    """Return the metrics of a run from (image name, metrics) pairs."""
-    values = {name: np.array([row[name] for _, row in rows], np.float64) for name in METRICS}
-    return Measures(tuple(name for name, _ in rows), values)
+def measure_sample(
+    prediction: Prediction, sample: Sample, *, compat: bool = False
+) -> dict[str, dict[str, float]]:
+    """Return every metric of every class or region of an image; ignored pixels are empty in both.
+
+    Raises:
+        ShapeError, InputError: see `measure_image`.
+    """
+    true, counts, found = prediction.kind.masks(sample.mask), sample.counts, {}
+    for name, mask in prediction.masks.items():
+        pair = (mask, true[name]) if counts is None else (mask & counts, true[name] & counts)
+        found[name] = measure_image(*pair, compat=compat)
+    return found
+
+
+Row = Mapping[str, float] | Mapping[str, Mapping[str, float]]
+"""The metrics of mortar (`measure_image`), or those of each class (`measure_sample`)."""
+
+
+def gather(rows: Sequence[tuple[str, Row]]) -> Measures:
+    """Return the metrics of a run from pairs of an image's name and its metrics."""
+    named: list[tuple[str, Mapping[str, Any]]] = [
+        (name, row if isinstance(next(iter(row.values())), Mapping) else {MORTAR: row})
+        for name, row in rows
+    ]
+    first = named[0][1]
+    classes = {
+        name: {m: np.array([row[name][m] for _, row in named], np.float64) for m in first[name]}
+        for name in first
+    }
+    return _measures(tuple(name for name, _ in named), classes)
+
+
+def _measures(
+    ids: tuple[str, ...], classes: Mapping[str, Mapping[str, Float64[np.ndarray, " n"]]]
+) -> Measures:
+    values = {
+        metric: np.array(
+            [_mean(each) for each in zip(*(p[metric] for p in classes.values()), strict=True)]
+        )
+        for metric in next(iter(classes.values()))
+    }
+    return Measures(ids, values, {} if list(classes) == [MORTAR] else classes)
 
 
 def write_measures(measures: Measures, path: str | os.PathLike[str]) -> Path:
     """Write a run's CSV atomically: a file that is there is complete."""
-    names = [name for name in COLUMNS if name in measures.values]
-    rows = [
-        [image, *(_text(measures.values[name][i]) for name in names)]
-        for i, image in enumerate(measures.ids)
-    ]
-    return atomic_write_text(path, csv_text(["ID", *(COLUMNS[name] for name in names)], rows))
+    header, columns = ["ID"], []
+    for label, values in (measures.classes or {MORTAR: measures.values}).items():
+        for name in (name for name in _COLUMNS if name in values):
+            header.append(_stem(name) + label)
+            columns.append(values[name])
+    rows = [[image, *(_text(c[i]) for c in columns)] for i, image in enumerate(measures.ids)]
+    return atomic_write_text(path, csv_text(header, rows))
+
+
+def _stem(metric: str) -> str:
+    return _COLUMNS[metric].removesuffix(MORTAR)
 
 
 def read_measures(path: str | os.PathLike[str]) -> Measures:
@@ -132,7 +210,11 @@ def read_measures(path: str | os.PathLike[str]) -> Measures:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FileFormatError("tables.bad_csv", f"{path} cannot be read: {error}.") from error
     header = set(rows[0]) if rows else set()
-    required = {"ID", *(COLUMNS[name] for name in PUBLISHED_METRICS)}
+    dice_column = _stem("Dice")
+    named = list(rows[0]) if rows else []
+    labels = [name.removeprefix(dice_column) for name in named if name.startswith(dice_column)]
+    labels = labels or [MORTAR]
+    required = {"ID", *(_stem(name) + label for name in PUBLISHED_METRICS for label in labels)}
     if missing := sorted(required - header):
         raise FileFormatError(
             "tables.no_column",
@@ -144,10 +226,15 @@ def read_measures(path: str | os.PathLike[str]) -> Measures:
         raise FileFormatError(
             "tables.repeated_image", f"{path} lists an image twice.", "Keep one row per image."
         )
-    present = [name for name, column in COLUMNS.items() if column in header]
-    values = {name: _column(rows, COLUMNS[name], path) for name in present}
-    values["HD95"] = np.where(values["HD95"] >= MISSING, PUBLISHED_DIAGONAL, values["HD95"])
-    return Measures(ids, values)
+    classes = {}
+    for label in labels:
+        present = [
+            name for name in _COLUMNS if all(_stem(name) + each in header for each in labels)
+        ]
+        values = {name: _column(rows, _stem(name) + label, path) for name in present}
+        values["HD95"] = np.where(values["HD95"] >= MISSING, PUBLISHED_DIAGONAL, values["HD95"])
+        classes[label] = values
+    return _measures(ids, classes)
 
 
 def _column(
@@ -170,6 +257,24 @@ def _image_name(text: str) -> str:
 def _text(value: float) -> str:
     # repr is the shortest text that reads back to the same number.
     return "" if math.isnan(value) else repr(float(value))
+
+
+def check_kind(segmenter: Segmenter, dataset: Dataset) -> None:
+    """Refuse to measure a segmenter on a set with other classes (code "segmenter.other_kind").
+
+    Of a single class the name does not matter: a mask is a mask.
+    """
+    mine, other = segmenter.kind, dataset.kind
+    both_single = mine.is_binary and other.is_binary
+    is_same = both_single or (mine.classes, mine.regions) == (other.classes, other.regions)
+    if not is_same or (mine.dimensions, mine.channels) != (other.dimensions, other.channels):
+        raise InputError(
+            "segmenter.other_kind",
+            f"The segmenter finds {', '.join(mine.foreground)} in {mine.dimensions}D images of "
+            f"{mine.channels} channels; {dataset.name} has {', '.join(other.foreground)} in "
+            f"{other.dimensions}D ones of {other.channels}.",
+            "Measure it on images like those it was trained on.",
+        )
 
 
 Means = Mapping[str, Mapping[str, float]]
@@ -195,7 +300,7 @@ def evaluate_segmenter(
     for done, item in enumerate(items):
         report(progress, "measuring", done, len(items))
         sample = item.load()
-        rows.append((item.id, measure_image(segmenter.predict(sample.image).mask, sample.mask)))
+        rows.append((item.id, measure_sample(segmenter.predict(sample.image), sample)))
     report(progress, "measuring", len(items), len(items))
     measures = gather(rows)
     return group_means(measures, [item.group for item in items]), measures
@@ -204,27 +309,32 @@ def evaluate_segmenter(
 def group_means(measures: Measures, groups: Sequence[str]) -> dict[str, dict[str, float]]:
     """Return the mean of each metric in each group, then of "ID" and "OOD"; NaN counts nowhere.
 
+    Where no group is one of walls, the mean over all images is "all".
+
     Args:
         measures: metrics by image.
         groups: the group of each image, in the same order.
     """
-    present = [group for group in GROUPS if group in groups]
+    known = [group for group in GROUPS if group in groups]
+    present = [*known, *sorted(set(groups) - set(known))]
+    columns = measures.columns
     means = {
         group: {
-            metric: _mean(values[np.array(groups) == group])
-            for metric, values in measures.values.items()
+            metric: _mean(values[np.array(groups) == group]) for metric, values in columns.items()
         }
         for group in present
     }
+    if not known:
+        return {**means, "all": {metric: _mean(values) for metric, values in columns.items()}}
     shifted = [means[group] for group in present if group != GROUPS[0]]
     if GROUPS[0] in means:
         means["ID"] = means[GROUPS[0]]
     if shifted:
-        names = measures.values
-        means["OOD"] = {m: _mean(np.array([row[m] for row in shifted])) for m in names}
+        means["OOD"] = {m: _mean(np.array([row[m] for row in shifted])) for m in columns}
     return means
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean(numbers: Iterable[float]) -> float:
+    values = np.array(list(numbers), np.float64)
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")

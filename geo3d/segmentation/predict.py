@@ -1,4 +1,4 @@
-"""Prediction: an image of any size becomes a mask of mortar.
+"""Prediction: an image or volume of any size becomes probabilities and masks.
 
     segmenter = load_segmenter()                  # the shipped one
     prediction = segmenter.predict(pixels)        # uint8 (h, w, 3)
@@ -11,15 +11,17 @@ blended with weights that fade to the tiles' edges, so that no seam shows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import product
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from geo3d import checkpoints
@@ -29,16 +31,19 @@ from geo3d.errors import CheckpointError, InputError
 from geo3d.files import asset
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.segmentation.config import SegmentationConfig
-from geo3d.segmentation.network import load_weights, make_network, weights
+from geo3d.segmentation.kinds import WALLS, DataKind
+from geo3d.segmentation.network import check_outputs, load_weights, make_network, weights
 
 SHIPPED = "segmentation/mortar.safetensors"
 TILE = 512
 """Side of a tile in pixels: the size of the training images."""
 OVERLAP = 128
 """Pixels that neighbouring tiles share, at least."""
+BLOCK, BLOCK_OVERLAP = 96, 32
+"""The same of volumes, in voxels."""
 _ROWS = 256
 
-Statistics = tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]
+Statistics = tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]
 """Mean and deviation of each channel."""
 
 
@@ -46,14 +51,21 @@ Statistics = tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]
 class Prediction:
     """What a segmenter says about an image."""
 
-    probabilities: Float[np.ndarray, "c h w"]
-    """Of each class, float32; class 0 is brick, class 1 mortar."""
+    probabilities: Float[np.ndarray, " c *space"]
+    """Of each class (or region), float32; of walls, class 0 is brick, class 1 mortar."""
     notes: tuple[str, ...] = ()
+    kind: DataKind = WALLS
+    """Names of the classes, or regions."""
 
     @property
-    def mask(self) -> Bool[np.ndarray, "h w"]:
-        """True where mortar is the likelier."""
-        return self.probabilities[1] > self.probabilities[0]
+    def mask(self) -> Bool[np.ndarray, "*space"]:
+        """True where the first class but the background, or the first region, is the likelier."""
+        return next(iter(self.masks.values()))
+
+    @property
+    def masks(self) -> dict[str, Bool[np.ndarray, "*space"]]:
+        """The mask of every class but the background, or of every region, by name."""
+        return self.kind.predicted(self.probabilities)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,29 +78,36 @@ class Segmenter:
     out_channels: int = 2
     info: Mapping[str, Any] = field(default_factory=dict)
     """Data, steps and numbers of its training."""
+    kind: DataKind = WALLS
+    """What images it takes, and what it finds in them."""
 
     def predict(
         self,
-        image: UInt8[np.ndarray, "h w 3"],
+        image: Shaped[np.ndarray, "*space c"],
         *,
-        tile: int = TILE,
-        overlap: int = OVERLAP,
+        tile: int | None = None,
+        overlap: int | None = None,
         progress: ProgressCallback = ignore_progress,
     ) -> Prediction:
         """Segment one image.
 
         Args:
-            image: RGB.
+            image: what the network was trained on: colour or grey, image or volume.
             tile: side of what goes through the network at once, in pixels; rounded down to a
                 multiple of the network's stride.
             overlap: pixels shared by neighbouring tiles, at least; less than half a tile.
             progress: receives an event per tile.
 
         Raises:
-            InputError: ``segmenter.bad_image`` (no pixels), ``segmenter.bad_tile``.
+            InputError: ``segmenter.bad_image`` (no pixels, other channels or dimensions than
+                trained on), ``segmenter.bad_tile``.
         """
-        if image.size == 0:
-            raise InputError("segmenter.bad_image", "The image has no pixels.", "")
+        _check_image(image, self.kind)
+        usual = (TILE, OVERLAP) if self.kind.dimensions == 2 else (BLOCK, BLOCK_OVERLAP)
+        tile, overlap = (
+            given if given is not None else size
+            for given, size in zip((tile, overlap), usual, strict=True)
+        )
         stride, smallest = self.config.network.stride, self.config.network.smallest
         tile = tile // stride * stride
         if tile < smallest or not 0 <= overlap <= tile // 2:
@@ -97,32 +116,34 @@ class Segmenter:
                 f"Tiles of {tile} pixels that share {overlap} do not work.",
                 f"Tiles need at least {smallest} pixels and share at most half of them.",
             )
-        height, width, _ = image.shape
-        notes = ("the image has one colour",) if (image == image[0, 0]).all() else ()
+        space = image.shape[:-1]
+        first = image[(0,) * len(space)]
+        notes = ("the image has one colour",) if (image == first).all() else ()
         padded = _padded(image, tile, stride, smallest)
         scale = channel_statistics(image)
         blended = self._blend(padded, scale, (tile, overlap), progress)
-        return Prediction(np.ascontiguousarray(blended[:, :height, :width]), notes)
+        found = np.ascontiguousarray(blended[(slice(None), *map(slice, space))])
+        return Prediction(found, notes, self.kind)
 
     def _blend(
         self,
-        image: UInt8[np.ndarray, "h w 3"],
+        image: Shaped[np.ndarray, "*space c"],
         scale: Statistics,
         tiling: tuple[int, int],
         progress: ProgressCallback,
-    ) -> Float[np.ndarray, "c h w"]:
-        height, width, _ = image.shape
+    ) -> Float[np.ndarray, " k *space"]:
+        space = image.shape[:-1]
         tile, overlap = tiling
-        rows, columns = min(tile, height), min(tile, width)
-        corners = list(_corners(height, width, tile, overlap))
+        sides = [min(tile, side) for side in space]
+        corners = list(product(*(_starts(side, tile, overlap) for side in space)))
         if len(corners) == 1:
             return self._probabilities(normalise(image, scale))
-        total = np.zeros((2, height, width), dtype=np.float32)
-        weight = np.zeros((height, width), dtype=np.float32)
-        fade = np.outer(_fade(rows, overlap), _fade(columns, overlap))
-        for done, (y, x) in enumerate(corners):
+        total = np.zeros((max(self.out_channels, 2 - bool(self.kind.regions)), *space), np.float32)
+        weight = np.zeros(space, dtype=np.float32)
+        fade = reduce(np.multiply.outer, [_fade(side, overlap) for side in sides])
+        for done, corner in enumerate(corners):
             report(progress, "segmenting", done, len(corners))
-            box = (slice(y, y + rows), slice(x, x + columns))
+            box = tuple(slice(at, at + side) for at, side in zip(corner, sides, strict=True))
             found = self._probabilities(normalise(image[box], scale))
             total[(slice(None), *box)] += fade * found
             weight[box] += fade
@@ -132,18 +153,39 @@ class Segmenter:
         return total
 
     @torch.no_grad()
-    def _probabilities(self, image: Float[np.ndarray, "3 h w"]) -> Float[np.ndarray, "2 h w"]:
+    def _probabilities(
+        self, image: Float[np.ndarray, " k *space"]
+    ) -> Float[np.ndarray, " c *space"]:
         was_training = self.network.training
         device = next(self.network.parameters()).device
         self.network.eval()
         try:
             values = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
-            return class_probabilities(self.network(values).float())[0].cpu().numpy()
+            scores = self.network(values)
+            if self.config.network.own:
+                scores = check_outputs(scores, values, self.out_channels)
+                has_heads = scores.ndim > values.ndim
+                scores = scores[:, 0] if has_heads else scores
+            scores = scores.float()
+            if self.kind.regions:
+                return torch.sigmoid(scores)[0].cpu().numpy()
+            return class_probabilities(scores)[0].cpu().numpy()
         finally:
             self.network.train(was_training)
 
 
-def class_probabilities(logits: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 2 h w"]:
+def _check_image(image: Shaped[np.ndarray, "*space c"], kind: DataKind) -> None:
+    if image.size == 0:
+        raise InputError("segmenter.bad_image", "The image has no pixels.", "")
+    if (image.ndim - 1, image.shape[-1]) != (kind.dimensions, kind.channels):
+        raise InputError(
+            "segmenter.bad_image",
+            f"An array of shape {image.shape} is not what this segmenter was trained on.",
+            f"It takes {kind.dimensions} spatial axes and then {kind.channels} channels.",
+        )
+
+
+def class_probabilities(logits: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"]:
     """Return class probabilities; of a distance (one channel) the positive side is mortar."""
     if logits.shape[1] == 1:
         mortar = torch.sigmoid(logits)
@@ -152,8 +194,8 @@ def class_probabilities(logits: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 2 
 
 
 def normalise(
-    image: UInt8[np.ndarray, "h w 3"], scale: Statistics | None = None
-) -> Float[np.ndarray, "3 h w"]:
+    image: Shaped[np.ndarray, "*space c"], scale: Statistics | None = None
+) -> Float[np.ndarray, " c *space"]:
     """Return each channel minus its mean, over its deviation.
 
     Args:
@@ -161,22 +203,29 @@ def normalise(
         scale: mean and deviation of the whole image; None: those of ``image``.
     """
     mean, deviation = scale or channel_statistics(image)
-    return np.ascontiguousarray(((image - mean) / deviation).transpose(2, 0, 1), dtype=np.float32)
+    moved = np.moveaxis((image - mean) / deviation, -1, 0)
+    return np.ascontiguousarray(moved, dtype=np.float32)
 
 
-def channel_statistics(image: UInt8[np.ndarray, "h w 3"]) -> Statistics:
+def channel_statistics(image: Shaped[np.ndarray, "*space c"]) -> Statistics:
     """Return mean and population deviation of each channel, float32; a deviation of 0 becomes 1.
 
-    Both come from counts of the 256 values, exactly, and in little memory.
+    For 8 bits both come from counts of the 256 values, exactly, and in little memory.
     """
-    counts = np.zeros((3, 256), dtype=np.int64)
-    for rows in range(0, image.shape[0], _ROWS):
-        for channel in range(3):
-            values = image[rows : rows + _ROWS, :, channel].ravel()
-            counts[channel] += np.bincount(values, minlength=256)
-    levels, total = np.arange(256.0), counts[0].sum()
-    mean = counts @ levels / total
-    deviation = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(axis=1) / total)
+    channels = image.shape[-1]
+    if image.dtype == np.uint8:
+        counts = np.zeros((channels, 256), dtype=np.int64)
+        for rows in range(0, image.shape[0], _ROWS):
+            for channel in range(channels):
+                values = image[rows : rows + _ROWS, ..., channel].ravel()
+                counts[channel] += np.bincount(values, minlength=256)
+        levels, total = np.arange(256.0), counts[0].sum()
+        mean = counts @ levels / total
+        deviation = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(axis=1) / total)
+    else:
+        parts = [image[..., channel].astype(np.float64) for channel in range(channels)]
+        mean = np.array([part.mean() for part in parts])
+        deviation = np.array([part.std() for part in parts])
     deviation[deviation == 0] = 1
     return mean.astype(np.float32), deviation.astype(np.float32)
 
@@ -188,7 +237,10 @@ def save_segmenter(path: str | PathLike[str], segmenter: Segmenter) -> str:
     settings = config_to_dict(segmenter.config)
     # The folder's name says enough; where it lay is nobody else's business.
     settings["data"]["root"] = Path(segmenter.config.data.root).name
+    settings["data"]["groups"] = Path(segmenter.config.data.groups).name
+    kind = segmenter.kind
     about = {
+        **({} if kind == WALLS else {"kind": kind.to_dict()}),
         "segmenter": settings,
         "out_channels": segmenter.out_channels,
         "info": {key: value for key, value in segmenter.info.items() if key != "sha256"},
@@ -197,14 +249,23 @@ def save_segmenter(path: str | PathLike[str], segmenter: Segmenter) -> str:
 
 
 def load_segmenter(
-    path: str | PathLike[str] | None = None, device: str | torch.device = "auto"
+    path: str | PathLike[str] | None = None,
+    device: str | torch.device = "auto",
+    network: str = "",
 ) -> Segmenter:
     """Read a segmenter; without a path the shipped one.
 
+    Args:
+        path: file of `geo3d train segmenter`.
+        device: see `geo3d.device.pick_device`.
+        network: "package.module:function" of a network of one's own.  The file names it too, but
+            code is never imported because a file says so.
+
     Raises:
-        CheckpointError: ``segmenter.no_settings``, ``checkpoint.wrong_weights``, and those of
-            `geo3d.checkpoints.load`.
+        CheckpointError: ``segmenter.no_settings``, ``segmenter.other_network``,
+            ``checkpoint.wrong_weights``, and those of `geo3d.checkpoints.load`.
         InputError: ``asset.missing``.
+        ConfigError: see `geo3d.segmentation.network.make_network`.
     """
     file = asset(SHIPPED) if path is None else path
     place = pick_device(device) if isinstance(device, str) else device
@@ -217,29 +278,32 @@ def load_segmenter(
             "Give a file made by `geo3d train segmenter`.",
         )
     config = config_from_dict(SegmentationConfig, about["segmenter"])
+    if config.network.own != network:
+        made = f"with the network {config.network.own}" if config.network.own else "with ours"
+        raise CheckpointError(
+            "segmenter.other_network",
+            f"{file} was trained {made}, and {network or 'no network'} was named.",
+            "Name it (--network, or network=...): code is not imported because a file says so.",
+        )
     out_channels = int(about.get("out_channels", 2))
-    network = make_network(config.network, out_channels)
-    load_weights(network, checkpoint.tensors)
+    kind = DataKind.from_dict(about["kind"]) if "kind" in about else WALLS
+    sizes = {"in_channels": kind.channels, "dimensions": kind.dimensions}
+    model = make_network(config.network, out_channels, **sizes)
+    load_weights(model, checkpoint.tensors)
     info = {**about.get("info", {}), "sha256": checkpoint.sha256}
-    return Segmenter(network.to(place).eval(), config, out_channels, info)
+    return Segmenter(model.to(place).eval(), config, out_channels, info, kind)
 
 
 def _padded(
-    image: UInt8[np.ndarray, "h w 3"], tile: int, stride: int, smallest: int
-) -> UInt8[np.ndarray, "H W 3"]:
+    image: Shaped[np.ndarray, "*space c"], tile: int, stride: int, smallest: int
+) -> Shaped[np.ndarray, "*larger c"]:
     """Mirror the image at its far edges up to a size the network takes."""
     extra = []
-    for side in image.shape[:2]:
+    for side in image.shape[:-1]:
         # Longer sides are covered by whole tiles.
         wanted = max(math.ceil(side / stride) * stride, smallest) if side <= tile else side
         extra.append((0, wanted - side))
     return np.pad(image, [*extra, (0, 0)], mode="symmetric")
-
-
-def _corners(height: int, width: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
-    for y in _starts(height, tile, overlap):
-        for x in _starts(width, tile, overlap):
-            yield y, x
 
 
 def _starts(side: int, tile: int, overlap: int) -> list[int]:

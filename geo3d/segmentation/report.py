@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from geo3d.files import atomic_write_json, atomic_write_text
-from geo3d.segmentation.measures import HIGHER_IS_BETTER, METRICS
+from geo3d.segmentation.measures import HIGHER_IS_BETTER
 from geo3d.segmentation.significance import Comparison
-from geo3d.segmentation.tables import Entry, Setting
+from geo3d.segmentation.tables import OVERALL, Entry, Setting
 from geo3d.work.tables import csv_text, markdown_table
 
-SHOWN = ("Betti0", "Betti1", "Dice", "HD95", "clDice")
+SHOWN = ("Betti0", "Betti1", "Betti2", "Dice", "HD95", "clDice")
 """Metrics of the tables for people; the files hold all of them."""
 SIGNIFICANT = 0.05
 
@@ -32,12 +32,17 @@ def write_tables(
     comparisons: Sequence[Comparison] = (),
     published: Sequence[Entry] = (),
     failures: Sequence[Mapping[str, Any]] = (),
+    seconds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Write tables.md, tables.csv, significance.csv and tables.json; return what the JSON holds."""
+    """Write tables.md, tables.csv, significance.csv and tables.json; return what the JSON holds.
+
+    ``seconds`` are the CPU seconds of a training with each loss, a column of the tables.
+    """
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     payload = tables_payload(entries, comparisons, published, failures)
-    text = markdown(entries, comparisons, published, failures)
+    payload |= {"train_cpu_s": dict(seconds)} if seconds else {}
+    text = markdown(entries, comparisons, published, failures, seconds)
     atomic_write_text(root / "tables.md", text)
     atomic_write_text(root / "tables.csv", _csv(payload["measured"]))
     if comparisons:
@@ -66,6 +71,7 @@ def markdown(
     comparisons: Sequence[Comparison] = (),
     published: Sequence[Entry] = (),
     failures: Sequence[Mapping[str, Any]] = (),
+    seconds: Mapping[str, float] | None = None,
 ) -> str:
     """Return the tables for people.
 
@@ -79,7 +85,8 @@ def markdown(
     }
     parts = [f"# {MEASURED}\n", _legend(comparisons)]
     for family in _families(entries):
-        parts += [_results_table(family, stars), _groups_table(family)]
+        parts += [_results_table(family, stars, seconds or {})]
+        parts += [_groups_table(family), _classes_table(family)]
     if failures:
         rows = [{"run": f.get("cell"), **f} for f in failures]
         parts += ["## Runs that failed\n", markdown_table(["run", "code", "message"], rows)]
@@ -87,14 +94,14 @@ def markdown(
     beside = [entry for entry in published if _family(entry.setting) in mine]
     if beside:
         parts.append(f"# {PUBLISHED}\n")
-        parts += [_results_table(family, set()) for family in _families(beside)]
+        parts += [_results_table(family, set(), {}) for family in _families(beside)]
     return "\n".join(parts)
 
 
 def _legend(comparisons: Sequence[Comparison]) -> str:
     text = (
         "Lower is better, except for "
-        + " and ".join(m for m in METRICS if m in HIGHER_IS_BETTER)
+        + ", ".join(m for m in SHOWN if m in HIGHER_IS_BETTER)
         + ". mean ± spread over images and seeds [± spread of the seeds' means].\n"
     )
     if comparisons:
@@ -106,8 +113,10 @@ def _legend(comparisons: Sequence[Comparison]) -> str:
     return text
 
 
-def _results_table(family: Sequence[Entry], stars: set[tuple[Setting, str, str]]) -> str:
-    splits = [s for s in ("ID", "OOD") if any(e.split == s for e in family)]
+def _results_table(
+    family: Sequence[Entry], stars: set[tuple[Setting, str, str]], seconds: Mapping[str, float]
+) -> str:
+    splits = [s for s in OVERALL if any(e.split == s for e in family)]
     columns = [(s, m) for s in splits for m in SHOWN if any(e.metric == m for e in family)]
     cells = {(e.setting.loss, e.split, e.metric): e for e in family}
     rows = []
@@ -117,14 +126,18 @@ def _results_table(family: Sequence[Entry], stars: set[tuple[Setting, str, str]]
             entry = cells.get((setting.loss, split, metric))
             star = "*" if (setting, split, metric) in stars else ""
             line.append(_cell(entry) + star if entry else "")
+        if seconds:
+            known = seconds.get(setting.loss)
+            line.append("" if known is None else f"{known:.0f}")
         rows.append(line)
     head = ["loss", "seeds", *(f"{metric} {split}" for split, metric in columns)]
+    head += ["CPU s"] if seconds else []
     return f"## {_title(family[0].setting)}\n\n{markdown_table(head, rows)}"
 
 
 def _groups_table(family: Sequence[Entry]) -> str:
     """Return Betti errors and Dice group by group: OOD means hide which group they come from."""
-    groups = sorted({e.split for e in family} - {"ID", "OOD"})
+    groups = sorted({e.split for e in family} - set(OVERALL))
     if not groups:
         return ""
     shown = ("Betti0", "Betti1", "Dice")
@@ -137,6 +150,24 @@ def _groups_table(family: Sequence[Entry]) -> str:
             line.append(" / ".join(_number(n) for n in numbers))
         rows.append(line)
     return f"By group, {' / '.join(shown)}:\n\n{markdown_table(['loss', *groups], rows)}"
+
+
+def _classes_table(family: Sequence[Entry]) -> str:
+    """Return Betti errors and Dice class by class, where there are several."""
+    shown, first = ("Betti0", "Betti1", "Dice"), next(s for s in OVERALL if _has(family, s))
+    mine = {(e.setting.loss, e.metric): e for e in family if e.split == first}
+    labels = list(dict.fromkeys(m.partition(" ")[2] for _, m in mine if " " in m))
+    rows = [
+        [loss, *(" / ".join(_number(mine[loss, f"{m} {c}"].mean) for m in shown) for c in labels)]
+        for loss in sorted({loss for loss, _ in mine})
+    ]
+    if not labels:
+        return ""
+    return f"By class, {' / '.join(shown)}:\n\n{markdown_table(['loss', *labels], rows)}"
+
+
+def _has(family: Sequence[Entry], split: str) -> bool:
+    return any(entry.split == split for entry in family)
 
 
 def _cell(entry: Entry) -> str:

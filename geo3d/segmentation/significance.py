@@ -25,7 +25,14 @@ from scipy.stats import permutation_test
 
 from geo3d.errors import ConfigError, InputError
 from geo3d.segmentation.measures import HIGHER_IS_BETTER, Measures
-from geo3d.segmentation.tables import Runs, Setting, group_members, mean_of_known, metrics_of
+from geo3d.segmentation.tables import (
+    OVERALL,
+    Runs,
+    Setting,
+    group_members,
+    mean_of_known,
+    metrics_of,
+)
 
 PERMUTATIONS = 10_000
 BASELINES = ("CEDice", "ce_dice")
@@ -193,7 +200,7 @@ def _compare(
     members = group_members(next(iter(pair[0].values())).ids, groups)
     found = []
     for metric in metrics_of([m for side in pair for m in side.values()]):
-        for split in (s for s in ("ID", "OOD") if s in members):
+        for split in (s for s in OVERALL if s in members):
             mine, other = (np.stack([m.values[metric] for m in s.values()]) for s in pair)
             d, weights = _differences(mine, other, members[split], procedure.compat)
             if not len(d):

@@ -2,7 +2,7 @@
 
 Notation: a setting is (framework, labels, size, loss); a run is one seed of it; each run measured
 the same test images.  Images fall into groups: "indistr" is in distribution (ID), the others are
-not (OOD).
+not (OOD).  Where no group is one of TopoMortar's there is "all", the mean over all images.
 
 As published (TopoMortar, `results/compute_tables.py`):
 
@@ -25,9 +25,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from geo3d.errors import FileFormatError, InputError
-from geo3d.segmentation.measures import METRICS, Measures, read_measures
+from geo3d.segmentation.measures import METRICS, VOLUME_COLUMNS, Measures, read_measures
 
 ID_GROUP = "indistr"
+ALL = "all"
+OVERALL = ("ID", "OOD", ALL)
+"""Splits that stand for a whole data set, or for a half of it."""
 TOPOMORTAR_GROUPS = {
     "indistr": (1, 120),
     "angles": (121, 170),
@@ -139,8 +142,8 @@ def aggregate(runs: Runs, groups: Mapping[str, str]) -> list[Entry]:
     entries = []
     for setting, seeds in runs.items():
         members = group_members(next(iter(seeds.values())).ids, groups)
-        for metric in metrics_of(seeds.values()):
-            values = np.stack([m.values[metric] for m in seeds.values()])
+        for metric in metrics_of(seeds.values(), each_class=True):
+            values = np.stack([m.columns[metric] for m in seeds.values()])
             entries += _entries(setting, metric, values, members)
     return entries
 
@@ -150,7 +153,8 @@ def group_members(
 ) -> dict[str, Float64[np.ndarray, " n"]]:
     """Return for "ID", "OOD" and each OOD group the weight of each image in its mean.
 
-    Weights sum to one: 1/n in a group of n images; in "OOD" the groups count equally.
+    Weights sum to one: 1/n in a group of n images; in "OOD" the groups count equally.  Without any
+    of TopoMortar's groups the first is "all", where the images count equally, then the groups.
 
     Raises:
         InputError: "tables.unknown_image".
@@ -164,6 +168,9 @@ def group_members(
     names = [groups[i] for i in ids]
     present = sorted(set(names))
     weights = {g: np.array([n == g for n in names]) / names.count(g) for g in present}
+    if not set(weights) & set(TOPOMORTAR_GROUPS):
+        shown = {g: weights[g] for g in present if g != ALL and len(present) > 1}
+        return {ALL: np.full(len(names), 1 / len(names)), **shown}
     out = [weights[g] for g in present if g != ID_GROUP]
     shown = {"ID": weights[ID_GROUP]} if ID_GROUP in weights else {}
     if out:
@@ -171,11 +178,12 @@ def group_members(
     return shown | {g: weights[g] for g in present if g != ID_GROUP}
 
 
-def metrics_of(measures: Iterable[Measures]) -> list[str]:
-    """Return the metrics that all runs have, in the order of the tables."""
-    each = [set(m.values) for m in measures]
-    common = set.intersection(*each)
-    return [m for m in METRICS if m in common]
+def metrics_of(measures: Iterable[Measures], *, each_class: bool = False) -> list[str]:
+    """Return the metrics that all runs have, in the order of the tables; then those by class."""
+    each = [m.columns if each_class else m.values for m in measures]
+    common = set.intersection(*(set(columns) for columns in each))
+    known = [m for m in (*METRICS, *VOLUME_COLUMNS) if m in common]
+    return [*known, *(m for m in each[0] if m in common and m not in known)]
 
 
 def read_published(path: str | os.PathLike[str]) -> list[Entry]:
@@ -212,8 +220,8 @@ def _entries(
     members: Mapping[str, Float64[np.ndarray, " n"]],
 ) -> list[Entry]:
     found = {}
-    groups = [name for name in members if name not in ("ID", "OOD")]
-    for split in [*groups, *(s for s in ("ID", "OOD") if s in members)]:
+    groups = [name for name in members if name not in OVERALL]
+    for split in [*groups, *(s for s in OVERALL if s in members)]:
         if split == "OOD":
             mean = np.mean([found[g].mean for g in groups])
             std = np.mean([found[g].std for g in groups])

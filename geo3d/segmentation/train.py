@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geo3d.config import config_to_dict
 from geo3d.device import item_generator, pick_device
@@ -26,7 +26,6 @@ from geo3d.errors import ConfigError
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.segmentation.batches import TrainingImages, batches, check_sizes
 from geo3d.segmentation.config import SegmentationConfig, learning_rate
-from geo3d.segmentation.data import Dataset, Item, Sample, samples_digest
 from geo3d.segmentation.frameworks import (
     channels_of,
     load_targets,
@@ -35,9 +34,11 @@ from geo3d.segmentation.frameworks import (
     targets_path,
     training_loss,
 )
-from geo3d.segmentation.network import initialise, make_network
+from geo3d.segmentation.kinds import WALLS, DataKind
+from geo3d.segmentation.network import check_outputs, initialise, make_network
 from geo3d.segmentation.own_code import fingerprint, is_own, own_function
 from geo3d.segmentation.predict import Segmenter, save_segmenter
+from geo3d.segmentation.samples import Dataset, Item, Sample, grouped_notes, samples_digest
 from geo3d.topology.losses.catalogue import LOSSES, Loss
 from geo3d.topology.metrics import betti_errors, dice
 from geo3d.work.gradients import Clipper
@@ -80,12 +81,13 @@ def train_segmenter(
         NumericalError: ``training.diverged``.
         CheckpointError: ``checkpoint.other_training``.
     """
-    loss = find_loss(config.loss)
+    kind = dataset.kind
+    loss = find_loss(config.loss, kind.dimensions)
     samples = load_samples(dataset.train)
-    check_sizes(samples, config)
+    check_sizes(samples, config, kind)
     validation = load_samples(dataset.val[: config.validation_pictures])
     # What the images hold counts, not where they lie.
-    training = _SegmenterTraining(config, loss, samples, out, pick_device(device))
+    training = _SegmenterTraining(config, loss, samples, out, pick_device(device), kind)
     training.info["dataset"] = dataset.name
     training.validation, training.workers = validation, workers
     rate = partial(learning_rate, config)
@@ -93,27 +95,33 @@ def train_segmenter(
     # What the images hold counts, not where they lie.
     settings = {**config_to_dict(config), "data": training.info["data"]}
     if is_own(config.loss):
-        settings["own_loss"] = fingerprint(loss.function)
+        settings["own_loss"] = fingerprint(own_function(config.loss))
+    if config.network.own:
+        settings["own_network"] = fingerprint(own_function(config.network.own))
+    if kind != WALLS:
+        settings["kind"] = kind.to_dict()
     run_training(training, plan, out, settings, log_metrics=log_metrics, progress=progress)
     return training.segmenter()
 
 
-def find_loss(name: str, dimensions: int = 2) -> Loss:
+def find_loss(name: str, dimensions: int | None = 2) -> Loss:
     """Return the loss of the catalogue, or the user's own of "package.module:function".
 
     An own one is a function of (logits, target), an object that can be called so, or a class of
-    such objects that needs no arguments.
+    such objects that needs no arguments.  ``dimensions`` are those it must judge, None any.
 
     Raises:
         ConfigError: ``segmenter.unknown_loss``, and those of `own_function`.
     """
     if is_own(name):
         return own_loss(name)
-    if name not in LOSSES or dimensions not in LOSSES[name].dimensions:
-        known = ", ".join(key for key, loss in LOSSES.items() if dimensions in loss.dimensions)
+    fits = {key for key, loss in LOSSES.items() if dimensions in (None, *loss.dimensions)}
+    if name not in fits:
+        known = ", ".join(key for key in LOSSES if key in fits)
+        judged = {2: " for images", 3: " for volumes"}.get(dimensions or 0, "")
         raise ConfigError(
             "segmenter.unknown_loss",
-            f"There is no loss {name!r} for {'images' if dimensions == 2 else 'volumes'}.",
+            f"There is no loss {name!r}{judged}.",
             f"Known: {known}; or one of your own, package.module:function.",
         )
     return LOSSES[name]
@@ -140,24 +148,26 @@ def own_loss(name: str) -> Loss:
 
 
 def load_samples(items: Sequence[Item]) -> tuple[Sample, ...]:
-    """Read images and masks; what is unusual about a file goes to the log."""
-    found = []
-    for item in items:
-        sample = item.load()
-        for note in sample.notes:
-            log.warning("%s: %s", item.id, note)
-        found.append(sample)
-    return tuple(found)
+    """Read images and masks; what is unusual goes to the log, one line per kind."""
+    found = tuple(item.load() for item in items)
+    notes = [(i.id, note) for i, sample in zip(items, found, strict=True) for note in sample.notes]
+    for line in grouped_notes(notes):
+        log.warning("%s", line)
+    return found
 
 
 def measure(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, float]:
-    """Return the mean Dice and mean Betti errors over samples."""
+    """Return the mean Dice and mean Betti errors over samples, and classes or regions."""
     rows = []
     for sample in samples:
-        mask = segmenter.predict(sample.image).mask
-        rows.append((dice(mask, sample.mask), *betti_errors(mask, sample.mask)))
+        found, true = segmenter.predict(sample.image).masks, segmenter.kind.masks(sample.mask)
+        for name, mask in found.items():
+            if (counts := sample.counts) is not None:
+                mask, true[name] = mask & counts, true[name] & counts
+            rows.append((dice(mask, true[name]), *betti_errors(mask, true[name])))
     means = torch.tensor(rows, dtype=torch.float64).mean(dim=0).tolist()
-    return dict(zip(("dice", "betti0_error", "betti1_error"), means, strict=True))
+    names = ("dice", "betti0_error", "betti1_error", "betti2_error")
+    return dict(zip(names, means, strict=False))
 
 
 class _SegmenterTraining(Method):
@@ -170,9 +180,11 @@ class _SegmenterTraining(Method):
         samples: Sequence[Sample],
         out: Path,
         device: torch.device,
+        kind: DataKind = WALLS,
     ) -> None:
         self.config, self.loss, self.samples, self.out = config, loss, samples, out
-        self.device, self.channels = device, channels_of(loss, compat=config.compat)
+        self.device, self.kind = device, kind
+        self.channels = channels_of(loss, compat=config.compat, kind=kind)
         self.validation: Sequence[Sample] = ()
         self.workers = 0
         self.info: dict[str, Any] = {
@@ -181,8 +193,7 @@ class _SegmenterTraining(Method):
         }
         self.supply: Iterator[tuple[Tensor, Tensor]] = iter(())
         self.is_supplied = False
-        generator = item_generator(config.seed, "segmenter weights 0")
-        network = make_network(config.network, self.channels, generator).to(device)
+        network = self.new_network(0).to(device)
         optimizer = torch.optim.SGD(
             network.parameters(),
             lr=config.learning_rate,
@@ -197,6 +208,12 @@ class _SegmenterTraining(Method):
             )
         )
 
+    def new_network(self, generation: int) -> nn.Module:
+        """Return the network with the first weights of a generation."""
+        generator = item_generator(self.config.seed, f"segmenter weights {generation}")
+        sizes = {"in_channels": self.kind.channels, "dimensions": self.kind.dimensions}
+        return make_network(self.config.network, self.channels, generator, **sizes)
+
     def prepare(self) -> None:
         """Begin the generation of the step, and its supply of batches."""
         generation = self.state.step // self.config.iterations_per_generation
@@ -207,7 +224,7 @@ class _SegmenterTraining(Method):
             soft = None
             if generation > 0:
                 soft = load_targets(targets_path(self.out, generation), self.samples)
-            images = TrainingImages(self.samples, self.config, soft)
+            images = TrainingImages(self.samples, self.config, soft, self.kind)
             self.supply = batches(images, self.state.step, self.workers)
             self.is_supplied = True
 
@@ -215,8 +232,11 @@ class _SegmenterTraining(Method):
         """Let the network label the images, then start it anew on these labels."""
         targets = soft_targets(self.segmenter(), self.samples)
         save_targets(targets_path(self.out, generation), targets)
-        generator = item_generator(self.config.seed, f"segmenter weights {generation}")
-        initialise(self.state.network, generator, compat=self.config.compat)
+        if self.config.network.own:
+            self.state.network.load_state_dict(self.new_network(generation).state_dict())
+        else:
+            generator = item_generator(self.config.seed, f"segmenter weights {generation}")
+            initialise(self.state.network, generator, compat=self.config.compat)
         self.state.optimizer.state.clear()
         self.state.counts["generation"] = generation
 
@@ -232,12 +252,15 @@ class _SegmenterTraining(Method):
             self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
         ):
             outputs = network(image.to(self.device))
+        if config.network.own:
+            outputs = check_outputs(outputs, image, self.channels)
         loss = training_loss(
             self.loss,
             outputs.float(),
             target.to(self.device),
             is_active=is_active,
             compat=config.compat,
+            kind=self.kind,
         )
         backward(loss)
         return {"loss": loss.detach()}
@@ -248,7 +271,7 @@ class _SegmenterTraining(Method):
     def segmenter(self) -> Segmenter:
         """Return the network as it is."""
         info = {**self.info, "steps": self.state.step}
-        return Segmenter(self.state.network, self.config, self.channels, info)
+        return Segmenter(self.state.network, self.config, self.channels, info, self.kind)
 
     def export(self, out: Path, *, is_last: bool) -> None:
         if is_last:
