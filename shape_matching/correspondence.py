@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
 
-from geo3d.errors import FileFormatError, InputError, ShapeError
-from geo3d.files import atomic_path, atomic_write_text
+from geo3d.errors import ShapeError
 from geo3d.mesh.mesh import Mesh
-from geo3d.npz import read_npz
-
-MAX_MAP_BYTES = 256 * 2**20
+from shape_matching.map_files import save_p2p
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,54 +55,19 @@ class Correspondence:
             )
         return np.asarray(values)[self.p2p_21]
 
-    def save(self, path: str | Path) -> Path:
-        """Write ``.txt`` (p2p_21, one 0-based source index per target vertex) or ``.npz`` (all).
+    def save(self, path: str | Path, one_based: bool = False) -> Path:
+        """Write ``.txt`` or ``.npy`` (p2p_21), ``.npz`` or ``.mat`` (all).
+
+        Args:
+            one_based: whether vertices are counted from 1 in the file, as MATLAB does.
 
         Raises:
             InputError: ``correspondence.unknown_format``.
         """
-        path = Path(path)
-        if path.suffix == ".txt":
-            return atomic_write_text(path, "".join(f"{i}\n" for i in self.p2p_21))
-        if path.suffix != ".npz":
-            raise InputError(
-                "correspondence.unknown_format", f"Cannot write {path.name}.", "Use .txt or .npz."
-            )
-        arrays: dict[str, Any] = {
-            name: getattr(self, name) for name in ("p2p_21", "p2p_12", "confidence")
-        }
+        more = {"p2p_12": self.p2p_12, "confidence": self.confidence}
         if self.fmap_12 is not None:
-            arrays["fmap_12"] = self.fmap_12
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        return path
-
-
-def load_p2p(path: str | Path) -> Int64[np.ndarray, " n2"]:
-    """Read p2p_21 from a ``.txt`` or ``.npz`` file as written by `Correspondence.save`.
-
-    Raises:
-        FileFormatError: ``correspondence.bad_map`` when it is not a list of indices >= 0.
-        InputError: ``correspondence.missing`` when there is no such file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError("correspondence.missing", f"There is no map file {path}.", "")
-    if path.stat().st_size > MAX_MAP_BYTES:
-        raise _bad_map(path, "it is too large")
-    try:
-        if path.suffix == ".npz":
-            values = read_npz(path, ["p2p_21"], MAX_MAP_BYTES)["p2p_21"]
-        else:
-            values = np.array(path.read_text(encoding="utf-8").split(), dtype=np.int64)
-    except (OSError, ValueError, OverflowError) as error:
-        raise _bad_map(path, str(error)) from error
-    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not len(values):
-        raise _bad_map(path, f"it holds {values.dtype} {values.shape}")
-    values = values.astype(np.int64)
-    if values.min() < 0:
-        raise _bad_map(path, "it has negative indices")
-    return values
+            more["fmap_12"] = self.fmap_12
+        return save_p2p(path, self.p2p_21, more, one_based)
 
 
 CONFIDENCE_SCALE = 0.05
@@ -121,11 +82,3 @@ def cycle_confidence(
     vertices = target.vertices.astype(np.float64)
     gap = np.linalg.norm(vertices[p2p_12[p2p_21]] - vertices, axis=1) / np.sqrt(area)
     return np.exp(-0.5 * (gap / CONFIDENCE_SCALE) ** 2)
-
-
-def _bad_map(path: Path, why: str) -> FileFormatError:
-    return FileFormatError(
-        "correspondence.bad_map",
-        f"{path.name} is not a vertex map: {why}.",
-        "A map file has one 0-based source index per target vertex, or is an .npz with p2p_21.",
-    )

@@ -8,6 +8,9 @@
   geo3d bench topology --part volumes     broken vessels and hollow bodies, repaired in 3D
   geo3d bench topology --part losses --data TOPOMORTAR    on the real labels
   geo3d bench segment --help        compare losses: train, measure and tabulate a grid of runs
+  geo3d bench robust --data FOLDER  clean pairs beside the same with specks, seams, outliers;
+                                    FOLDER keeps what is done, given again it goes on
+                                    (settings: RobustConfig; --set dataset=DIR --set pairs=FILE)
   geo3d bench load                  processor time of a match alone and beside busy processes
   geo3d bench conditions            frames/s of a layout's depth, class and instance maps
   geo3d bench conditions --data FOLDER            ... of the published samples too
@@ -133,6 +136,12 @@ BENCHES = {
         ("data", "set"),
         needs_part=True,
     ),
+    "robust": Bench(
+        "clean pairs beside the same with defects of files; --data is a folder that keeps cells",
+        {"": "errors x100 with defects of files"},
+        ("data", "set"),
+        needs_part=True,
+    ),
     "load": Bench(
         "processor time of a match alone and beside busy processes",
         {"": "a match of two birds"},
@@ -188,6 +197,10 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
                 "guidance": objects_reconstruction.bench_guidance,
                 "cancel": cancel.bench_cancel,
             }
+        case "robust":
+            from apps.bench.robust import bench_robust
+
+            return {"": bench_robust}
         case "street":
             from apps.bench import street
 

@@ -3,6 +3,7 @@
   geo3d match SOURCE TARGET
   geo3d match cat.off dog.ply --landmarks pairs.txt      3 or more lines "source target", from 0
   geo3d match a.obj b.obj --initial-map map.txt          refine a map (a source index per line)
+  geo3d match a.obj b.obj --initial-map c.mat --one-based --save-map d.mat     MATLAB's, from 1
 
 The run folder holds outputs/map.txt (line j: the source vertex of target vertex j, from 0),
 map.npz (both directions, confidence, functional map), source.glb and target.glb in matched
@@ -29,7 +30,7 @@ from apps.running import (
     run_verb,
     settings,
 )
-from geo3d.errors import ConfigError, FileFormatError
+from geo3d.errors import ConfigError
 from geo3d.progress import ProgressCallback
 from geo3d.runs import Run
 from shape_matching.method_names import methods_help
@@ -53,8 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", nargs="?", help="mesh they are carried to")
     methods = f"matching method (default axiomatic): {methods_help()}"
     parser.add_argument("--method", metavar="NAME", default="axiomatic", help=methods)
-    parser.add_argument("--landmarks", metavar="FILE", help='lines "source target", 0-based')
-    parser.add_argument("--initial-map", metavar="FILE", help="map to refine, .txt or .npz")
+    parser.add_argument("--landmarks", metavar="FILE", help='lines "source target", # comments')
+    parser.add_argument("--initial-map", metavar="FILE", help="map to refine: .txt .npy .npz .mat")
+    parser.add_argument("--save-map", metavar="FILE", help="write the map here too, in these types")
+    parser.add_argument(
+        "--one-based", action="store_true", help="landmarks and these maps count vertices from 1"
+    )
     parser.add_argument("--up", choices=("y", "z"), default="y", help="up axis of the pictures")
     add_common(parser, *RUN_FLAGS)
 
@@ -70,9 +75,14 @@ def _begin(args: argparse.Namespace) -> Beginning:
     require_files(*(getattr(args, name) for name in FILES))
     _check_request(args)
     from shape_matching.config import MatchConfig
+    from shape_matching.map_files import require_map_type
 
     config = settings(args, MatchConfig)
-    request = {name: full_path(getattr(args, name)) for name in FILES}
+    request: dict[str, Any] = {name: full_path(getattr(args, name)) for name in FILES}
+    save_map = full_path(args.save_map)
+    if save_map is not None:
+        require_map_type(save_map)
+    request |= {"one_based": args.one_based}
     # a slip in a list of landmarks leaves no run behind either
     _known(request)
     if config.prior:
@@ -83,8 +93,8 @@ def _begin(args: argparse.Namespace) -> Beginning:
     return Beginning(
         f"{Path(args.source).stem}-{Path(args.target).stem}",
         config,
-        [*request.values(), config.prior],
-        remember({**request, "method": args.method, "up": args.up}),
+        [*(request[name] for name in FILES), config.prior],
+        remember({**request, "method": args.method, "up": args.up, "save_map": save_map}),
     )
 
 
@@ -129,6 +139,8 @@ def _match(run_folder: Run, progress: ProgressCallback) -> None:
     found = method(source, target, config, progress=progress, device=device, **options)
     seconds = time.perf_counter() - begun
     write_results(found, run_folder, request["up"])
+    if request["save_map"]:
+        found.save(request["save_map"], request["one_based"])
     live.unlink(missing_ok=True)
     run_folder.finish(
         {
@@ -146,13 +158,14 @@ def _match(run_folder: Run, progress: ProgressCallback) -> None:
 
 def _known(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Read what the user knows, as keyword arguments of a method."""
-    from shape_matching.correspondence import load_p2p
+    from shape_matching.map_files import load_p2p, read_landmarks
 
     known: dict[str, np.ndarray] = {}
+    one_based = bool(request["one_based"])
     if request["landmarks"]:
-        known["landmarks"] = read_landmarks(request["landmarks"])
+        known["landmarks"] = read_landmarks(request["landmarks"], one_based)
     if request["initial_map"]:
-        known["initial_p2p_21"] = load_p2p(request["initial_map"])
+        known["initial_p2p_21"] = load_p2p(request["initial_map"], one_based)
     return known
 
 
@@ -177,28 +190,6 @@ def write_results(found: Correspondence, run_folder: Run, up: str = "y") -> None
     )
     if found.fmap_12 is not None:
         plot_fmap(run_folder.previews / FINAL_FMAP, found.fmap_12, "functional map")
-
-
-def read_landmarks(path: str) -> np.ndarray:
-    """Read (p, 2) vertex pairs.
-
-    Raises:
-        FileFormatError: ``landmarks.bad_file``.
-    """
-    import numpy as np
-
-    try:
-        rows = [line.split() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-        pairs = np.array([r for r in rows if r], dtype=np.int64)
-        if pairs.ndim != 2 or pairs.shape[1] != 2:
-            raise ValueError(f"its shape is {pairs.shape}")
-        return pairs
-    except (ValueError, OverflowError, OSError) as error:
-        raise FileFormatError(
-            "landmarks.bad_file",
-            f"{Path(path).name} is not a list of vertex pairs: {error}.",
-            'Each line has two whole numbers: "source_vertex target_vertex", counted from 0.',
-        ) from error
 
 
 def _confidence_colors(confidence: np.ndarray) -> np.ndarray:

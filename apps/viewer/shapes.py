@@ -139,7 +139,7 @@ def read_truth(files: Sequence[Path], source: Shape, target: Shape) -> PairTruth
 
 
 def _truth_from_map(path: Path, source: Shape, target: Shape) -> PairTruth:
-    from shape_matching.correspondence import load_p2p
+    from shape_matching.map_files import load_p2p
 
     images = load_p2p(path)
     if len(images) != target.n_vertices:

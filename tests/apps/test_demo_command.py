@@ -12,7 +12,7 @@ from apps.cli import main
 from apps.commands import demo
 from geo3d.files import asset
 from geo3d.mesh.io import load_mesh
-from shape_matching.correspondence import load_p2p
+from shape_matching.map_files import load_p2p
 
 
 def test_the_few_pairs_are_shipped_one_of_each_kind() -> None:

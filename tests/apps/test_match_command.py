@@ -13,12 +13,11 @@ from prior_helpers import NETWORK as PRIOR
 from prior_helpers import random_prior
 
 from apps.cli import main
-from apps.commands.match import read_landmarks
 from geo3d.errors import FileFormatError
 from geo3d.files import asset
 from geo3d.mesh.io import load_mesh, save_mesh
 from geo3d.runs import open_run, start_run
-from shape_matching.correspondence import load_p2p
+from shape_matching.map_files import load_p2p, read_landmarks
 from shape_matching.match import match
 from shape_matching.methods import METHODS, match_nearest
 from shape_matching.prior.prior import save_prior
@@ -339,3 +338,21 @@ def test_shipped_shapes_with_the_fast_preset(
     assert len(images) == found["target_vertices"] == load_mesh(target).n_vertices
     assert images.min() >= 0 and images.max() < found["source_vertices"]
     assert found["mean_confidence"] > 0.5
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_maps_and_landmarks_that_count_from_one(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [[int(TRUTH[i]) + 1, i + 1] for i in range(0, 162, 40)]
+    marks = tmp_path / "marks.txt"
+    marks.write_text("# five points\n" + "".join(f"{a} {b}  # one\n" for a, b in pairs))
+    saved = tmp_path / "map.mat"
+    arguments = [files["ball.off"], files["copy.ply"], *QUICK, "--out", str(tmp_path)]
+    more = ["--landmarks", str(marks), "--save-map", str(saved), "--one-based"]
+    run_json(capsys, *arguments, *more)
+    assert load_p2p(saved, one_based=True).tolist() == TRUTH.tolist()
+    again = run_json(capsys, *arguments, "--initial-map", str(saved), "--one-based")
+    assert load_p2p(again["map"]).tolist() == TRUTH.tolist()
+    assert main(["match", *arguments, "--save-map", str(tmp_path / "map.csv")]) == 3
+    assert "correspondence.unknown_format" in capsys.readouterr().err

@@ -12,8 +12,9 @@ from helpers import bumpy_sphere, moved, permuted, rotation
 
 from geo3d.errors import FileFormatError, InputError, ShapeError
 from geo3d.mesh.mesh import Mesh
-from shape_matching import correspondence as module
-from shape_matching.correspondence import Correspondence, cycle_confidence, load_p2p
+from shape_matching import map_files as module
+from shape_matching.correspondence import Correspondence, cycle_confidence
+from shape_matching.map_files import load_p2p
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def npz(**arrays: np.ndarray) -> bytes:
         ("map.npz", b""),
         ("map.npz", b"0\n1\n"),
         ("map.npz", npz(p2p_12=np.arange(3))),
-        ("map.npz", npz(p2p_21=np.arange(3.0))),
+        ("map.npz", npz(p2p_21=np.arange(3.0) + 0.5)),
         ("map.npz", npz(p2p_21=np.zeros((2, 2), np.int64))),
         ("map.npz", npz(p2p_21=np.array([], np.int64))),
         ("map.npz", npz(p2p_21=np.array([2, -1]))),
