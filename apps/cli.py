@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import json
 import logging
@@ -113,13 +114,27 @@ def _run(module: object, args: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _fail(args, Geo3dError("system.os_error", str(error), ""), 1)
+        return _fail(args, _system_error(error), 1)
     except Exception as error:
+        # safetensors tells a full disk in an error of its own
+        if os.strerror(errno.ENOSPC) in str(error):
+            return _fail(args, _system_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), 1)
         if os.environ.get("GEO3D_DEBUG"):
             traceback.print_exc()
         text = f"{type(error).__name__}: {error}"
         wrapped = Geo3dError("internal.unexpected", text, "Set GEO3D_DEBUG=1 to see where.")
         return _fail(args, wrapped, 1)
+
+
+def _system_error(error: OSError) -> Geo3dError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" ({error.filename})" if error.filename else ""
+        return Geo3dError(
+            "system.disk_full",
+            f"The disk is full{where}: {error.strerror}.",
+            "Make room, then go on with --resume where the verb has it; what was saved is whole.",
+        )
+    return Geo3dError("system.os_error", str(error), "")
 
 
 def _plain(record: logging.LogRecord) -> bool:

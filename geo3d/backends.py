@@ -123,6 +123,7 @@ BACKENDS: Mapping[str, Backend] = {
     ),
     "warp": Backend("kernels on CPU and GPU", "pip install warp-lang", "warp-lang", "warp"),
     "numba": Backend("kernels on the CPU", "pip install numba", "numba", "numba"),
+    "av": Backend("films that browsers play", "pip install av", "av", "av"),
     "pyarrow": Backend(
         "reading tables of recorded drives (Parquet)", "pip install pyarrow", "pyarrow", "pyarrow"
     ),

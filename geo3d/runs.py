@@ -26,6 +26,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +52,13 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 600.0
 """A job on another machine without a heartbeat for this long counts as interrupted."""
 _LOGGERS = ("geo3d", "shape_matching", "scenes", "apps")
+
+
+class _LogFile(logging.FileHandler):
+    """A log that goes silent, not loud, when it cannot be written: the disk may be full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Let a record go."""
 
 
 class Run:
@@ -124,7 +132,7 @@ class Run:
         return atomic_write_json(self.path / "manifest.json", manifest)
 
     def __enter__(self) -> Run:
-        self._handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8", delay=True)
+        self._handler = _LogFile(self.path / "log.txt", encoding="utf-8", delay=True)
         self._handler.setFormatter(
             logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
         )
@@ -148,10 +156,13 @@ class Run:
             # started the run.  What was raised on purpose says all there is to know.
             expected = isinstance(error, Geo3dError)
             _log.info("failed: %s", error, exc_info=None if expected else error)
-            self._write_state("failed", str(error))
+            # on a full disk what went wrong is worth more than that it cannot be written down
+            with suppress(OSError):
+                self._write_state("failed", str(error))
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
-            self._handler.close()
+            with suppress(OSError):
+                self._handler.close()
             self._handler = None
 
     def _products(self) -> list[Path]:

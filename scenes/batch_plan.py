@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geo3d.config import config_from_dict, load_config, read_yaml, require, require_at_least
-from geo3d.errors import ConfigError
+from geo3d.errors import ConfigError, InputError
 from geo3d.files import asset, slug
 from geo3d.layout.layout import Layout
 from geo3d.work.slurm import SlurmConfig
@@ -186,6 +187,38 @@ def expand(config: BatchConfig) -> tuple[Item, ...]:
         name = f"{index:03d}-{slug('-'.join(parts), 40)}"
         items.append(Item(index, name, layout, words, seed))
     return tuple(items)
+
+
+def check_batch(config: BatchConfig) -> None:
+    """Raise when scenes of a batch cannot be made, from what is there and the words alone.
+
+    Raises:
+        InputError: ``batch.missing_layout``.
+        ConfigError: ``batch.duplicate``, ``styles.unknown``, ``styles.too_many``.
+        CheckpointError: a teacher that cannot work.
+    """
+    from scenes.urban.driver import check_settings, check_words
+
+    files = dict.fromkeys(entry.file for entry in config.layouts if entry.file is not None)
+    if missing := [file for file in files if not Path(file).is_file()]:
+        raise InputError(
+            "batch.missing_layout",
+            f"{len(missing)} layouts are not there: {', '.join(missing[:5])}.",
+            "Paths are relative to the batch file.",
+        )
+    items = expand(config)
+    made = Counter((item.layout, item.prompt, item.seed) for item in items)
+    if repeated := [key for key, count in made.items() if count > 1]:
+        layout, prompt, seed = repeated[0]
+        raise ConfigError(
+            "batch.duplicate",
+            f"{len(repeated)} scenes are asked for more than once: layout {layout.label}, prompt "
+            f"{prompt!r}, seed {seed} first.",
+            "Take the repeated layout, word or seed out of its list.",
+        )
+    settings = scene_config(config)
+    check_settings(settings)
+    check_words(settings, dict.fromkeys(item.prompt for item in items))
 
 
 def open_layout(entry: LayoutEntry, seed: int) -> Layout:

@@ -17,7 +17,15 @@ TREES = ("geo3d", "shape_matching", "scenes", "apps")
 PAGE = ROOT / "docs" / "python-api.md"
 # Called by torch, yaml, pickle, logging or http.server.
 HOOKS = {"forward", "backward", "setup_context", "jvp", "extra_repr", "find_class"}
-HOOKS |= {"persistent_load", "emit", "format", "construct_mapping", "log_message", "do_GET"}
+HOOKS |= {
+    "persistent_load",
+    "emit",
+    "format",
+    "construct_mapping",
+    "log_message",
+    "do_GET",
+    "handleError",
+}
 # Found by name: verbs by `apps.cli`, presets by `geo3d.config`, the child by `-m`.
 ROOTS = {("apps.cli", "main"), ("geo3d", "__version__"), ("geo3d.mesh.sandbox_child", "main")}
 # What `apps.viewer.image_tab` asks of the module it is given.

@@ -55,7 +55,9 @@ def run_edit(args: argparse.Namespace) -> int:
 
     source = open_run(args.edit, verify_inputs=False)
     from scenes.urban.config import SceneConfig
+    from scenes.urban.driver import check_words
     from scenes.urban.layout_json import load_layout
+    from scenes.urban.validate import require_drivable
 
     layout = load_layout(source.outputs / "scene" / "layout.json")
     if args.list:
@@ -63,8 +65,11 @@ def run_edit(args: argparse.Namespace) -> int:
         emit(args, {"primitives": rows}, aligned(list(rows[0]), rows))
         return 0
     edit = asked_edit(args, layout)
+    config = source.load_config(SceneConfig)
+    check_words(config, [style for _, style in args.restyle])
+    require_drivable(layout, edit.layout)
     inputs = [source.outputs / "scene", *(file for file, _, _ in args.insert)]
-    begun = Beginning(f"{source.record['name']}-edit", source.load_config(SceneConfig), inputs)
+    begun = Beginning(f"{source.record['name']}-edit", config, inputs)
     done = run_verb(args, "scene", begun, partial(_apply, source, edit))
     show_run(args, done, _text(done.numbers, done))
     return 0

@@ -59,9 +59,11 @@ def run(args: argparse.Namespace) -> int:
         )
     require_files(args.batch)
     if args.list and args.batch:
-        from scenes.batch_plan import expand
+        from scenes.batch_plan import check_batch, expand
 
-        items = expand(_read(args))
+        config = _read(args)
+        check_batch(config)
+        items = expand(config)
         payload = {"items": [item.name for item in items]}
         emit(args, payload, "\n".join([*payload["items"], f"{len(items)} scenes"]))
         return 0
@@ -83,7 +85,10 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _begin(args: argparse.Namespace) -> Beginning:
+    from scenes.batch_plan import check_batch
+
     config = _read(args)
+    check_batch(config)
     name, seed = Path(args.batch).stem, config.seeds[0]
     return Beginning(name, config, [args.batch], seed=seed, device=config.device)
 

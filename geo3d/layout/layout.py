@@ -154,9 +154,14 @@ class Layout:
         classes = np.array([p.class_id for p in self.primitives])
         return vertices, np.concatenate(faces).astype(np.int64), index, classes[index]
 
-    def prompt_at(self, x: float, z: float) -> str:
-        """Return the prompt of the first region that holds the point, else the layout's."""
-        return next((r.prompt for r in self.regions if r.contains(x, z)), self.prompt)
+    def prompt_at(self, x: float, z: float, elsewhere: str = "") -> str:
+        """Return the prompt of the first region that holds the point.
+
+        Args:
+            elsewhere: the prompt outside of regions; "" takes the layout's.
+        """
+        found = (r.prompt for r in self.regions if r.contains(x, z))
+        return next(found, elsewhere or self.prompt)
 
     @cached_property
     def _index(self) -> dict[str, int]:

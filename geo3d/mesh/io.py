@@ -30,6 +30,7 @@ from geo3d.mesh.formats.obj import read_obj, write_obj
 from geo3d.mesh.formats.off import KEYWORD, read_off, write_off
 from geo3d.mesh.formats.ply import read_ply, write_ply
 from geo3d.mesh.formats.stl import is_binary_stl, read_stl, write_stl
+from geo3d.mesh.formats.usdz import write_usdz
 from geo3d.mesh.mesh import Limits, Mesh, RawMesh
 
 __all__ = ["FORMATS", "Limits", "RawMesh", "load_mesh", "open_regular", "parse_bytes", "read_raw",
@@ -48,6 +49,7 @@ WRITERS: dict[str, Callable[[Mesh], bytes]] = {
     "ply": write_ply,
     "stl": write_stl,
     "glb": write_glb,
+    "usdz": write_usdz,
 }
 FORMATS = tuple(READERS)
 
@@ -176,24 +178,25 @@ def require_writable(path: str | os.PathLike[str]) -> Callable[[Mesh], bytes]:
 def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> Path:
     """Write a mesh in the format its name ends in; the file appears complete or not at all.
 
-    OBJ, OFF and PLY keep every bit of the coordinates; STL and GLB round to float32, and STL does
-    not keep the vertices.
+    OBJ, OFF and PLY keep every bit of the coordinates; STL and GLB round to float32, USDZ (written
+    only) to a tenth of a millimetre, and STL does not keep the vertices.
 
     Raises:
         ConfigError: ``mesh_file.unknown_format``.
-        MeshError: ``mesh.no_faces`` for a point cloud as STL, ``mesh.extreme_scale`` if float32
-            cannot hold the coordinates.
+        MeshError: ``mesh.no_faces`` for a point cloud as STL or USDZ, ``mesh.extreme_scale`` if
+            float32 cannot hold the coordinates.
     """
     writer = require_writable(path)
-    rounds = writer in (write_stl, write_glb)
+    rounds = writer in (write_stl, write_glb, write_usdz)
     if rounds and np.abs(mesh.vertices).max(initial=0.0) > np.finfo(np.float32).max:
         raise MeshError(
             "mesh.extreme_scale",
             f"{Path(path).suffix} stores float32, which cannot hold coordinates this large.",
             "Convert the units, or save as PLY, OFF or OBJ.",
         )
-    if mesh.is_point_cloud and writer is write_stl:
-        raise MeshError("mesh.no_faces", "STL cannot hold a point cloud.", "Save it as PLY.")
+    if mesh.is_point_cloud and writer in (write_stl, write_usdz):
+        kind = Path(path).suffix.lstrip(".").upper()
+        raise MeshError("mesh.no_faces", f"{kind} cannot hold a point cloud.", "Save it as PLY.")
     return atomic_write_bytes(path, writer(mesh))
 
 

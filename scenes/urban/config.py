@@ -196,6 +196,8 @@ class OutputConfig:
     """Most points of the point cloud, and Gaussians."""
     measured: int = 8
     """Cameras at which the scene is compared with its layout."""
+    data: bool = True
+    """Whether cameras (nerfstudio, COLMAP), depth, classes and instances go with the frames."""
 
 
 @dataclass(frozen=True)

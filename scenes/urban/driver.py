@@ -9,8 +9,9 @@ does not depend on the length of the street.  Into the folder:
 
     work/state.json, work/state-*/     where an interrupted build goes on; removed at the end
     outputs/scene/  layout.json        the scene (`scenes.urban.scene`)
-    outputs/frames/*.png  drive.gif    the drive
-    outputs/mesh.glb  points.ply  gaussians.ply
+    outputs/frames/*.png  drive.gif  drive.mp4    the drive
+    outputs/depth  classes  instances  transforms.json  sparse    see `scenes.urban.frame_data`
+    outputs/mesh.glb  mesh.usdz  points.ply  gaussians.ply
     outputs/metrics.json               adherence to the layout, time, memory
     previews/progress.png  pictures.png  drive.png   the newest window, the teacher's images,
                                        some frames
@@ -23,7 +24,7 @@ import math
 import resource
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,19 @@ from geo3d.errors import InputError
 from geo3d.files import asset, atomic_write_json
 from geo3d.layout.layout import Layout
 from geo3d.progress import ProgressCallback, ignore_progress, report
+from geo3d.render.cameras import Camera
 from geo3d.render.previews import contact_sheet, save_png
 from scenes.urban import adherence, export, optimise
 from scenes.urban.conditions import RayScene
 from scenes.urban.config import SceneConfig
+from scenes.urban.film import save_mp4
+from scenes.urban.frame_data import save_cameras, save_maps
 from scenes.urban.guidance import Guidance
 from scenes.urban.layout_json import save_layout
 from scenes.urban.sample_then_fit import fit_window, make_window, render_views
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene, save_scene
+from scenes.urban.styles import load_styles
 from scenes.urban.teachers.checks import check_teacher
 from scenes.urban.tracker import Tracker, new_tracker
 from scenes.urban.validate import require_valid
@@ -98,6 +103,20 @@ def check_settings(config: SceneConfig) -> None:
             config.distil.use_layout,
             config.control_input,
         )
+    check_words(config, [config.prompt])
+
+
+def check_words(config: SceneConfig, words: Iterable[str]) -> None:
+    """Raise when a teacher that knows styles by name knows none that some words name.
+
+    Raises:
+        ConfigError: ``styles.unknown``, ``styles.too_many``.
+    """
+    folder = Path(config.teacher) if config.teacher else asset(TEACHER)
+    if (folder / "styles.json").is_file():
+        styles = load_styles(folder)
+        for text in words:
+            styles.tokens(text)
 
 
 def build_scene(
@@ -289,9 +308,10 @@ def finish(
     outputs, asked = folder / "outputs", config.outputs
     save_scene(scene, outputs / "scene", moments=False)
     save_layout(scene.layout, outputs / "layout.json")
-    if asked.frames:
-        _drive(scene, config, folder, progress)
-    made = export.export_all(scene, asked, outputs, progress)
+    cameras = _drive(scene, config, folder, progress) if asked.frames else []
+    made, cloud = export.export_all(scene, asked, outputs, progress)
+    if cameras and asked.data:
+        save_cameras(scene.layout, cameras, cloud, outputs)
     found: dict[str, Any] = {}
     if asked.measured:
         found = adherence.measure(scene, config, guidance, progress)
@@ -306,17 +326,27 @@ def finish(
     return BuiltScene(load_scene(outputs / "scene"), scene.layout, metrics, _previews(folder))
 
 
-def _drive(scene: Scene, config: SceneConfig, folder: Path, progress: ProgressCallback) -> None:
+def _drive(
+    scene: Scene, config: SceneConfig, folder: Path, progress: ProgressCallback
+) -> list[Camera]:
+    """Write the frames along the drive, what belongs to them, and films; return the cameras."""
     asked = config.outputs
     poses = scene.layout.trajectory
     poses = poses[np.linspace(0, len(poses) - 1, asked.frames).round().astype(int)]
     size = asked.frame_size
-    frames = [as_bytes(seen) for _, seen in render_frames(scene, poses, size, progress)]
-    save_frames(frames, folder / "outputs" / "frames")
-    save_film(frames, folder / "outputs" / "drive.gif", asked.frame_rate)
+    outputs, frames, cameras = folder / "outputs", [], []
+    for number, (view, seen) in enumerate(render_frames(scene, poses, size, progress)):
+        frames.append(as_bytes(seen))
+        cameras.append(view.camera)
+        if asked.data:
+            save_maps(number, view, seen, outputs)
+    save_frames(frames, outputs / "frames")
+    save_film(frames, outputs / "drive.gif", asked.frame_rate)
+    save_mp4(frames, outputs / "drive.mp4", asked.frame_rate)
     (folder / "previews").mkdir(parents=True, exist_ok=True)
     some = frames[:: max(1, len(frames) // 8)][:8]
     save_png(contact_sheet(some, columns=4), folder / "previews" / "drive.png")
+    return cameras
 
 
 def _sheet(images: Tensor) -> np.ndarray:

@@ -18,7 +18,6 @@ Notation: r rays of the views of a window, row by row.
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,10 +47,8 @@ from scenes.urban.sample_then_fit import (
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene, save_scene
 from scenes.urban.styles import Styles
-from scenes.urban.validate import require_valid
+from scenes.urban.validate import require_drivable, require_valid
 from scenes.urban.views import look, training_poses
-
-_log = logging.getLogger(__name__)
 
 KEPT_PER_CHANGED = 4
 """Unchanged rays per changed one that take part in the fitting."""
@@ -110,11 +107,13 @@ def edit_scene(
         config: how the scene was built.
 
     Raises:
-        InputError: faults of the new layout.
+        InputError: faults of the new layout; ``layout.drive_without_ground``.
+        ConfigError: ``styles.unknown`` for new words about a thing that the teacher does not know.
         Cancelled: from ``progress``; the scene is then half done: open it again.
     """
     require_valid(edit.layout)
     before = scene.layout
+    require_drivable(before, edit.layout)
     poses = _affected_poses(before, edit, config)
     known = _Before(scene, before, edit, config, guidance, poses)
     scene.set_layout(edit.layout)
@@ -315,7 +314,11 @@ def _chosen(changed: Tensor, kept: Tensor, seed: int, number: int) -> Int[Tensor
 
 
 def _new_style(before: Layout, edit: Edit, guidance: Guidance) -> str:
-    """Return the words that an edit of one primitive gives it, if the teacher knows them."""
+    """Return the words that an edit of one primitive gives it.
+
+    Raises:
+        ConfigError: ``styles.unknown``.
+    """
     old = {p.id: p.style for p in before.primitives}
     changed = [
         p.style
@@ -324,9 +327,8 @@ def _new_style(before: Layout, edit: Edit, guidance: Guidance) -> str:
     ]
     if len(edit.touched) != 1 or not changed:
         return ""
-    if isinstance(guidance.prompts, Styles) and not guidance.prompts.named_in(changed[0]):
-        _log.warning("the teacher knows no style named in %r; the scene's is used", changed[0])
-        return ""
+    if isinstance(guidance.prompts, Styles):
+        guidance.prompts.tokens(changed[0])
     return changed[0]
 
 

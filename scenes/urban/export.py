@@ -1,6 +1,7 @@
 """A scene as a mesh, as points and as Gaussians.
 
-Files are in metres with y up and z towards the viewer: (x, y, z) -> (x, -y, -z).
+Files are in metres with y up and z towards the viewer: (x, y, z) -> (x, -y, -z); Gaussians keep the
+layout's axes (y down), which is what their viewers expect.
 
 The mesh is made tile by tile: density on a grid, kept to the inside of primitives, marching cubes,
 colours of the fields at the vertices.  Columns of a tile are rays of a camera so far above that
@@ -48,23 +49,30 @@ def export_all(
     config: OutputConfig,
     folder: Path,
     progress: ProgressCallback = ignore_progress,
-) -> dict[str, Any]:
-    """Write mesh.glb, points.ply and gaussians.ply as far as asked for; return their sizes."""
+) -> tuple[dict[str, Any], tuple[Float[np.ndarray, "p 3"], UInt8[np.ndarray, "p 3"]]]:
+    """Write the mesh, points and Gaussians as far as asked for.
+
+    Returns:
+        Their sizes, and the points in the layout's frame with their colours.
+    """
     made: dict[str, Any] = {}
+    cloud = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     if config.voxel > 0:
         mesh = scene_mesh(scene, config.voxel, config.reach, progress)
         if mesh is not None:
             save_mesh(mesh, folder / "mesh.glb")
+            save_mesh(mesh, folder / "mesh.usdz")
             made |= {"mesh_vertices": mesh.n_vertices, "mesh_faces": mesh.n_faces}
     if config.points > 0:
         points, colours, sizes = seen_points(scene, config, progress)
         if len(points):
-            cloud = Mesh(y_up(points), np.zeros((0, 3), np.int64), colours, name="points")
-            save_mesh(cloud, folder / "points.ply")
+            cloud = points, colours
+            seen = Mesh(y_up(points), np.zeros((0, 3), np.int64), colours, name="points")
+            save_mesh(seen, folder / "points.ply")
             save_gaussians(folder / "gaussians.ply", points, colours, sizes)
         made["points"] = len(points)
-    return made
+    return made, cloud
 
 
 def scene_mesh(
@@ -120,9 +128,12 @@ def save_gaussians(
     colours: UInt8[np.ndarray, "p 3"],
     sizes: Float[np.ndarray, " p"],
 ) -> Path:
-    """Write round Gaussians, one per point, in the columns that viewers of Gaussians read."""
+    """Write round Gaussians, one per point, in the columns that viewers of Gaussians read.
+
+    They stay in the layout's frame: viewers expect y down, as captures by COLMAP have it.
+    """
     table = np.zeros((len(points), 17), np.float32)
-    table[:, :3] = y_up(points)
+    table[:, :3] = points
     table[:, 6:9] = (colours / 255.0 - 0.5) / _SHADE
     # nearly opaque, and as wide as leaves no gap between neighbours a pixel apart
     table[:, 9] = math.log(0.95 / 0.05)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from geo3d.errors import InputError
 from geo3d.layout.classes import CLASSES, GROUND
@@ -137,15 +137,9 @@ def _check_cameras(layout: Layout) -> Iterator[Finding]:
         )
         return
     places = layout.trajectory[:, :3, 3]
-    boxes = layout.primitive_bounds()
-    stands = np.zeros(len(places), bool)
-    for primitive, (low, high) in zip(layout.primitives, boxes, strict=True):
-        if primitive.name in GROUND:
-            over = ((places >= low) & (places <= high))[:, [0, 2]].all(axis=1) & ~stands
-            over &= (places[:, 1] <= high[1]) & (places[:, 1] > low[1] - GROUND_BELOW)
-            for i in np.flatnonzero(over):
-                stands[i] = len(depths_below(primitive, places[i])) > 0
-        elif primitive.name in _CAMERA_SHUNS:
+    stands = cameras_on_ground(layout)
+    for primitive, (low, high) in zip(layout.primitives, layout.primitive_bounds(), strict=True):
+        if primitive.name in _CAMERA_SHUNS:
             held = np.flatnonzero(((places >= low) & (places <= high)).all(axis=1))
             inside = [i for i in held if len(depths_below(primitive, places[i])) % 2]
             if inside:
@@ -157,6 +151,37 @@ def _check_cameras(layout: Layout) -> Iterator[Finding]:
     if not stands.all():
         message = f"{int((~stands).sum())} cameras have no ground within {GROUND_BELOW:g} m below."
         yield Finding("layout.camera_off_ground", "warning", message)
+
+
+def cameras_on_ground(layout: Layout) -> Bool[np.ndarray, " n"]:
+    """Return which cameras have ground within `GROUND_BELOW` metres below them."""
+    places = layout.trajectory[:, :3, 3]
+    stands = np.zeros(len(places), bool)
+    for primitive, (low, high) in zip(layout.primitives, layout.primitive_bounds(), strict=True):
+        if primitive.name in GROUND:
+            over = ((places >= low) & (places <= high))[:, [0, 2]].all(axis=1) & ~stands
+            over &= (places[:, 1] <= high[1]) & (places[:, 1] > low[1] - GROUND_BELOW)
+            for i in np.flatnonzero(over):
+                stands[i] = len(depths_below(primitive, places[i])) > 0
+    return stands
+
+
+def require_drivable(before: Layout, after: Layout) -> None:
+    """Raise when a change takes the ground from under the drive.
+
+    Raises:
+        InputError: ``layout.drive_without_ground``.
+    """
+    if len(before.trajectory) > len(after.trajectory):
+        return
+    stood = cameras_on_ground(before)
+    lost = stood & ~cameras_on_ground(after)[: len(stood)]
+    if lost.any():
+        raise InputError(
+            "layout.drive_without_ground",
+            f"The change takes the ground from under {int(lost.sum())} of {len(stood)} cameras.",
+            "The drive needs its road: change another thing, or add ground first.",
+        )
 
 
 def depths_below(primitive: Primitive, place: Float[np.ndarray, " 3"]) -> np.ndarray:

@@ -121,14 +121,16 @@ def conditions(views: list[View], size: int) -> Float[Tensor, "v 4 h w"]:
 def prompts_of(guidance: Guidance, layout: Layout, config: SceneConfig, views: list[View]) -> Views:
     """Return all that teacher and tracker are told of views, without the condition.
 
-    A teacher that knows styles only hears nothing where a layout's prompt names none.
+    Inside of a layout's regions their prompts hold, elsewhere that of the settings, or else the
+    layout's.  A teacher that knows styles only hears the settings' where a layout's prompt names
+    none.
     """
     texts = []
     for view in views:
         ahead = view.camera.position + _AHEAD * view.camera.c2w[:3, 2]
-        text = config.prompt or layout.prompt_at(float(ahead[0]), float(ahead[2]))
-        if not config.prompt and isinstance(guidance.prompts, Styles):
-            text = text if guidance.prompts.named_in(text) else ""
+        text = layout.prompt_at(float(ahead[0]), float(ahead[2]), config.prompt)
+        if text != config.prompt and isinstance(guidance.prompts, Styles):
+            text = text if guidance.prompts.named_in(text) else config.prompt
         texts.append(text)
     tokens = guidance.tokens(texts)
     null = guidance.tokens("").expand_as(tokens)

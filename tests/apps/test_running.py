@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from apps import cli
 from apps.running import Beginning, remember, request_of, run_verb, settings
 from geo3d.errors import ConfigError, Geo3dError, InputError
 from geo3d.progress import ProgressCallback, report
@@ -140,3 +144,34 @@ def test_a_preset_of_another_class_is_unknown(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         settings(flags(tmp_path, preset="quiet"), Settings)
     assert caught.value.code == "config.unknown_preset"
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_a_full_disk_ends_with_one_message(
+    tmp_path: Path,
+    kind: type[Exception],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = os.strerror(errno.ENOSPC)
+    full = OSError(errno.ENOSPC, said) if kind is OSError else kind(f"I/O error: {said}")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise full
+
+    class Full:
+        write = flush = close = refuse
+
+    class Module:
+        @staticmethod
+        def run(args: argparse.Namespace) -> int:
+            with start_run("scene", "full", None, tmp_path) as run:
+                # from here on nothing can be written
+                monkeypatch.setattr(run._handler, "stream", Full())
+                monkeypatch.setattr("geo3d.runs.atomic_write_json", refuse)
+                logging.getLogger("geo3d").info("a line that does not fit")
+                raise full
+
+    assert cli._run(Module, argparse.Namespace(json=False)) == 1
+    shown = capfd.readouterr().err
+    assert shown.count("\n") == 2 and "[system.disk_full]" in shown and "Traceback" not in shown

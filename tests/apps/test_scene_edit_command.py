@@ -86,6 +86,9 @@ def test_a_car_is_moved_and_nothing_else(
         (["--move", "car", "0", "far"], "scene.bad_change"),
         (["--remove", "bike"], "layout.unknown_id"),
         (["--insert", "none.glb", "0", "8"], "file.missing"),
+        (["--restyle", "car", "grotesque"], "styles.unknown"),
+        (["--remove", "road"], "layout.drive_without_ground"),
+        (["--move", "road", "90", "0"], "layout.drive_without_ground"),
     ],
 )
 def test_bad_changes(
@@ -93,3 +96,4 @@ def test_bad_changes(
 ) -> None:
     assert main(["scene", "--edit", str(run_folder), *given]) in (2, 3)
     assert f"[{code}" in capsys.readouterr().err
+    assert len(list(run_folder.parent.iterdir())) == 1

@@ -335,6 +335,8 @@ def test_the_command(
     inline: None,
 ) -> None:
     monkeypatch.setitem(run_batch.__kwdefaults__, "build", batch_builds.build)
+    # the stand-in for a builder takes its orders from the prompt
+    monkeypatch.setattr("scenes.urban.driver.check_words", lambda config, words: None)
     file = write(tmp_path, "layouts: {kind: straight, length: 20}\nprompts: [fine, poison]\n")
     assert main(["scenes", str(file), "--list", "--quiet"]) == 0
     assert "2 scenes" in capsys.readouterr().out and not (tmp_path / "runs").exists()
@@ -349,3 +351,29 @@ def test_the_command(
     assert [row["attempts"] for row in rows] == [1, 2]
     assert "rays: 77" in (Path(first["run"]) / rows[0]["run"] / "config.yaml").read_text()
     assert main(["scenes"]) == 2 and main(["scenes", "--resume", first["run"], "--set", "a=1"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("layouts: [none.json, street.json, also-none.npy]", "batch.missing_layout"),
+        ("layouts: [street.json, ./street.json]", "batch.duplicate"),
+        ("layouts: [street.json]\nseeds: [1, 2]", ""),
+        ("layouts: [street.json, street.json]", "batch.duplicate"),
+        ("layouts: [straight]\nstyles: [sunny, sunny]", "batch.duplicate"),
+        ("layouts: [straight]\nseeds: [1, 2, 1]", "batch.duplicate"),
+        ("layouts: [straight]\nstyles: [sunny, grotesque]", "styles.unknown"),
+        ("layouts: [straight]\nprompts: [a nice street]", "styles.unknown"),
+        ("layouts: [straight]\nsettings: {teacher: /nowhere}", "teacher.no_folder"),
+    ],
+)
+@pytest.mark.parametrize("flags", [["--list"], []], ids=["list", "run"])
+def test_what_cannot_be_made_is_told_before_anything_starts(
+    tmp_path: Path, text: str, code: str, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not flags and not code:
+        return
+    save_layout(generate_street(20, 1), tmp_path / "street.json")
+    given = ["scenes", str(write(tmp_path, text)), *flags, "--out", str(tmp_path / "runs")]
+    assert main(given) == (0 if not code else 2 if code.startswith(("batch.d", "st")) else 3)
+    assert code in capsys.readouterr().err and not (tmp_path / "runs").exists()

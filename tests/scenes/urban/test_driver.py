@@ -16,7 +16,7 @@ from apps.bench.seams import measure_seams
 from geo3d.config import dump_config, load_config
 from geo3d.errors import Cancelled, ConfigError, InputError, NumericalError
 from geo3d.fields.blocks import Blocks
-from geo3d.layout.layout import Layout, box, piece, slab
+from geo3d.layout.layout import Layout, Region, box, piece, slab
 from geo3d.mesh.io import load_mesh
 from scenes.urban import export
 from scenes.urban.adherence import kernel_distance
@@ -28,7 +28,15 @@ from scenes.urban.guidance import Guidance
 from scenes.urban.optimise import distil_window
 from scenes.urban.sample_then_fit import make_window
 from scenes.urban.scene import Rendering, Scene
-from scenes.urban.views import View, held_out_poses, look, render_frames, stations, training_poses
+from scenes.urban.views import (
+    View,
+    held_out_poses,
+    look,
+    prompts_of,
+    render_frames,
+    stations,
+    training_poses,
+)
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +255,22 @@ def test_a_piece_keeps_what_stands_near() -> None:
     assert [p.id for p in part.primitives] == ["road", "car"]
     with pytest.raises(InputError, match=r"layout.no_piece"):
         piece(layout, 10.0, 200.0)
+
+
+def test_regions_keep_their_prompts_beside_one_for_all(teacher: Guidance) -> None:
+    layout = street()
+    layout = replace(layout, regions=(Region((-50.0, 50.0, 20.0, 30.0), "snow"),))
+    rays = RayScene(layout)
+    # a prompt is looked up 15 m ahead: from z = 0 and 10
+    views = [look(rays, layout.trajectory[z], 8) for z in (0, 10)]
+
+    def said(prompt: str, layout: Layout) -> list[torch.Tensor]:
+        return list(prompts_of(teacher, layout, SceneConfig(prompt=prompt), views).tokens)
+
+    night, snow, null = (teacher.tokens(word)[0] for word in ("night", "snow", ""))
+    for prompt, wanted in (("night", [night, snow]), ("", [night, snow]), ("snow", [snow, snow])):
+        for found, token in zip(said(prompt, layout), wanted, strict=True):
+            assert torch.equal(found, token)
+    odd = replace(layout, prompt="a street", regions=(Region((-50, 50, 20, 30), "a field"),))
+    assert all(torch.equal(found, night) for found in said("night", odd))
+    assert all(torch.equal(found, null) for found in said("", odd))
