@@ -42,6 +42,7 @@ from shape_matching.search.initial_maps import (
     roughness,
 )
 from shape_matching.search.parts import Known, match_parts
+from shape_matching.search.points import is_coarse, match_points
 from shape_matching.search.prepare import Prepared, prepare
 from shape_matching.search.sound import sound
 
@@ -83,7 +84,10 @@ def match(
     one, two = sound(source), sound(target)
     if one.is_whole and two.is_whole:
         return whole(source, target, landmarks=landmarks, initial_p2p_21=initial_p2p_21)
-    return match_parts(one, two, Known(landmarks, initial_p2p_21), whole)
+    known = Known(landmarks, initial_p2p_21)
+    if is_coarse(one) or is_coarse(two):
+        return match_points(one, two, known, whole)
+    return match_parts(one, two, known, whole)
 
 
 def _match_whole(

@@ -103,7 +103,7 @@ def specks(mesh: Mesh, rng: np.random.Generator) -> Found:
 def charts(mesh: Mesh, rng: np.random.Generator) -> Found:
     """Cut the shape into twenty charts with vertices of their own, as textures need them."""
     seeds = mesh.vertices[farthest_point_samples(mesh, N_CHARTS)]
-    chart = KDTree(seeds).query(mesh.vertices[mesh.faces].mean(axis=1))[1]
+    chart = np.asarray(KDTree(seeds).query(mesh.vertices[mesh.faces].mean(axis=1))[1])
     key = chart[:, None] * mesh.n_vertices + mesh.faces
     kept, corners = np.unique(key, return_inverse=True)
     origin = kept % mesh.n_vertices

@@ -89,11 +89,15 @@ def keep(mesh: Mesh, name: str, scratch: Path, truth: str = "") -> Shape:
 
 
 def _too_small(mesh: Mesh, name: str) -> tuple[Mapping[str, Any], ...]:
-    """Return what the matcher would say of a shape whose largest part is too small for it."""
-    most = max(part.mesh.n_vertices for part in sound(mesh).parts)
-    if most >= FEWEST_VERTICES:
+    """Return what the matcher would say of a shape that is too small for it.
+
+    Of shapes with several coarse parts it matches points on their surfaces.
+    """
+    parts = sound(mesh).parts
+    most = parts[0].mesh.n_vertices
+    if len(parts) > 1 or most >= FEWEST_VERTICES:
         return ()
-    what = f"{name} has {most} vertices in its largest part; matching needs {FEWEST_VERTICES}."
+    what = f"{name} has {most} vertices; matching needs {FEWEST_VERTICES}."
     hint = "Subdivide the mesh, or sample more points."
     return ({"severity": "error", "code": "match.too_small", "message": what, "hint": hint},)
 

@@ -157,7 +157,9 @@ def group_near_points(
     """
     first, group = group_equal_points(points)
     places = points[first]
-    gaps, near = KDTree(places).query(places, k=np.arange(1, min(8, len(places)) + 1))
+    near: np.ndarray
+    gaps, near = map(np.asarray, KDTree(places).query(places, k=min(8, len(places))))
+    gaps, near = gaps.reshape(len(places), -1), near.reshape(len(places), -1)
     row, column = np.nonzero(gaps <= reach)
     _, label = components(row, near[row, column], len(places))
     return group_equal_rows(label[group][:, None])

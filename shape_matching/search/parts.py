@@ -184,7 +184,7 @@ def _near_and_far(parts: Sequence[Part], main: Part) -> tuple[list[Part], list[P
 
 
 def _extent(points: np.ndarray) -> float:
-    return max(float(np.linalg.norm(np.ptp(points, axis=0))), np.finfo(np.float64).tiny)
+    return max(float(np.linalg.norm(np.ptp(points, axis=0))), float(np.finfo(np.float64).tiny))
 
 
 def _apart(
@@ -259,7 +259,7 @@ def _misfit(points: np.ndarray, others: np.ndarray) -> float:
     """Return the mean distance of two sets of points both ways, over the extent of the larger."""
     there, back = KDTree(others).query(points)[0], KDTree(points).query(others)[0]
     size = max(_extent(points), _extent(others))
-    return float(there.mean() + back.mean()) / (2 * size)
+    return float((np.mean(there) + np.mean(back)) / (2 * size))
 
 
 def _laid_on(points: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -257,7 +257,8 @@ def _cloud_groups(points: np.ndarray) -> Int64[np.ndarray, " n"]:
     n = len(points)
     if n <= CLOUD_NEIGHBOURS:
         return np.zeros(n, np.int64)
-    distances, neighbours = KDTree(points).query(points, k=CLOUD_NEIGHBOURS + 1)
+    found = KDTree(points).query(points, k=CLOUD_NEIGHBOURS + 1)
+    distances, neighbours = map(np.asarray, found)
     spacing = distances[:, LINK_RANK]
     reach = LINK * np.minimum(spacing[:, None], spacing[neighbours])
     row, column = np.nonzero(distances <= reach)

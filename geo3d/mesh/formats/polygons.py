@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from geo3d.mesh.ops import rows_with_repeats
+from geo3d.mesh.ops import rows_in_range, rows_with_repeats
 
 MOST_CORNERS = 10_000
 """Polygons with more corners become fans: clipping takes the square of their number."""
@@ -100,7 +100,7 @@ def _not_fans(
 
     Polygons with a corner that does not exist or is not finite, and those without area, stay fans.
     """
-    valid = ((faces >= 0) & (faces < len(vertices))).all(axis=1)
+    valid = rows_in_range(faces, len(vertices))
     with np.errstate(all="ignore"):
         a, b, c = np.moveaxis(vertices[np.where(valid[:, None], faces, 0)].astype(np.float64), 1, 0)
         cross = np.cross(b - a, c - a)
