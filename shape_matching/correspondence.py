@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 from geo3d.errors import ShapeError
 from geo3d.mesh.mesh import Mesh
@@ -39,6 +39,10 @@ class Correspondence:
     """Whether a clearly different map explains the shapes nearly as well (a symmetry, say)."""
     notes: tuple[str, ...] = ()
     """What the user should know: repairs, decimation, ambiguity."""
+    overlap_1: Bool[np.ndarray, " n1"] | None = None
+    """Whether each source vertex has a counterpart on the target; None where all have."""
+    overlap_2: Bool[np.ndarray, " n2"] | None = None
+    """Whether each target vertex has a counterpart on the source; None where all have."""
 
     def transfer(self, values: np.ndarray) -> np.ndarray:
         """Carry per-vertex values (n1, ...) of the source (colours, labels, texture coordinates)

@@ -131,7 +131,7 @@ def graph_distances(mesh: Mesh, sources: Sources) -> Float[np.ndarray, "s v"]:
         InputError: ``geodesic.bad_source``.
     """
     ids = _checked_sources(sources, mesh.n_vertices)
-    found = dijkstra(_edge_graph(mesh), directed=False, indices=ids)
+    found = dijkstra(edge_graph(mesh), directed=False, indices=ids)
     return np.asarray(found, np.float64).reshape(len(ids), mesh.n_vertices)
 
 
@@ -261,7 +261,8 @@ def _checked_sources(sources: Sources, n: int) -> Int[np.ndarray, " s"]:
     return ids.astype(np.int64)
 
 
-def _edge_graph(mesh: Mesh) -> sparse.csr_matrix:
+def edge_graph(mesh: Mesh) -> sparse.csr_matrix:
+    """Return the lengths of edges, (v, v) with each edge once; see `graph_distances`."""
     n = mesh.n_vertices
     if mesh.is_point_cloud:
         k = min(POINT_CLOUD_NEIGHBOURS + 1, n)
