@@ -47,6 +47,10 @@ class MatchConfig:
     """Vertices after that decimation."""
     precise: bool = False
     """Whether the final map is read off the triangles of the source (precise map), then rounded."""
+    partial: Literal["auto", "yes", "no"] = "auto"
+    """Whether one shape, or both, may be a piece of what the other shows: then vertices without
+    counterpart map to -1.  "auto" takes shapes of one unit of which one is cut and lacks a good
+    part of the area (`shape_matching.partial.match_partial.looks_partial`)."""
     cache: bool = True
     """Whether eigenbases are kept on disk (GEO3D_CACHE) for the next time."""
     icp_iterations: int = 0

@@ -2,16 +2,17 @@
 
 Notation: shape 1 is the source (n1 vertices), shape 2 the target (n2 vertices).  ``p2p_21`` (n2,)
 holds for every target vertex its source vertex, ``p2p_12`` (n1,) the reverse; ``fmap_12`` carries
-spectral coefficients from source to target.  Indices are 0-based.
+spectral coefficients from source to target.  Indices are 0-based; -1 means no counterpart.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
+from scipy.spatial import KDTree
 
 from geo3d.errors import ShapeError
 from geo3d.mesh.mesh import Mesh
@@ -25,9 +26,9 @@ class Correspondence:
     source: Mesh
     target: Mesh
     p2p_21: Int64[np.ndarray, " n2"]
-    """Source vertex of every target vertex."""
+    """Source vertex of every target vertex; -1 where it has no counterpart."""
     p2p_12: Int64[np.ndarray, " n1"]
-    """Target vertex of every source vertex."""
+    """Target vertex of every source vertex; -1 where it has no counterpart."""
     fmap_12: Float[np.ndarray, "k2 k1"] | None
     """Functional map; None when the method has none."""
     confidence: Float[np.ndarray, " n2"]
@@ -44,9 +45,22 @@ class Correspondence:
     overlap_2: Bool[np.ndarray, " n2"] | None = None
     """Whether each target vertex has a counterpart on the source; None where all have."""
 
+    def without_uncovered(self) -> Correspondence:
+        """Return the correspondence with -1 for the vertices that have no counterpart."""
+        if self.overlap_1 is None or self.overlap_2 is None:
+            return self
+        return replace(
+            self,
+            p2p_21=np.where(self.overlap_2, self.p2p_21, -1),
+            p2p_12=np.where(self.overlap_1, self.p2p_12, -1),
+            confidence=np.where(self.overlap_2, self.confidence, 0.0),
+        )
+
     def transfer(self, values: np.ndarray) -> np.ndarray:
         """Carry per-vertex values (n1, ...) of the source (colours, labels, texture coordinates)
         to the target (n2, ...).
+
+        Target vertices without counterpart get NaN, or 0 where the values are whole numbers.
 
         Raises:
             ShapeError: ``correspondence.bad_values`` when the first axis is not the source's.
@@ -57,7 +71,11 @@ class Correspondence:
                 f"{len(values)} values for a source of {self.source.n_vertices} vertices.",
                 "Values are carried from the source to the target; swap them for the reverse.",
             )
-        return np.asarray(values)[self.p2p_21]
+        carried = np.asarray(values)[self.p2p_21]
+        if self.overlap_2 is not None:
+            is_float = np.issubdtype(carried.dtype, np.floating)
+            carried[~self.overlap_2] = np.nan if is_float else 0
+        return carried
 
     def save(self, path: str | Path, one_based: bool = False) -> Path:
         """Write ``.txt`` or ``.npy`` (p2p_21), ``.npz`` or ``.mat`` (all).
@@ -71,7 +89,22 @@ class Correspondence:
         more = {"p2p_12": self.p2p_12, "confidence": self.confidence}
         if self.fmap_12 is not None:
             more["fmap_12"] = self.fmap_12
+        if self.overlap_1 is not None and self.overlap_2 is not None:
+            more |= {"overlap_1": self.overlap_1, "overlap_2": self.overlap_2}
         return save_p2p(path, self.p2p_21, more, one_based)
+
+
+def filled(
+    p2p: Int64[np.ndarray, " n"], vertices: Float[np.ndarray, "n 3"]
+) -> Int64[np.ndarray, " n"]:
+    """Return a map in which vertices without counterpart, -1, take that of the nearest with one.
+
+    Maps without -1, or of nothing but -1, are returned as they are.
+    """
+    known = np.flatnonzero(p2p >= 0)
+    if len(known) in (0, len(p2p)):
+        return p2p
+    return p2p[known[np.asarray(KDTree(vertices[known]).query(vertices)[1])]]
 
 
 CONFIDENCE_SCALE = 0.05

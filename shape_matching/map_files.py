@@ -1,7 +1,7 @@
 """Vertex maps in files, as the tools of the field write them: text, NumPy and MATLAB.
 
 Notation: ``p2p_21`` (n2,) holds for every target vertex its source vertex, from 0 in memory; files
-of MATLAB programs count from 1, which ``one_based`` says.
+of MATLAB programs count from 1, which ``one_based`` says.  Either way -1 stands for no counterpart.
 
 =========  ====================================================================================
 ``.txt``   one index per line; ``#`` starts a comment
@@ -36,7 +36,7 @@ def load_p2p(path: str | Path, one_based: bool = False) -> Int64[np.ndarray, " n
         one_based: whether the file counts from 1.
 
     Raises:
-        FileFormatError: ``correspondence.bad_map`` when it is not a list of indices >= 0.
+        FileFormatError: ``correspondence.bad_map`` when it is not a list of indices, -1 for none.
         InputError: ``correspondence.missing`` when there is no such file.
     """
     path = Path(path)
@@ -57,9 +57,13 @@ def load_p2p(path: str | Path, one_based: bool = False) -> Int64[np.ndarray, " n
     whole = values.astype(np.int64)
     if (whole != values).any():
         raise _bad_map(path, "it has fractions")
-    whole = whole - int(one_based)
-    if whole.min() < 0:
-        what = "an index below 1, so it counts from 0" if one_based else "negative indices"
+    whole = np.where(whole == -1, -1, whole - int(one_based))
+    if ((whole < 0) & (values != -1)).any():
+        what = (
+            "an index below 1, so it counts from 0"
+            if one_based
+            else "negative indices other than -1"
+        )
         raise _bad_map(path, f"it has {what}")
     return whole
 
@@ -82,10 +86,11 @@ def save_p2p(
     kind, path = require_map_type(path), Path(path)
     shift = int(one_based)
     if kind == ".txt":
-        return atomic_write_text(path, "".join(f"{i + shift}\n" for i in p2p_21))
+        return atomic_write_text(path, "".join(f"{i}\n" for i in _counted(p2p_21, shift)))
     arrays: dict[str, Any] = {MAP_NAME: p2p_21, **more}
     arrays = {
-        name: array + shift if name.startswith("p2p") else array for name, array in arrays.items()
+        name: _counted(array, shift) if name.startswith("p2p") else array
+        for name, array in arrays.items()
     }
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         if kind == ".npy":
@@ -97,6 +102,10 @@ def save_p2p(
 
             savemat(file, arrays, do_compression=True, oned_as="column")
     return path
+
+
+def _counted(p2p: Int64[np.ndarray, " n"], shift: int) -> Int64[np.ndarray, " n"]:
+    return np.where(p2p < 0, -1, p2p + shift)
 
 
 def require_map_type(path: str | Path) -> str:
@@ -190,5 +199,6 @@ def _bad_map(path: Path, why: str) -> FileFormatError:
     return FileFormatError(
         "correspondence.bad_map",
         f"{path.name} is not a vertex map: {why}.",
-        "A map file has one source index per target vertex, from 0 (from 1 with --one-based).",
+        "A map file has one source index per target vertex, from 0 (from 1 with --one-based); "
+        "-1 for none.",
     )

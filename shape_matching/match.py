@@ -5,7 +5,8 @@ Files with defects and shapes of several parts are taken apart first and matched
 refined side by side on samples and ranked by orientation and residual
 (`shape_matching.search.initial_maps`); the best one is refined on all vertices
 (`shape_matching.search.coupled`, or ZoomOut).  With ``config.improve`` it is first improved with
-what was learned from other shapes (`shape_matching.corrector.improve`).  Notation as in
+what was learned from other shapes (`shape_matching.corrector.improve`).  Pieces, cut or scanned,
+go another way (`shape_matching.partial`).  Notation as in
 `geo3d.spectral.fmap`: 1 is the source, 2 the target.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +29,8 @@ from geo3d.spectral.precise import precise_map
 from geo3d.spectral.zoomout import zoomout
 from shape_matching.config import MatchConfig, Start
 from shape_matching.corrector.improve import OnMap, feature_map, ignore_map, improved
-from shape_matching.correspondence import Correspondence, cycle_confidence
+from shape_matching.correspondence import Correspondence, cycle_confidence, filled
+from shape_matching.partial.match_partial import match_partial, wants_partial
 from shape_matching.search.coupled import fine_representatives, refine_coupled, upsample
 from shape_matching.search.initial_maps import (
     K_START,
@@ -68,26 +71,30 @@ def match(
     Args:
         landmarks: (p, 2) rows (source vertex, target vertex), at least 3; replaces the search for
             a start.
-        initial_p2p_21: (n2,) a map to refine; replaces the search for a start.
+        initial_p2p_21: (n2,) a map to refine; replaces the search for a start.  -1 takes the image
+            of the nearest vertex that has one.  Pieces keep the map unless a clearly better one
+            is found.
         device: see `geo3d.device.pick_device`.
         on_map: called with a stage and the functional map of that moment, some ten to fifty times.
 
     Raises:
-        InputError: ``landmarks.bad``; MeshError: ``match.too_small`` and what the mesh operators
-            raise; ShapeError: ``fmap.bad_p2p``; Cancelled: from ``progress``.
+        InputError: ``landmarks.bad``, ``match.partial_cloud``; MeshError: ``match.too_small`` and
+            what the mesh operators raise; ShapeError: ``fmap.bad_p2p``; Cancelled: from
+            ``progress``.
     """
     if landmarks is not None:
         landmarks = check_landmarks(landmarks, source.n_vertices, target.n_vertices)
     if initial_p2p_21 is not None:
         initial_p2p_21 = check_initial_map(initial_p2p_21, source.n_vertices, target.n_vertices)
+        initial_p2p_21 = filled(initial_p2p_21, target.vertices)
     whole = partial(_match_whole, config=config, device=device, progress=progress, on_map=on_map)
     one, two = sound(source), sound(target)
     if one.is_whole and two.is_whole:
-        return whole(source, target, landmarks=landmarks, initial_p2p_21=initial_p2p_21)
-    known = Known(landmarks, initial_p2p_21)
-    if is_coarse(one) or is_coarse(two):
-        return match_points(one, two, known, whole)
-    return match_parts(one, two, known, whole)
+        found = whole(source, target, landmarks=landmarks, initial_p2p_21=initial_p2p_21)
+    else:
+        by_parts = match_points if is_coarse(one) or is_coarse(two) else match_parts
+        found = by_parts(one, two, Known(landmarks, initial_p2p_21), whole)
+    return found.without_uncovered()
 
 
 def _match_whole(
@@ -102,6 +109,9 @@ def _match_whole(
     on_map: OnMap,
 ) -> Correspondence:
     """Match two shapes of one part each; what is known has been checked."""
+    if wants_partial(source, target, config.partial):
+        known: dict[str, Any] = {"landmarks": landmarks, "initial_p2p_21": initial_p2p_21}
+        return match_partial(source, target, **known, progress=progress)
     if max(source.n_vertices, target.n_vertices) > config.max_vertices:
         return _match_coarse(
             source,

@@ -48,7 +48,7 @@ def match_zoomout(
     on_map: OnMap = ignore_map,
 ) -> Correspondence:
     """Match from the single start of wave kernel signatures."""
-    single = replace(config, starts=("wks",), refinement="zoomout")
+    single = replace(config, starts=("wks",), refinement="zoomout", partial="no")
     return match(source, target, single, progress=progress, device=device, on_map=on_map)
 
 
@@ -98,7 +98,9 @@ def match_single(
         changes: differences of ``config.zero_shot``, beside those of its preset "single".
     """
     settings = replace(config.zero_shot, **{**SINGLE, **changes})
-    single = replace(config, starts=("features",), refinement="zoomout", zero_shot=settings)
+    single = replace(
+        config, starts=("features",), refinement="zoomout", zero_shot=settings, partial="no"
+    )
     return match(source, target, single, **options)
 
 

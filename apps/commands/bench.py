@@ -3,6 +3,8 @@
   geo3d bench spectral              basis, ZoomOut and match beside pyFM; then 1k to 100k vertices
   geo3d bench spectral --part scaling --max-vertices 20000
   geo3d bench zero-shot             a pair with the prior, beside the published settings
+  geo3d bench partial --part test --data FOLDER    pieces of creatures: error, overlap; FOLDER
+                                    keeps pairs: given again it goes on (settings: MatchConfig)
   geo3d bench sparse                sparse layers beside dense oracles, and spconv if installed
   geo3d bench topology              losses (seconds, memory), Betti numbers, toy repairs
   geo3d bench topology --part volumes     broken vessels and hollow bodies, repaired in 3D
@@ -87,6 +89,12 @@ BENCHES = {
         "a pair with the prior, beside the published settings",
         {"": "one pair, {vertices} vertices"},
         ("vertices",),
+    ),
+    "partial": Bench(
+        "pieces of creatures, cut or seen from one side, beside their truth",
+        {"test": "pieces nobody looked at", "tune": "pieces looked at"},
+        ("data", "set"),
+        needs_part=True,
     ),
     "sparse": Bench(
         "sparse layers beside dense oracles and spconv",
@@ -178,6 +186,10 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
                 "toys": topology_toys.bench_toys,
                 "volumes": topology_volumes.bench_volumes,
             }
+        case "partial":
+            from apps.bench import partial as pieces
+
+            return {"test": pieces.bench_test, "tune": pieces.bench_tune}
         case "conditions" | "render":
             from apps.bench import scene_speed as scene
 

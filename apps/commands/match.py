@@ -4,10 +4,12 @@
   geo3d match cat.off dog.ply --landmarks pairs.txt      3 or more lines "source target", from 0
   geo3d match a.obj b.obj --initial-map map.txt          refine a map (a source index per line)
   geo3d match a.obj b.obj --initial-map c.mat --one-based --save-map d.mat     MATLAB's, from 1
+  geo3d match whole.ply scan.ply --partial yes           one is a piece, in the units of the other
 
-The run folder holds outputs/map.txt (line j: the source vertex of target vertex j, from 0),
-map.npz (both directions, confidence, functional map), source.glb and target.glb in matched
-colours, confidence.glb, previews/match.png, and previews/fmap.png, the functional map
+The run folder holds outputs/map.txt (line j: the source vertex of target vertex j, from 0, or -1
+where a piece has no counterpart), map.npz (both directions, confidence, functional map, the
+overlap of pieces), source.glb and target.glb in matched colours (grey: no counterpart),
+confidence.glb, previews/match.png, and previews/fmap.png, the functional map
 (previews/live-fmap.png while the match runs).
 """
 
@@ -60,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--one-based", action="store_true", help="landmarks and these maps count vertices from 1"
     )
+    parser.add_argument(
+        "--partial",
+        choices=("auto", "yes", "no"),
+        help="whether one of them may be a piece: cut, holed, seen from one side "
+        "(default auto: by areas and borders)",
+    )
     parser.add_argument("--up", choices=("y", "z"), default="y", help="up axis of the pictures")
     add_common(parser, *RUN_FLAGS)
 
@@ -77,7 +85,7 @@ def _begin(args: argparse.Namespace) -> Beginning:
     from shape_matching.config import MatchConfig
     from shape_matching.map_files import require_map_type
 
-    config = settings(args, MatchConfig)
+    config = settings(args, MatchConfig, {"partial": args.partial})
     request: dict[str, Any] = {name: full_path(getattr(args, name)) for name in FILES}
     save_map = full_path(args.save_map)
     if save_map is not None:
@@ -150,10 +158,25 @@ def _match(run_folder: Run, progress: ProgressCallback) -> None:
             "seconds": round(seconds, 2),
             "mean_confidence": float(found.confidence.mean()),
             "ambiguous": found.ambiguous,
+            **overlap_shares(found),
             "scores": found.scores,
             "notes": list(found.notes),
         }
     )
+
+
+def overlap_shares(found: Correspondence) -> dict[str, float]:
+    """Return the shares of both surfaces that have a counterpart; nothing where all have."""
+    import numpy as np
+
+    from geo3d.mesh.ops import vertex_areas
+
+    sides = (("source", found.source, found.overlap_1), ("target", found.target, found.overlap_2))
+    return {
+        f"{side}_overlap": round(float(np.average(mask, weights=vertex_areas(mesh))), 4)
+        for side, mesh, mask in sides
+        if mask is not None
+    }
 
 
 def _known(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -172,12 +195,15 @@ def _known(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def write_results(found: Correspondence, run_folder: Run, up: str = "y") -> None:
     """Write the map, the coloured meshes and the picture of ``found``."""
     from geo3d.mesh.io import save_mesh
-    from geo3d.render.previews import match_preview, position_colors, transfer_colors
+    from geo3d.render.previews import match_image, position_colors, save_png, transfer_colors
+    from geo3d.render.shading import UNKNOWN_COLOR
     from shape_matching.evaluate.figures import plot_fmap
 
     found.save(run_folder.outputs / "map.txt")
     found.save(run_folder.outputs / "map.npz")
     colors = position_colors(found.source)
+    if found.overlap_1 is not None:
+        colors[~found.overlap_1] = UNKNOWN_COLOR
     coloured: dict[str, tuple[Mesh, np.ndarray]] = {
         "source": (found.source, colors),
         "target": (found.target, transfer_colors(colors, found.p2p_21)),
@@ -185,9 +211,8 @@ def write_results(found: Correspondence, run_folder: Run, up: str = "y") -> None
     }
     for name, (mesh, mesh_colors) in coloured.items():
         save_mesh(replace(mesh, vertex_colors=mesh_colors), run_folder.outputs / f"{name}.glb")
-    match_preview(
-        found.source, found.target, found.p2p_21, run_folder.previews / "match.png", up=up
-    )
+    image = match_image(found.source, found.target, found.p2p_21, covered=found.overlap_1, up=up)
+    save_png(image, run_folder.previews / "match.png")
     if found.fmap_12 is not None:
         plot_fmap(run_folder.previews / FINAL_FMAP, found.fmap_12, "functional map")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from apps.job_files import Job
 from apps.viewer import fragments
@@ -21,6 +21,7 @@ from geo3d.mesh.io import load_mesh
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.shading import (
     ERROR_STOPS,
+    UNKNOWN_COLOR,
     error_colors,
     position_colors,
     ramp_colors,
@@ -44,6 +45,8 @@ class MatchResult:
     p2p_21: Int[np.ndarray, " n2"]
     confidence: Float[np.ndarray, " n2"]
     """0..1 per target vertex."""
+    covered: Bool[np.ndarray, " n1"] | None
+    """Which source vertices have a counterpart; None where all have."""
     errors: Float[np.ndarray, " n2"] | None
     """Geodesic error per target vertex, in parts of sqrt(area); NaN where unknown."""
     metrics: Mapping[str, Any]
@@ -69,6 +72,7 @@ def read_result(job: Job) -> MatchResult:
         target,
         p2p_21,
         confidence,
+        read_covered(run),
         _read_errors(job.folder / "errors.npz", target.n_vertices),
         metrics,
     )
@@ -84,6 +88,12 @@ def read_map(run: Path) -> tuple[Int[np.ndarray, " n2"], Float[np.ndarray, " n2"
     """Return p2p_21 and the confidence from a run folder of ``geo3d match``."""
     with np.load(run / "outputs" / "map.npz", allow_pickle=False) as arrays:
         return arrays["p2p_21"].astype(np.int64), arrays["confidence"].astype(np.float64)
+
+
+def read_covered(run: Path) -> Bool[np.ndarray, " n1"] | None:
+    """Return which source vertices have a counterpart, None where all have."""
+    with np.load(run / "outputs" / "map.npz", allow_pickle=False) as arrays:
+        return arrays["overlap_1"] if "overlap_1" in arrays else None
 
 
 def write_views(result: MatchResult, coloring: str, folder: Path) -> tuple[Path, Path]:
@@ -105,7 +115,10 @@ def legend(result: MatchResult, coloring: str) -> str:
         top = f"{100 * error_top(result):.3g} and more"
         label = "Geodesic error of each target vertex, in % of √area"
         return fragments.scale(ERROR_STOPS, "0", top, label)
-    return fragments.note("A target vertex has the colour of the source vertex it is matched to.")
+    text = "A target vertex has the colour of the source vertex it is matched to."
+    if result.covered is not None:
+        text += " What has no counterpart is grey."
+    return fragments.note(text)
 
 
 def error_top(result: MatchResult) -> float:
@@ -122,6 +135,8 @@ def _colors(result: MatchResult, coloring: str) -> tuple[np.ndarray, np.ndarray]
     if coloring == ERROR and result.errors is not None:
         return grey, error_colors(result.errors, error_top(result))
     colors = position_colors(result.source)
+    if result.covered is not None:
+        colors[~result.covered] = UNKNOWN_COLOR
     return colors, transfer_colors(colors, result.p2p_21)
 
 

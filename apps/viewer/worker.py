@@ -46,7 +46,9 @@ def measure(folder: Path) -> None:
     source, _ = read_shapes(job)
     with np.load(folder / "inputs" / "truth.npz", allow_pickle=False) as truth:
         at, wanted = truth["target"], truth["source"]
-    errors = SourceScorer(source).errors(read_map(run)[0], at, wanted)
+    p2p_21 = read_map(run)[0]
+    errors = SourceScorer(source).errors(p2p_21, at, wanted)
+    errors[p2p_21[at] < 0] = np.nan
     with atomic_path(folder / "errors.npz") as path:
         np.savez(path, target=at, errors=errors)
 

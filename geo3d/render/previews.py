@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from geo3d.errors import InputError
@@ -18,6 +18,7 @@ from geo3d.mesh.mesh import Mesh
 from geo3d.render.cameras import DEFAULT_ELEVATION, orbit, principal_azimuth
 from geo3d.render.shading import (
     DEFAULT_STYLE,
+    UNKNOWN_COLOR,
     Style,
     error_colors,
     position_colors,
@@ -77,6 +78,7 @@ def match_image(
     target: Mesh,
     p2p_21: Int[np.ndarray, " n2"],
     *,
+    covered: Bool[np.ndarray, " n1"] | None = None,
     errors: Float[np.ndarray, " n2"] | None = None,
     max_error: float | None = None,
     up: str = "y",
@@ -85,6 +87,8 @@ def match_image(
     """Return source and target side by side in one view, matched vertices in the same colour.
 
     Args:
+        covered: which source vertices have a counterpart; the others are grey, as are target
+            vertices that map to -1.
         errors: error per target vertex; adds a third image and its scale.
         max_error: end of the error scale; by default the largest finite error.
 
@@ -99,6 +103,8 @@ def match_image(
         )
     azimuth = display_azimuth(source, up=up)
     colors = position_colors(source)
+    if covered is not None:
+        colors[~covered] = UNKNOWN_COLOR
     panels = [(source, colors), (target, transfer_colors(colors, p2p_21))]
     labels = [f"source: {source.name}", f"target: {target.name}"]
     if errors is not None:

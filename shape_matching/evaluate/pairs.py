@@ -27,6 +27,7 @@ from geo3d.files import atomic_path, atomic_write_json
 from geo3d.mesh.mesh import Mesh
 from geo3d.progress import ignore_progress
 from geo3d.work.runner import read_failure
+from shape_matching.correspondence import filled
 from shape_matching.evaluate.datasets import Dataset, ShapeRecord
 from shape_matching.evaluate.protocols import Pair
 from shape_matching.evaluate.scoring import GeodesicKind, SourceScorer
@@ -94,11 +95,12 @@ def make_pair_job(setup: JobSetup) -> Callable[[Pair], PairResult]:
         found = method(*shapes, setup.config, progress=ignore_progress)
         matched = time.perf_counter()
         seconds = {"match": matched - wall, "match_cpu": time.process_time() - cpu}
-        p2p_21 = _whole_numbers(found.p2p_21)
+        # Truth is asked for everywhere: what has no counterpart answers like its neighbour.
+        p2p_21 = filled(_whole_numbers(found.p2p_21), target.mesh.vertices)
         p2p_12 = getattr(found, "p2p_12", None)
-        score, errors = scorer(pair[0]).score(
-            target.mesh, truth, p2p_21, None if p2p_12 is None else _whole_numbers(p2p_12)
-        )
+        if p2p_12 is not None:
+            p2p_12 = filled(_whole_numbers(p2p_12), source.mesh.vertices)
+        score, errors = scorer(pair[0]).score(target.mesh, truth, p2p_21, p2p_12)
         seconds["score"] = time.perf_counter() - matched
         values = {**asdict(score), "ambiguous": bool(getattr(found, "ambiguous", False))}
         return PairResult(values, p2p_21.astype(np.int32), errors.astype(np.float32), seconds)

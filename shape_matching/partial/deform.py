@@ -80,11 +80,9 @@ def fitted_balls(
     return Balls(rotations, shifts, np.sqrt(missed.clip(max=1.0)))
 
 
-def ball_weights(
-    rows: Float[np.ndarray, "s n"], radius: float, counts: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, "s n"]:
-    """Return cones of that radius over geodesic distances, times how much each point counts."""
-    return (1 - rows / radius).clip(min=0.0) * counts
+def cones(rows: Float[np.ndarray, "s n"], radius: float) -> Float[np.ndarray, "s n"]:
+    """Return weights that fall from 1 at distance 0 to 0 at the radius."""
+    return (1 - rows / radius).clip(min=0.0)
 
 
 def bent(
@@ -112,9 +110,9 @@ def registered(
     p2p_12 = np.zeros(one.mesh.n_vertices, np.int64)
     known, p2p_21, counts = start.known, start.images, start.counts
     for radius in RADII:
-        weights = ball_weights(two.rows[:, known], radius, counts)
+        weights = cones(two.rows[:, known], radius) * counts
         balls = fitted_balls(weights, two.mesh.vertices[known], one.mesh.vertices[p2p_21])
-        positions, normals = bent(two, balls, ball_weights(two.rows, radius, np.ones(1)))
+        positions, normals = bent(two, balls, cones(two.rows, radius))
         seen_2 = _seen(two, positions, normals)
         p2p_21, p2p_12 = nearest(seen_2, seen_1).numpy(), nearest(seen_1, seen_2).numpy()
         known = np.arange(two.mesh.n_vertices)
@@ -128,7 +126,7 @@ def registered(
 
 def strain(one: Surface, two: Surface, start: Start, radius: float) -> Float[np.ndarray, " s"]:
     """Return how far each ball of 2 is from moving rigidly under a map, 0 to 1."""
-    weights = ball_weights(two.rows[:, start.known], radius, start.counts)
+    weights = cones(two.rows[:, start.known], radius) * start.counts
     points, goal = two.mesh.vertices[start.known], one.mesh.vertices[start.images]
     return fitted_balls(weights, points, goal).strain
 

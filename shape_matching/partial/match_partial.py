@@ -12,13 +12,14 @@ always 2.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from scipy.spatial import KDTree
 
-from geo3d.errors import NumericalError
+from geo3d.errors import InputError, NumericalError
 from geo3d.mesh.decimate import Decimated, decimate
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import total_area, vertex_areas
@@ -46,6 +47,8 @@ MARGIN = 0.05
 """Lead below which the runner-up counts as a second explanation."""
 GIVEN, GIVEN_SCALE = 4.0, 0.1
 """Weight of what the user gives in the search, and the distance from it at cost 1."""
+TELLING = 150
+"""Vertices below which a border tells nothing."""
 OPEN = 0.3
 """Length of the border, over the root of the area, from which a surface counts as cut."""
 SAME_AREA, OTHER_UNIT = 0.85, 0.025
@@ -66,10 +69,28 @@ def looks_partial(source: Mesh, target: Mesh) -> bool:
     """
     if source.is_point_cloud or target.is_point_cloud:
         return False
+    if min(source.n_vertices, target.n_vertices) < TELLING:
+        return False
     areas = sorted(total_area(mesh) for mesh in (source, target))
     if not areas[0] > 0 or not OTHER_UNIT < areas[0] / areas[1] < SAME_AREA:
         return False
     return max(_openness(source), _openness(target)) > OPEN
+
+
+def wants_partial(source: Mesh, target: Mesh, choice: Literal["auto", "yes", "no"]) -> bool:
+    """Return whether two shapes are to be matched as pieces.
+
+    Raises:
+        InputError: ``match.partial_cloud`` when a point cloud is to be.
+    """
+    cloud = next((mesh for mesh in (source, target) if mesh.is_point_cloud), None)
+    if choice == "yes" and cloud is not None:
+        raise InputError(
+            "match.partial_cloud",
+            f"{cloud.name} is a point cloud; pieces are matched by distances along triangles.",
+            "Mesh the cloud, or leave --partial out.",
+        )
+    return choice == "yes" or (choice == "auto" and looks_partial(source, target))
 
 
 def match_partial(
@@ -137,7 +158,8 @@ class _Found:
 def _openness(mesh: Mesh) -> float:
     """Return the length of the border over the root of the area."""
     ends = mesh.vertices.astype(np.float64)[border_edges(mesh)]
-    return float(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1).sum()) / np.sqrt(total_area(mesh))
+    length = float(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1).sum())
+    return length / total_area(mesh) ** 0.5
 
 
 def _links(
@@ -242,13 +264,19 @@ def _carried(
     """Return the correspondence of the meshes that were thinned; pieces keep their masks."""
     if coarse_1.mesh is one and coarse_2.mesh is two:
         return found
-    assert found.overlap_1 is not None and found.overlap_2 is not None
-    fine = upsample(found, one, two, coarse_1, coarse_2, progress)
+    whole = replace(found, overlap_1=None, overlap_2=None)
     return replace(
-        fine,
-        overlap_1=found.overlap_1[coarse_1.nearest_coarse()],
-        overlap_2=found.overlap_2[coarse_2.nearest_coarse()],
+        upsample(whole, one, two, coarse_1, coarse_2, progress),
+        overlap_1=_fine_mask(found.overlap_1, coarse_1),
+        overlap_2=_fine_mask(found.overlap_2, coarse_2),
     )
+
+
+def _fine_mask(mask: Bool[np.ndarray, " m"] | None, coarse: Decimated) -> Bool[np.ndarray, " v"]:
+    """Return the mask at all vertices: true where it holds for half of the triangle."""
+    assert mask is not None
+    corners = mask[coarse.mesh.faces[coarse.face_ids]]
+    return (coarse.barycentric * corners).sum(axis=1) >= 0.5
 
 
 def _obeyed(
@@ -274,6 +302,7 @@ def _swapped(found: Correspondence) -> Correspondence:
         target=found.source,
         p2p_21=found.p2p_12,
         p2p_12=found.p2p_21,
+        confidence=np.ones(found.source.n_vertices),
         overlap_1=found.overlap_2,
         overlap_2=found.overlap_1,
     )

@@ -1,7 +1,7 @@
 """A surface that may be a piece of a larger one, as partial matching sees it.
 
-Notation: v vertices, p samples (farthest points along the surface), r radii or scales.  Lengths are
-in units in which the larger of the two surfaces has area 1.
+Notation: v vertices, p samples (farthest points along the surface), r radii, t times of heat
+flow.  Lengths are in units in which the larger of the two surfaces has area 1.
 
 What a cut leaves intact: the distance of two points is unchanged unless the shortest path on the
 whole crosses the cut, and such a path is at least as long as the distances of both points to the
@@ -46,7 +46,7 @@ class Surface:
     normals: Float[np.ndarray, "v 3"]
     border: Float[np.ndarray, " v"]
     """Distance to the nearest border, along edges; inf on a closed surface."""
-    curvature: Float[np.ndarray, "v r"]
+    curvature: Float[np.ndarray, "v t"]
     """Mean curvature after heat flow, less and less detail; the border counts nothing."""
     samples: Int[np.ndarray, " p"]
     rows: Float[np.ndarray, "p v"]
@@ -175,7 +175,7 @@ def _discs(
 
 def _curvatures(
     mesh: Mesh, normals: Float[np.ndarray, "v 3"], border: Float[np.ndarray, " v"]
-) -> Float[np.ndarray, "v r"]:
+) -> Float[np.ndarray, "v t"]:
     """Return mean curvature smoothed by heat flow that starts from inner vertices only."""
     stiffness, mass = laplacian(mesh)
     bend = ((stiffness @ mesh.vertices) * normals).sum(axis=1) / (2 * mass)

@@ -237,7 +237,7 @@ def check_landmarks(
 
 
 def check_initial_map(p2p_21: np.ndarray, n_source: int, n_target: int) -> Int64[np.ndarray, " v2"]:
-    """Return the vertex map as int64.
+    """Return the vertex map as int64; -1 stands for no counterpart, as long as not all are.
 
     Raises:
         ShapeError: ``fmap.bad_p2p`` for another type or length, or an index out of range.
@@ -248,7 +248,8 @@ def check_initial_map(p2p_21: np.ndarray, n_source: int, n_target: int) -> Int64
             "fmap.bad_p2p", f"The map is of type {images.dtype}.", "Give source vertices, from 0."
         )
     images = images.astype(np.int64)
-    check_p2p(torch.from_numpy(images), n_source=n_source, n_target=n_target)
+    known = np.where((images == -1) & (images.max(initial=-1) >= 0), 0, images)
+    check_p2p(torch.from_numpy(known), n_source=n_source, n_target=n_target)
     return images
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 
@@ -296,7 +296,19 @@ def _carried_back(
         p2p_12=p2p_12,
         confidence=confidence,
         notes=notes,
+        overlap_1=_overlap(found.overlap_1, pairs[0].one, n1),
+        overlap_2=_overlap(found.overlap_2, pairs[0].two, n2),
     )
+
+
+def _overlap(mask: np.ndarray | None, part: Part, n: int) -> Bool[np.ndarray, " v"] | None:
+    """Return the mask of the part that was matched first in vertices of the file; others follow."""
+    if mask is None:
+        return None
+    inside = part.from_file >= 0
+    whole = np.ones(n, bool)
+    whole[inside] = mask[part.from_file[inside]]
+    return whole
 
 
 def _neighbours(mesh: Mesh, matched: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from helpers import bumpy_sphere, moved, permuted, rotation
 from geo3d.errors import FileFormatError, InputError, ShapeError
 from geo3d.mesh.mesh import Mesh
 from shape_matching import map_files as module
-from shape_matching.correspondence import Correspondence, cycle_confidence
+from shape_matching.correspondence import Correspondence, cycle_confidence, filled
 from shape_matching.map_files import load_p2p
 
 
@@ -98,7 +98,7 @@ def npz(**arrays: np.ndarray) -> bytes:
         ("map.npz", npz(p2p_21=np.arange(3.0) + 0.5)),
         ("map.npz", npz(p2p_21=np.zeros((2, 2), np.int64))),
         ("map.npz", npz(p2p_21=np.array([], np.int64))),
-        ("map.npz", npz(p2p_21=np.array([2, -1]))),
+        ("map.npz", npz(p2p_21=np.array([2, -2]))),
         ("map.npz", npz(p2p_21=np.array([2**63], np.uint64))),
         ("map.npz", npz(p2p_21=np.array([None], object))),
         ("map.npz", npz(p2p_21=np.arange(1000))[:900]),
@@ -144,3 +144,10 @@ def test_confidence_ignores_motion_and_scale() -> None:
     assert 0 <= expected.min() and expected.max() <= 1 and expected.min() < 0.5
     larger = moved(target, 3 * rotation(0), 5.0)
     np.testing.assert_allclose(cycle_confidence(larger, there, back, 18.0), expected, atol=1e-12)
+
+
+def test_what_has_no_counterpart_takes_the_nearest_image() -> None:
+    points = np.array([[0.0, 0, 0], [1, 0, 0], [5, 0, 0]])
+    assert filled(np.array([-1, 7, 4]), points).tolist() == [7, 7, 4]
+    for given in ([3, 2, 1], [-1, -1, -1]):
+        assert filled(np.array(given), points).tolist() == given

@@ -172,7 +172,8 @@ def test_landmarks_of_any_integer_type_are_taken() -> None:
     [
         np.zeros(4, np.int64),
         np.array([0, 1, 5]),
-        np.array([0, -1, 2]),
+        np.array([0, -2, 2]),
+        np.array([-1, -1, -1]),
         np.zeros(3),
         np.zeros((3, 1), int),
     ],
@@ -182,3 +183,4 @@ def test_bad_initial_maps_are_refused(p2p_21: np.ndarray) -> None:
         check_initial_map(p2p_21, 5, 3)
     assert caught.value.code == "fmap.bad_p2p"
     assert check_initial_map(np.array([4, 0, 1], np.int32), 5, 3).dtype == np.int64
+    assert check_initial_map(np.array([4, -1, 1]), 5, 3).tolist() == [4, -1, 1]
