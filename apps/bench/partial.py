@@ -49,6 +49,8 @@ TUNE, TEST = 100, 900
 """First seed of the pairs."""
 VERTICES, RELATIVE, AMPLITUDE = 1_500, 0.1, 0.5
 N_SCORED = 300
+FAILED = 6.0
+"""Error from which a pair counts as failed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +161,3 @@ def _mean(cut: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     means = {name: round(float(np.mean([row[name] for row in rows])), 2) for name in names}
     failed = sum(row["error_x100"] > FAILED for row in rows)
     return {"kind": "mean", "cut": cut, "seed": f"{failed} of {len(rows)} over {FAILED:g}", **means}
-
-
-FAILED = 6.0

@@ -45,8 +45,8 @@ APART = 0.1
 """Mean distance between the images of two maps that count as different explanations."""
 MARGIN = 0.05
 """Lead below which the runner-up counts as a second explanation."""
-GIVEN, GIVEN_SCALE = 4.0, 0.1
-"""Weight of what the user gives in the search, and the distance from it at cost 1."""
+GIVEN = 4.0
+"""Weight of what the user gives in the search."""
 TELLING = 150
 """Vertices below which a border tells nothing."""
 OPEN = 0.3
