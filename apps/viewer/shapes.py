@@ -152,8 +152,9 @@ def _truth_from_map(path: Path, source: Shape, target: Shape) -> PairTruth:
             f"{path.name} has {len(images)} lines, the target has {target.n_vertices} vertices.",
             "A .txt map has one line per target vertex: the 0-based vertex of the source.",
         )
-    check_indices(images, source.n_vertices, path.name)
-    return PairTruth(images, np.arange(len(images), dtype=np.int64))
+    known = np.flatnonzero(images >= 0)
+    check_indices(images[known], source.n_vertices, path.name)
+    return PairTruth(images[known], known)
 
 
 def _truth_from_lists(files: Sequence[Path], source: Shape, target: Shape) -> PairTruth:
