@@ -90,6 +90,8 @@ class Blocks:
     ) -> None:
         """Start to train with Adam, or go on with another rate; moments are kept."""
         if self._adam is not None:
+            # blocks that come later take the defaults
+            self._adam.defaults.update(lr=rate, betas=betas, eps=eps)
             for group in self._adam.param_groups:
                 group.update(lr=rate, betas=betas, eps=eps)
         else:

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geo3d import checkpoints
 from geo3d.device import item_generator
 from geo3d.errors import InputError
 from geo3d.files import asset, atomic_write_json
@@ -55,6 +56,7 @@ from scenes.urban.teachers.checks import check_teacher
 from scenes.urban.tracker import Tracker, new_tracker
 from scenes.urban.validate import require_valid
 from scenes.urban.views import as_bytes, render_frames, save_film, save_frames, training_poses
+from scenes.urban.within import Saver
 
 TEACHER = "urban/teacher"
 """The shipped teacher, among the assets."""
@@ -193,7 +195,8 @@ class Builder:
         poses = training_poses(layout, config.views)
         count = max(1, math.ceil(len(poses) / config.views.window))
         self.windows = np.array_split(poses, count)
-        self.done, self.seconds, self.cpu = 0, 0.0, 0.0
+        self.done, self.saves, self.seconds, self.cpu = 0, 0, 0.0, 0.0
+        self.within: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None
         self.divergences: list[dict[str, Any]] = []
 
     def open(self, resume: bool) -> None:
@@ -210,8 +213,12 @@ class Builder:
         self.tracker = self._new_tracker()
         if self.tracker is not None:
             optimise.load_tracker(self.tracker, kept / "tracker.safetensors")
-        self.done, self.seconds = state["done"], state["seconds"]
+        self.done, self.seconds, self.saves = state["done"], state["seconds"], state["saves"]
         self.cpu, self.divergences = state["cpu"], state["divergences"]
+        if state.get("within"):
+            found = kept / "within.safetensors"
+            tensors = checkpoints.load(found).tensors if found.is_file() else {}
+            self.within = (state["within"], tensors)
 
     def build(self) -> None:
         """Do the windows that are left.
@@ -232,13 +239,25 @@ class Builder:
                 saved = time.monotonic()
             report(self.progress, "windows of the street", self.done, len(self.windows))
 
-    def save(self) -> None:
-        """Write the state; the one before is removed afterwards."""
-        name = f"state-{self.done:05d}"
+    def save(
+        self, at: Mapping[str, Any] | None = None, tensors: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Write the state; the one before is removed afterwards.
+
+        Args:
+            at: where the work on a window is; None between two.
+            tensors: needed to go on within a window.
+        """
+        self.saves += 1
+        name = f"state-{self.done:05d}-{self.saves}"
         save_scene(self.scene, self.work / name)
         if self.tracker is not None:
             optimise.save_tracker(self.tracker, self.work / name / "tracker.safetensors")
+        if tensors:
+            checkpoints.save(self.work / name / "within.safetensors", dict(tensors))
         state = {
+            "within": dict(at) if at else None,
+            "saves": self.saves,
             "folder": name,
             "done": self.done,
             "seconds": self.seconds,
@@ -246,6 +265,9 @@ class Builder:
             "divergences": self.divergences,
         }
         atomic_write_json(self.work / "state.json", state)
+        if self.scene.blocks.source is not None:
+            # a resumed scene reads what nobody changed since from the state it was opened from
+            self.scene.blocks.source = self.work / name / "blocks"
         for old in self.work.glob("state-*"):
             if old.name != name:
                 shutil.rmtree(old)
@@ -265,15 +287,18 @@ class Builder:
     def _work_on(self, number: int) -> None:
         poses, config = self.windows[number], self.config
         window = make_window(self.scene, self.guidance, config, poses, number, self.rays)
+        at, tensors = self.within or (None, None)
+        self.within = None
+        saver = Saver(self.save, config.checkpoint_seconds, at, tensors)
         first = 0
         if self.config.method != "sample_then_fit":
             self.divergences += optimise.distil_window(
-                self.scene, self.guidance, self.tracker, window, self.config, self.progress
+                self.scene, self.guidance, self.tracker, window, config, self.progress, saver
             )
             first = 1
         rounds = self.config.fit.rounds if first == 0 else 1 + self.config.optimise.fit_rounds
         images, _ = fit_window(
-            self.scene, self.guidance, window, self.config, range(first, rounds), self.progress
+            self.scene, self.guidance, window, config, range(first, rounds), self.progress, saver
         )
         self._show(images, render_views(self.scene, window))
 

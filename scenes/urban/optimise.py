@@ -12,6 +12,7 @@ from the specification, 14.3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from geo3d.progress import ProgressCallback, ignore_progress, report
 from scenes.urban.config import SceneConfig
 from scenes.urban.guidance import Guidance
 from scenes.urban.lgvsd import LgvsdConfig, Step, at_share, distil, draw
-from scenes.urban.rollback import Rollback
+from scenes.urban.rollback import Divergence, Rollback
 from scenes.urban.sample_then_fit import Bundle, FitSettings, Window, fit_images, layout_losses
 from scenes.urban.scene import Scene
 from scenes.urban.tracker import Tracker
+from scenes.urban.within import Saver, no_saver
 
 
 def distil_window(
@@ -40,19 +42,29 @@ def distil_window(
     window: Window,
     config: SceneConfig,
     progress: ProgressCallback = ignore_progress,
+    saver: Saver | None = None,
 ) -> list[dict[str, Any]]:
     """Optimise the part of the scene that a window's views see; return its divergences.
+
+    Args:
+        saver: saves the state now and then, and knows where a saved one was; a state from within
+            the distillation counts as good to go back to.
 
     Raises:
         NumericalError: ``rollback.gave_up``.
         Cancelled: from ``progress``.
     """
-    _settle(scene, window, config, progress)
+    saver, stage = saver or no_saver(), f"distil/{window.number}"
+    _settle(scene, window, config, progress, saver)
+    if saver.is_over(stage):
+        return []
     asked, work = config.optimise, _Distillation(scene, guidance, tracker, window, config)
     total = asked.steps_per_view * len(window.views)
-    guard = Rollback(work.stateful(), asked.rollback)
-    scene.learn(asked.learning_rate)
-    step = 0
+    work.load_adam(saver.holds(stage) or {})
+    before = saver.note(stage, "divergences") or []
+    step = saver.start(stage) or 0
+    scene.learn(asked.learning_rate * asked.rollback.slow_down ** len(before))
+    guard = Rollback(work.stateful(), asked.rollback, step, [Divergence(**one) for one in before])
     while step < total:
         generator = item_generator(config.seed, f"distil/{window.number}/{step}/{guard.attempt}")
         try:
@@ -64,6 +76,7 @@ def distil_window(
             scene.learn(asked.learning_rate * asked.rollback.slow_down**guard.attempt)
             continue
         step += 1
+        saver.after(stage, step, work.adam_tensors, divergences=guard.report())
         report(
             progress,
             "distilling the teacher",
@@ -76,7 +89,9 @@ def distil_window(
     return guard.report()
 
 
-def _settle(scene: Scene, window: Window, config: SceneConfig, progress: ProgressCallback) -> None:
+def _settle(
+    scene: Scene, window: Window, config: SceneConfig, progress: ProgressCallback, saver: Saver
+) -> None:
     """Let matter be where the layout has it before colours are asked for."""
     constraints, asked = config.constraints, config.optimise
     if constraints.density == constraints.depth == constraints.semantics == 0:
@@ -89,7 +104,7 @@ def _settle(scene: Scene, window: Window, config: SceneConfig, progress: Progres
         seed=config.seed,
         name=f"layout/{window.number}",
     )
-    fit_images(scene, window.bundle, None, constraints, settings, progress)
+    fit_images(scene, window.bundle, None, constraints, settings, progress, saver)
 
 
 class _Distillation:
@@ -109,6 +124,23 @@ class _Distillation:
         self.adam = None
         if tracker is not None:
             self.adam = torch.optim.AdamW(tracker.parameters(), lr=config.optimise.tracker_rate)
+
+    def adam_tensors(self) -> dict[str, Tensor]:
+        """Return the state of the tracker's optimiser, flat."""
+        if self.adam is None:
+            return {}
+        state = self.adam.state_dict()["state"]
+        return {f"{i}/{key}": value for i, kept in state.items() for key, value in kept.items()}
+
+    def load_adam(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `adam_tensors` returned."""
+        if self.adam is None or not tensors:
+            return
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            number, _, key = name.partition("/")
+            state.setdefault(int(number), {})[key] = value
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
 
     def stateful(self) -> dict[str, Any]:
         """Return what goes back on divergence."""

@@ -23,7 +23,7 @@ import copy
 import logging
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Protocol
@@ -83,14 +83,18 @@ class Rollback:
     """Copies of what is optimised, and the record of returns."""
 
     def __init__(
-        self, parts: Mapping[str, Stateful], config: RollbackConfig = RollbackConfig()
+        self,
+        parts: Mapping[str, Stateful],
+        config: RollbackConfig = RollbackConfig(),
+        first: int = 0,
+        before: Sequence[Divergence] = (),
     ) -> None:
-        """Copy ``parts`` as they are: the state before step 0."""
+        """Copy ``parts`` as they are: the state before step ``first``, after returns ``before``."""
         self._parts, self._config = dict(parts), config
         self._recent: deque[float] = deque(maxlen=config.window)
         self._odd = 0
-        self.divergences: list[Divergence] = []
-        self._keep(0)
+        self.divergences: list[Divergence] = list(before)
+        self._keep(first)
 
     @property
     def attempt(self) -> int:

@@ -34,6 +34,7 @@ from scenes.urban.lgvsd import Views
 from scenes.urban.resample import ResampleConfig, resample
 from scenes.urban.scene import Rendering, Scene
 from scenes.urban.views import View, conditions, layout_along, look, prompts_of, view_rays
+from scenes.urban.within import Saver, no_saver
 
 
 class Bundle(NamedTuple):
@@ -92,10 +93,12 @@ def fit_images(
     constraints: ConstraintConfig,
     settings: FitSettings,
     progress: ProgressCallback = ignore_progress,
+    saver: Saver | None = None,
 ) -> float:
     """Fit the scene to the colours of rays; return the last mean absolute error.
 
     Args:
+        saver: saves the state now and then, and knows where a saved one was.
         colours: of all rays; None minimises the constraint losses alone, and returns 0.
 
     Raises:
@@ -104,7 +107,9 @@ def fit_images(
     """
     scene.learn(settings.learning_rate)
     error = 0.0
-    for step in range(settings.steps):
+    saver = saver or no_saver()
+    first = saver.start(settings.name)
+    for step in range(settings.steps if first is None else first, settings.steps):
         generator = item_generator(settings.seed, f"{settings.name}/{step}")
         index = torch.randint(len(bundle.rays), (settings.rays,), generator=generator)
         part = bundle.select(index)
@@ -117,6 +122,9 @@ def fit_images(
         loss.backward()
         scene.step()
         error = float(far_off.detach())
+        saver.after(
+            settings.name, step + 1, lambda: {} if colours is None else {"colours": colours}
+        )
         report(progress, "fitting the scene", step + 1, settings.steps, error=error)
     return error
 
@@ -228,9 +236,7 @@ def prepare_round(
         images = draw_images(guidance, window, config, progress)
     else:
         images = redraw_images(scene, guidance, window, config, progress)
-    fit, name = config.fit, f"fit/{window.number}/{number}"
-    steps, rate = fit.steps_per_view * len(window.views), fit.learning_rate / (1 + number)
-    return images, FitSettings(steps, fit.rays, rate, fit.distortion, config.seed, name)
+    return images, round_settings(window, config, number)
 
 
 def fit_window(
@@ -240,15 +246,33 @@ def fit_window(
     config: SceneConfig,
     rounds: range,
     progress: ProgressCallback = ignore_progress,
+    saver: Saver | None = None,
 ) -> tuple[Tensor, float]:
     """Do rounds of drawing and fitting; return the last images and the last error.
 
     Args:
+        saver: see `fit_images`; rounds that a saved state had behind it are left out.
         rounds: round 0 draws from noise, later ones refine.
     """
     images, error = torch.zeros(0), 0.0
+    saver = saver or no_saver()
     for number in rounds:
-        images, settings = prepare_round(scene, guidance, window, config, number, progress)
-        colours = colours_of(images, window.size)
-        error = fit_images(scene, window.bundle, colours, config.constraints, settings, progress)
+        settings = round_settings(window, config, number)
+        if saver.is_over(settings.name):
+            continue
+        if (kept := saver.holds(settings.name)) is not None:
+            colours = kept["colours"]
+            images = colours.view(-1, window.size, window.size, 3).permute(0, 3, 1, 2)
+        else:
+            images, _ = prepare_round(scene, guidance, window, config, number, progress)
+            colours = colours_of(images, window.size)
+        known = config.constraints
+        error = fit_images(scene, window.bundle, colours, known, settings, progress, saver)
     return images, error
+
+
+def round_settings(window: Window, config: SceneConfig, number: int) -> FitSettings:
+    """Return how to fit in a round; the rate falls from one to the next."""
+    fit, name = config.fit, f"fit/{window.number}/{number}"
+    steps, rate = fit.steps_per_view * len(window.views), fit.learning_rate / (1 + number)
+    return FitSettings(steps, fit.rays, rate, fit.distortion, config.seed, name)

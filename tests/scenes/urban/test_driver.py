@@ -108,6 +108,50 @@ def test_a_scene_is_built_with_everything_made_of_it(tmp_path: Path, teacher: Gu
     assert set(measure_seams(same.scene, same.layout.trajectory[:2], 8)) >= {"colour_ratio"}
 
 
+@pytest.mark.parametrize(
+    ("method", "stage", "step"),
+    [
+        ("sample_then_fit", "fitting the scene", 3),
+        ("lgvsd", "distilling the teacher", 2),
+        ("lgvsd", "fitting the scene", 2),
+    ],
+)
+def test_a_build_stopped_within_a_window_goes_on_to_the_same_scene(
+    method: str, stage: str, step: int, tmp_path: Path, teacher: Guidance
+) -> None:
+    config = settings(method=method, checkpoint_seconds=0.0)
+    config = replace(
+        config,
+        fit=replace(config.fit, rounds=2),
+        optimise=replace(config.optimise, steps_per_view=2, layout_steps=1, fit_rounds=1),
+    )
+    whole = build_scene(street(), config, tmp_path / "whole", guidance=teacher)
+    seen = {"windows": 0}
+
+    def stop(event: Mapping[str, Any]) -> None:
+        seen["windows"] += event["stage"] == "windows of the street"
+        # in the second window, where nothing was saved between windows for a while
+        if seen["windows"] == 1 and event["stage"] == stage and event["step"] == step:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        build_scene(street(), config, tmp_path / "part", stop, guidance=teacher)
+    state = json.loads((tmp_path / "part/work/state.json").read_text())
+    assert state["done"] == 1 and state["within"]["step"] == step
+    asked = {"steps": 0}
+
+    def count(event: Mapping[str, Any]) -> None:
+        asked["steps"] += event["stage"] == stage
+
+    again = build_scene(street(), config, tmp_path / "part", count, resume=True, guidance=teacher)
+    assert asked["steps"] > 0
+    blocks = {p.name: p.read_bytes() for p in (tmp_path / "whole/outputs/scene/blocks").iterdir()}
+    assert blocks
+    for name, data in blocks.items():
+        assert (tmp_path / "part/outputs/scene/blocks" / name).read_bytes() == data, name
+    assert again.metrics["divergences"] == whole.metrics["divergences"]
+
+
 @pytest.mark.parametrize("method", ["sample_then_fit", "lgvsd"])
 def test_a_cancelled_build_goes_on_to_the_same_scene(
     method: str, tmp_path: Path, teacher: Guidance
