@@ -3,11 +3,14 @@
   geo3d segment wall.jpg
   geo3d segment *.png --model my.safetensors --tile 1024
   geo3d segment wall.jpg --compare other.safetensors --loss-maps cl_dice topo_loss
+  geo3d segment wall.jpg --repair
   geo3d segment --resume runs/segment/RUN
 
 The run folder holds, for each picture: outputs/NAME-mask.png (0 and 255), NAME-probability.png (of
 mortar, 16 bits), NAME-regions.csv (every component and hole: number, pixels, place), and
 previews/NAME-overlay.png, where they are outlined and numbered, the largest of each kind first.
+With --repair, broken-off pieces are joined or removed, gaps closed and pinholes filled where that
+costs least probability, and NAME-changes.csv lists each change: kind, cost in nats, pixels, place.
 With --loss-maps, previews/NAME-loss-map-LOSS.png shows where a loss wants more mortar (blue) or
 less (red), compared with --label or, without one, with the prediction freed of small pieces.
 Pictures that cannot be read are named; the others are segmented all the same.
@@ -38,7 +41,7 @@ BAD_INPUT = 3
 COMPARED = "-compared"
 """Ending of the names of what the second segmenter makes."""
 
-FIXED = "images model compare tile overlap loss_maps label"
+FIXED = "images model compare tile overlap loss_maps label repair"
 """Flags that a run keeps."""
 
 
@@ -53,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", metavar="FILE", help="label of the picture, for the loss maps")
     parser.add_argument("--tile", metavar="N", type=int, help="side of a tile in pixels")
     parser.add_argument("--overlap", metavar="N", type=int, help="pixels that tiles share")
+    parser.add_argument(
+        "--repair", action="store_true", help="mend components and holes of the masks, locally"
+    )
     add_common(parser, "device", "out", "resume", "threads", "json", "quiet")
 
 
@@ -89,6 +95,7 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         "models": [full_path(model) for model in models],
         "label": full_path(args.label),
         "loss_maps": args.loss_maps,
+        "repair": args.repair,
         "tile": tile,
         "overlap": min(OVERLAP, tile // 4) if args.overlap is None else args.overlap,
         "device": args.device,
@@ -172,6 +179,7 @@ def _segment(
     """Segment one picture; its summary is written last and marks it as done."""
     from geo3d.segmentation.images import read_image, read_label
     from geo3d.segmentation.outputs import Places, write_loss_maps, write_prediction
+    from geo3d.topology.repair import repair
 
     request, progress = how
     begun = time.perf_counter()
@@ -180,7 +188,10 @@ def _segment(
         picture.pixels, tile=request["tile"], overlap=request["overlap"], progress=progress
     )
     places = Places(run_folder.outputs, run_folder.previews)
-    row = write_prediction(picture.pixels, prediction, summary.stem, places)
+    repaired = None
+    if request["repair"]:
+        repaired = repair(prediction.probabilities[1])
+    row = write_prediction(picture.pixels, prediction, summary.stem, places, repaired)
     given = read_label(request["label"]) if request["label"] else None
     label = given.mask if given else None
     losses = request["loss_maps"]
@@ -205,6 +216,12 @@ def _text(metrics: Mapping[str, Any], run_folder: Run) -> str:
             f"{row['betti1']} hole{'s' * (row['betti1'] != 1)}, "
             f"{100 * row['mortar_fraction']:.1f} % mortar"
         )
+        if "repair" in row:
+            found = row["repair"]
+            lines.append(
+                f"  repaired: {found['changes']} changes; before, {found['before'][0]} components "
+                f"and {found['before'][1]} holes"
+            )
         lines += [f"  note: {note}" for note in row["notes"]]
     lines += failed_lines(metrics["failed"])
     lines.append(f"masks: {run_folder.outputs}\noverlays: {run_folder.previews}")

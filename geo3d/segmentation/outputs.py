@@ -3,6 +3,7 @@
 outputs/NAME-mask.png          0 and 255
 outputs/NAME-probability.png   of mortar, 16 bits
 outputs/NAME-regions.csv       kind,number,pixels,row,column of every component and hole
+outputs/NAME-changes.csv       kind,cost,pixels,row,column of every change of a repair
 previews/NAME-overlay.png      they are outlined and numbered
 previews/NAME-loss-map-LOSS.png   blue: the loss wants more mortar here, red: less
 
@@ -30,6 +31,7 @@ from geo3d.errors import InputError, LimitError, NumericalError, ShapeError
 from geo3d.files import atomic_path, atomic_write_text
 from geo3d.segmentation.images import save_mask
 from geo3d.segmentation.predict import Prediction
+from geo3d.topology.repair import Repaired
 from geo3d.work.tables import csv_text
 
 MAX_LOSS_MAP_PIXELS = 2**23
@@ -45,17 +47,29 @@ class Places:
 
 
 def write_prediction(
-    image: UInt8[np.ndarray, "h w 3"], prediction: Prediction, name: str, places: Places
+    image: UInt8[np.ndarray, "h w 3"],
+    prediction: Prediction,
+    name: str,
+    places: Places,
+    repaired: Repaired | None = None,
 ) -> dict[str, Any]:
-    """Write all but the loss maps; return the numbers."""
+    """Write all but the loss maps; return the numbers.
+
+    A repaired mask takes the place of the prediction's, and its changes are listed.
+    """
     mask, mortar = prediction.mask, prediction.probabilities[1]
+    if repaired is not None:
+        mask = repaired.mask
+        rows = [[c.kind, c.cost, c.pixels, *c.at] for c in repaired.changes]
+        table = csv_text(["kind", "cost", "pixels", "row", "column"], rows)
+        atomic_write_text(places.outputs / f"{name}-changes.csv", table)
     topology = find_topology(mask)
     save_mask(places.outputs / f"{name}-mask.png", mask)
     _save(places.outputs / f"{name}-probability.png", (mortar * 65535).round().astype(np.uint16))
     _save(places.previews / f"{name}-overlay.png", draw_overlay(image, topology))
     atomic_write_text(places.outputs / f"{name}-regions.csv", _regions_csv(topology.regions))
     components, holes = topology.betti
-    return {
+    row = {
         "name": name,
         "width": mask.shape[1],
         "height": mask.shape[0],
@@ -64,6 +78,10 @@ def write_prediction(
         "mortar_fraction": float(mask.mean()),
         "notes": list(prediction.notes),
     }
+    if repaired is not None:
+        found = {"before": list(repaired.before), "changes": len(repaired.changes)}
+        row["repair"] = found
+    return row
 
 
 def write_loss_maps(

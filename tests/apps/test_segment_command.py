@@ -150,3 +150,21 @@ def test_slips_are_named(
     assert main(["segment", *arguments]) == exit_code
     assert code in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"x.png", "y.png"}
+
+
+def test_repair_lists_its_changes_and_keeps_the_numbers_before(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = wall_image(tmp_path / "wall.png")
+    flags = (picture, "--model", model, "--out", tmp_path / "runs")
+    _, plain = segment(capsys, *flags)
+    code, found = segment(capsys, *flags, "--repair")
+    assert code == 0
+    [before], [after] = plain["pictures"], found["pictures"]
+    assert after["repair"]["before"] == [before["betti0"], before["betti1"]]
+    outputs = Path(found["run"]) / "outputs"
+    with (outputs / "wall-changes.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == after["repair"]["changes"]
+    mask = np.asarray(Image.open(outputs / "wall-mask.png")) == 255
+    assert betti_numbers(mask) == (after["betti0"], after["betti1"])
+    assert after["betti0"] <= before["betti0"]
