@@ -32,13 +32,21 @@ from torch import Tensor
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.render.previews import contact_sheet, save_png
 from geo3d.topology.betti import betti_numbers
+from geo3d.topology.losses.batch import Batch
 from geo3d.topology.losses.betti_matching import betti_matching_loss
+from geo3d.topology.losses.blob import blob_items
 from geo3d.topology.losses.cb_dice import cb_dice_loss
+from geo3d.topology.losses.centreline import centreline_items
 from geo3d.topology.losses.cl_dice import cl_dice_loss
 from geo3d.topology.losses.critical import cavity_loss, warping_loss
+from geo3d.topology.losses.euler import euler_items
+from geo3d.topology.losses.options import judge
 from geo3d.topology.losses.overlap import cross_entropy
+from geo3d.topology.losses.paths import path_items
 from geo3d.topology.losses.persistent import published_term, topo_grad_loss, topo_term
+from geo3d.topology.losses.signed_distance import signed_distance_items
 from geo3d.topology.losses.skeleton_recall import skeleton_recall_loss
+from geo3d.topology.losses.topograph import topograph_items
 from geo3d.topology.losses.windows import topo_window_loss
 
 SIDE = 40
@@ -115,6 +123,11 @@ def _without_base(loss: Callable[..., Tensor]) -> Term:
     return lambda z, t: loss(z, t, lambd=1.0) - loss(z, t, lambd=0.0)
 
 
+def _alone(items: Callable[[Batch], Tensor]) -> Term:
+    """Return a topology term from its function of a batch."""
+    return lambda z, t: judge(items, z, t, {})
+
+
 def _cb_dice(z: Tensor, t: Tensor) -> Tensor:
     return cb_dice_loss(z, t, alpha=0.0, beta=1.0) - 0.5 * cross_entropy(z, t)
 
@@ -129,6 +142,12 @@ TERMS: dict[str, Term] = {
     "betti_matching": _without_base(betti_matching_loss),
     "topo_grad": _without_base(topo_grad_loss),
     "cavity": partial(cavity_loss, lambda_ce=0.0, lambda_dice=0.0),
+    "cl_ce": _alone(centreline_items),
+    "blob": _alone(blob_items),
+    "euler": _alone(euler_items),
+    "signed_distance": _alone(signed_distance_items),
+    "topograph": _alone(topograph_items),
+    "cape": _alone(path_items),
     "topo_loss, published": published_term,
     "warping, published": partial(warping_loss, lambda_dice=0.0, lambd=1.0, compat=True),
 }
@@ -213,6 +232,7 @@ SHORT_NAMES = {
     "warping, published": "Warping publ.",
     "betti_matching": "Betti matching",
     "skeleton_recall": "skeleton recall",
+    "signed_distance": "signed distance",
 }
 """Of terms, for labels of images."""
 

@@ -56,6 +56,9 @@ _SHARED = (
     "topo_loss",
     "betti_matching",
     "topo_grad",
+    "cl_ce",
+    "euler",
+    "cape",
 )
 VOLUME_TERMS: dict[str, Term] = {
     **{name: TERMS[name] for name in _SHARED},

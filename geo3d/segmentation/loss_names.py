@@ -19,5 +19,11 @@ LOSS_MAP_HINTS = {
     "topo_loss": "births and deaths of components and holes that should not be, or should",
     "betti_matching": "components and holes without a partner in the label",
     "topo_grad": "components and holes beyond the number wanted",
+    "cl_ce": "wrong pixels on the centre lines of label and prediction",
+    "blob": "components that are missed, small ones as much as large ones",
+    "euler": "where components minus holes are not those of the label",
+    "signed_distance": "pixels whose sureness does not follow their distance to the edge",
+    "topograph": "regions that join, cut, fill or open something",
+    "cape": "gaps on the cheapest way along the label",
 }
 """Name of the loss and what its map shows."""

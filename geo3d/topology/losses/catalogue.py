@@ -14,9 +14,12 @@ from functools import partial
 from torch import Tensor
 
 from geo3d.topology.losses.betti_matching import betti_matching_loss
+from geo3d.topology.losses.blob import blob_loss
 from geo3d.topology.losses.cb_dice import cb_dice_loss
+from geo3d.topology.losses.centreline import centreline_loss
 from geo3d.topology.losses.cl_dice import cl_dice_loss
 from geo3d.topology.losses.critical import cavity_loss, warping_loss
+from geo3d.topology.losses.euler import euler_loss
 from geo3d.topology.losses.overlap import (
     ce_dice_loss,
     cross_entropy,
@@ -24,8 +27,11 @@ from geo3d.topology.losses.overlap import (
     region_wise_loss,
     scnp_loss,
 )
+from geo3d.topology.losses.paths import path_loss
 from geo3d.topology.losses.persistent import topo_grad_loss, topo_loss
+from geo3d.topology.losses.signed_distance import signed_distance_loss
 from geo3d.topology.losses.skeleton_recall import skeleton_recall_loss
+from geo3d.topology.losses.topograph import topograph_loss
 from geo3d.topology.losses.windows import topo_window_loss
 
 
@@ -158,6 +164,59 @@ ROWS: tuple[Loss, ...] = (
         relative_cost=16.0,
         memory_per_pixel=115,
         note="numbers of components and holes, from the truth or given; 3D without tunnels",
+    ),
+    Loss(
+        "cl_ce",
+        centreline_loss,
+        "Acebes et al., The centerline-cross entropy loss (2024)",
+        relative_cost=16.0,
+        memory_per_pixel=170,
+        note="cross-entropy on both centrelines; gaps and false lines",
+    ),
+    Loss(
+        "blob",
+        blob_loss,
+        "Kofler et al., blob loss (2023)",
+        relative_cost=2.0,
+        memory_per_pixel=110,
+        note="every component counts the same; no other topology",
+    ),
+    Loss(
+        "euler",
+        euler_loss,
+        "Li et al., fast Euler characteristic (2023, 2025)",
+        relative_cost=9.0,
+        memory_per_pixel=200,
+        note="components minus holes per window; a gap may be answered by a hole",
+    ),
+    Loss(
+        "signed_distance",
+        signed_distance_loss,
+        "after SDF-TopoNet (2025)",
+        relative_cost=1.5,
+        memory_per_pixel=110,
+        note="distance to the edge, exact on ridges",
+    ),
+    Loss(
+        "topograph",
+        topograph_loss,
+        "Lux et al., Topograph (2025)",
+        auxiliary=ce_dice_loss,
+        active_after=0.7,
+        dimensions=(2,),
+        relative_cost=14.0,
+        memory_per_pixel=110,
+        note="regions of disagreement that change the topology in place",
+    ),
+    Loss(
+        "cape",
+        path_loss,
+        "Esmaeilzadeh et al., CAPE (2025)",
+        auxiliary=ce_dice_loss,
+        active_after=0.7,
+        relative_cost=38.0,
+        memory_per_pixel=110,
+        note="gaps on the cheapest paths between places the label joins",
     ),
 )
 

@@ -78,7 +78,7 @@ def _cl_dice_items(
     batch: Batch, *, alpha: float, rounds: int | None, compat: bool
 ) -> Float[Tensor, " b"]:
     p, truth = batch.own.contiguous(), batch.wanted.contiguous()
-    how = _thinning(batch, PUBLISHED_ROUNDS if compat and rounds is None else rounds)
+    how = thinning(batch, PUBLISHED_ROUNDS if compat and rounds is None else rounds)
     ours, theirs = light_soft_skeleton(p, how), light_soft_skeleton(truth, how)
     axes = [0] * compat + list(batch.space)
     precision = ((ours * truth).sum(dim=axes) + 1) / (ours.sum(dim=axes) + 1)
@@ -88,7 +88,11 @@ def _cl_dice_items(
     return (1 - alpha) * dice_items(batch) + alpha * lines
 
 
-def _thinning(batch: Batch, rounds: int | None) -> Thinning:
+def thinning(batch: Batch, rounds: int | None) -> Thinning:
+    """Return how label and prediction of a batch are thinned alike.
+
+    ``rounds`` is the same number for all; None: what each item and class needs.
+    """
     shape = batch.own.shape[:2]
     if rounds is not None:
         check_rounds(rounds)
