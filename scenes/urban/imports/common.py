@@ -129,7 +129,7 @@ def read_xml(path: Path, what: str) -> Element:
         depth -= 1
         builder.end(name.rpartition(":")[2])
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object) -> int:
         raise ValueError("it defines a document type or entities")
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
