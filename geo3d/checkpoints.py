@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +25,18 @@ from geo3d.files import atomic_path, sha256_file
 
 _CONFIG_KEY = "geo3d.config"
 _VERSION_KEY = "geo3d.version"
+_POINTER_BYTES = 64
+_PICKLE_OR_ZIP = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """A tensor, or what a header says of one."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Its sizes."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +69,48 @@ def save(path: str | PathLike[str], tensors: Mapping[str, Tensor], config: Any =
     return digest
 
 
+class Stored(NamedTuple):
+    """One entry of a safetensors file."""
+
+    dtype: str
+    """Type by its name in the format: F32, F16, BF16, I64, ..."""
+    shape: tuple[int, ...]
+
+
+def read_header(path: str | PathLike[str]) -> dict[str, Stored]:
+    """Return what a safetensors file holds by its header, and whether the file is as long as that.
+
+    Raises:
+        CheckpointError: ``checkpoint.missing``, ``checkpoint.damaged`` (cut off, or no such file),
+            ``checkpoint.foreign``, ``checkpoint.pointer`` (git-lfs left a note in its place).
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError("checkpoint.missing", f"There is no weight file {path}.", "")
+    _refuse_foreign(file)
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        text = stream.read(length) if 8 + length <= size else b""
+    try:
+        content = json.loads(text)
+        content.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in content.values()), default=0)
+        found = {n: Stored(str(e["dtype"]), tuple(e["shape"])) for n, e in content.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise _damaged(path, f"it has no header of a weight file ({size:,} bytes)") from error
+    if 8 + length + end != size:
+        wanted = f"{size:,} of {8 + length + end:,} bytes are there"
+        raise _damaged(path, wanted)
+    return found
+
+
 def load(path: str | PathLike[str], device: torch.device | str = "cpu") -> Checkpoint:
     """Read a safetensors file.
 
     Raises:
         CheckpointError: ``checkpoint.missing``, ``checkpoint.damaged``, ``checkpoint.foreign``
-            (another format; `geo3d convert` may read it).
+            (another format; `geo3d convert` may read it), ``checkpoint.pointer``.
     """
     file = Path(path)
     if not file.is_file():
@@ -74,11 +122,7 @@ def load(path: str | PathLike[str], device: torch.device | str = "cpu") -> Check
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}
         config = json.loads(metadata.get(_CONFIG_KEY, "{}"))
     except (SafetensorError, ValueError, OSError) as error:
-        raise CheckpointError(
-            "checkpoint.damaged",
-            f"The weight file {path} cannot be read: {error}.",
-            "It may be cut off; copy or convert it again.",
-        ) from error
+        raise _damaged(path, str(error)) from error
     return Checkpoint(tensors, config, sha256_file(file))
 
 
@@ -104,20 +148,31 @@ def require_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], where
         CheckpointError: ``checkpoint.wrong_weights`` naming what is missing, unexpected or of
             another shape.
     """
+    problems = misfits(wanted, found)
+    if problems:
+        raise CheckpointError(
+            "checkpoint.wrong_weights",
+            f"The weights in {where} do not fit the model: {some(problems)}.",
+            "Build the model with the settings stored in the file.",
+        )
+
+
+def misfits(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped]) -> list[str]:
+    """Return what is missing, unexpected or of another shape, in words."""
     problems = [f"missing {name}" for name in wanted if name not in found]
     for name, tensor in found.items():
         if name not in wanted:
             problems.append(f"unexpected {name}")
-        elif tensor.shape != wanted[name].shape:
+        elif tuple(tensor.shape) != tuple(wanted[name].shape):
             shapes = f"{tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
             problems.append(f"{name} has shape {shapes}")
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CheckpointError(
-            "checkpoint.wrong_weights",
-            f"The weights in {where} do not fit the model: {'; '.join(problems[:5])}{more}.",
-            "Build the model with the settings stored in the file.",
-        )
+    return problems
+
+
+def some(problems: Sequence[str]) -> str:
+    """Return the first five problems and how many more there are."""
+    more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return "; ".join(problems[:5]) + more
 
 
 def _metadata(config: Any) -> dict[str, str]:
@@ -164,11 +219,28 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
+def _damaged(path: str | PathLike[str], why: str) -> CheckpointError:
+    return CheckpointError(
+        "checkpoint.damaged",
+        f"The weight file {path} cannot be read: {why}.",
+        "It may be cut off; copy or convert it again.",
+    )
+
+
 def _refuse_foreign(path: Path) -> None:
     with path.open("rb") as stream:
-        head = stream.read(9)
+        head = stream.read(_POINTER_BYTES)
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            "checkpoint.pointer",
+            f"{path} is a git-lfs pointer, not the weights.",
+            "Run `git lfs pull` in its folder, or download the file itself.",
+        )
     # A safetensors file opens with an 8-byte length and the brace of its JSON header.
-    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and head[8:] != b"{":
+    if (
+        head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+        and head[8:9] != b"{"
+    ):
         raise CheckpointError(
             "checkpoint.foreign",
             f"{path} is a pickle or zip file, which could run code when loaded.",

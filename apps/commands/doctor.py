@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from apps.commands import add_common, emit
 
@@ -28,10 +29,21 @@ def run(args: argparse.Namespace) -> int:
 def _model(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from scenes.objects.pipeline_folder import missing_parts
+    from scenes.objects.folder_check import missing_parts
 
     missing = missing_parts(args.model, args.encoder)
+    has_student = (Path(args.model) / "student.json").is_file()
+    if has_student:
+        told = set(missing)
+        also = missing_parts(args.model, args.encoder, variant="student")
+        missing += [part for part in also if part not in told]
     lines = [f"  missing  {part.what}: {part.why}\n           -> {part.hint}" for part in missing]
-    text = "\n".join(lines) or f"Nothing is missing in {args.model}."
-    emit(args, {"model": args.model, "missing": [asdict(part) for part in missing]}, text)
+    lines = lines or [f"Nothing is missing in {args.model}."]
+    if not has_student:
+        lines.append(
+            "It has no few-step students (student.json): geo3d convert STRUCTURE.pt LATENT.pt "
+            f"--student-of {args.model}"
+        )
+    payload = {"model": args.model, "missing": [asdict(part) for part in missing]}
+    emit(args, {**payload, "has_student": has_student}, "\n".join(lines))
     return 0

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from scenes.objects.export import ExportConfig
     from scenes.objects.pipeline import GenerateConfig, Pipeline
+    from scenes.objects.pipeline_folder import Variant
 
 SHIPPED = "objects/pipeline"
 """The shipped pipeline, among the assets."""
@@ -147,6 +148,8 @@ def run(args: argparse.Namespace) -> int:
     first = argparse.Namespace(**{**vars(args), "student": False}) if args.both else args
     pipeline, folder = _pipeline(first)
     config = _config(first, pipeline)
+    variants: list[Variant] = ["student" if _is_student(first, folder) else "pipeline"]
+    _require_whole(args, folder, config, [*variants, *(["student"] if args.both else [])])
     chosen = ExportConfig(
         tuple(args.formats),
         args.faces,
@@ -211,6 +214,16 @@ def _pipeline(args: argparse.Namespace) -> tuple[Pipeline, Path]:
         variant="student" if _is_student(args, folder) else "pipeline",
     )
     return pipeline, folder
+
+
+def _require_whole(
+    args: argparse.Namespace, folder: Path, config: GenerateConfig, variants: Sequence[Variant]
+) -> None:
+    """Refuse what would fail after minutes of sampling."""
+    from scenes.objects.folder_check import require_whole
+
+    for variant in variants:
+        require_whole(folder, args.encoder, config.outputs, variant)
 
 
 def _is_student(args: argparse.Namespace, folder: Path) -> bool:

@@ -12,6 +12,7 @@ Dosovitskiy et al., "An Image is Worth 16x16 Words" (2020).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +51,11 @@ class ImageEncoder(Protocol):
 
 
 class DinoEncoder:
-    """DINOv2 with registers from a local folder: the tokens before its last norm, normalised.
+    """DINOv2 from a local folder: the tokens before its last norm, normalised.
 
     Args:
         folder: ``config.json`` and ``model.safetensors`` as transformers writes them; nothing is
-            ever downloaded.
+            ever downloaded.  With registers, as TRELLIS wants it, or without.
         device: where it runs.
         dtype: type of its weights; the tokens are float32.
 
@@ -82,7 +83,9 @@ class DinoEncoder:
                 f"There is no image encoder in {folder}: {', '.join(missing)} missing.",
                 "Put the folder of facebook/dinov2-with-registers-large there.",
             )
-        model_class = backends.require("transformers").Dinov2WithRegistersModel
+        library = backends.require("transformers")
+        kind = _model_type(Path(folder) / "config.json")
+        model_class = library.Dinov2Model if kind == "dinov2" else library.Dinov2WithRegistersModel
         try:
             model, found = model_class.from_pretrained(
                 str(folder),
@@ -188,6 +191,15 @@ def to_pixels(images: Sequence[Image.Image], size: int) -> Float[Tensor, "b 3 s 
             rgb = rgb.resize((size, size), Image.Resampling.LANCZOS)
         arrays.append(np.asarray(rgb, dtype=np.float32) / 255)
     return torch.from_numpy(np.stack(arrays)).movedim(-1, 1).contiguous()
+
+
+def _model_type(path: Path) -> str:
+    """Return which model a settings file of transformers describes; "" if it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("model_type", "")) if isinstance(content, dict) else ""
 
 
 def missing_encoder_files(folder: str | Path) -> list[str]:

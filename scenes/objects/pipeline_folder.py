@@ -3,7 +3,7 @@
 Few-step students of a pipeline lie beside it: ``student.json`` has the same form, names their flow
 networks and sampling, and shares all other networks.
 
-Everything is local.  `missing_parts` tells what a folder lacks before anything is loaded.
+Everything is local.  `scenes.objects.folder_check` tells what a folder lacks before it is loaded.
 
 Source: Xiang et al., "Structured 3D Latents" (TRELLIS, 2024), released checkpoints.
 """
@@ -17,11 +17,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from geo3d.backends import available
 from geo3d.errors import CheckpointError, Geo3dError
 from geo3d.files import atomic_write_json
-from scenes.objects.condition import missing_encoder_files
-from scenes.objects.models import MODELS, read_description, read_json, save_model
+from scenes.objects.models import read_json, save_model
 from scenes.objects.samplers import SamplerConfig, sampler_to_upstream, upstream_to_sampler
 
 PIPELINE_NAME = "TrellisImageTo3DPipeline"
@@ -36,7 +34,6 @@ DECODERS: Mapping[Output, str] = {
 ALWAYS = ("sparse_structure_flow_model", "sparse_structure_decoder", "slat_flow_model")
 """Keys of the networks every object needs."""
 _FILES = "ckpts"
-_TO_GET = "Download the published folder on a machine with a network and copy it here."
 
 
 @dataclass(frozen=True)
@@ -57,29 +54,23 @@ class PipelineDescription:
     """Name of the image encoder, or its path without suffix within the folder."""
 
 
-@dataclass(frozen=True)
-class MissingPart:
-    """Something a pipeline needs and this machine lacks."""
-
-    what: str
-    """File, folder or library."""
-    why: str
-    """What it is needed for."""
-    hint: str
-    """How to get it."""
-
-
 def read_pipeline(folder: str | Path, variant: Variant = "pipeline") -> PipelineDescription:
     """Read ``folder/pipeline.json``, or ``student.json``.
 
     Raises:
         CheckpointError: ``object_model.missing``, ``object_model.unreadable``,
-            ``pipeline.bad_file`` (an entry is missing or wrong), ``pipeline.outside`` (a network
-            outside the folder).
+            ``object_model.no_student``, ``pipeline.bad_file`` (an entry is missing or wrong),
+            ``pipeline.outside`` (a network outside the folder).
         ConfigError: ``sampler.unknown``, ``sampler.bad_config``.
     """
     root = Path(folder)
     path = root / f"{variant}.json"
+    if variant == "student" and not path.is_file() and (root / "pipeline.json").is_file():
+        raise CheckpointError(
+            "object_model.no_student",
+            f"The pipeline in {root} has no few-step students.",
+            f"Put them there: geo3d convert STRUCTURE.pt LATENT.pt --student-of {root}.",
+        )
     content = read_json(path)
     try:
         args = content["args"]
@@ -163,12 +154,32 @@ def write_student(
             ``object_model.unknown``.
     """
     root = Path(folder)
+    for key, network in flows.items():
+        save_model(network, student_stem(root, key))
+    return write_student_file(root, list(flows), samplers)
+
+
+def student_stem(folder: str | Path, key: str) -> Path:
+    """Return the path without suffix of a few-step student, by the key of its teacher."""
+    return Path(folder) / _FILES / f"{key}_student"
+
+
+def write_student_file(
+    folder: str | Path, keys: Sequence[str], samplers: tuple[SamplerConfig, SamplerConfig]
+) -> Path:
+    """Write ``student.json`` for the students that lie in the folder; others it named stay.
+
+    Raises:
+        CheckpointError: ``object_model.missing``, ``object_model.unreadable``.
+    """
+    root = Path(folder)
     content = read_json(root / "pipeline.json")
     args = dict(content["args"])
     models = dict(args["models"])
-    for key, network in flows.items():
-        models[key] = f"{_FILES}/{key}_student"
-        save_model(network, root / models[key])
+    if (root / "student.json").is_file():
+        named = read_json(root / "student.json").get("args", {}).get("models", {})
+        models |= {key: stem for key, stem in named.items() if key in models}
+    models |= {key: f"{_FILES}/{key}_student" for key in keys}
     args |= {
         "models": models,
         "sparse_structure_sampler": sampler_to_upstream(samplers[0]),
@@ -187,56 +198,6 @@ def encoder_path(
 def is_own_encoder(path: Path) -> bool:
     """Return whether ``path`` is a network of ours (a path without suffix), not a folder."""
     return Path(f"{path}.json").is_file()
-
-
-def missing_parts(
-    folder: str | Path,
-    encoder: str | Path | None = None,
-    outputs: Sequence[Output] = ("mesh", "gaussian"),
-) -> list[MissingPart]:
-    """Return what is missing to make ``outputs`` with the pipeline in ``folder``."""
-    try:
-        description = read_pipeline(folder)
-    except Geo3dError as error:
-        return [MissingPart(str(Path(folder) / "pipeline.json"), error.message, _TO_GET)]
-    found: list[MissingPart] = []
-    for key in (*ALWAYS, *(DECODERS[output] for output in outputs)):
-        found += _missing_network(key, description.models.get(key))
-    return found + _missing_encoder(encoder_path(folder, description, encoder), description)
-
-
-def _missing_network(key: str, stem: Path | None) -> list[MissingPart]:
-    if stem is None:
-        return [MissingPart(key, "pipeline.json names no such network", _TO_GET)]
-    found = [
-        MissingPart(f"{stem}{suffix}", f"{content} of {key}", _TO_GET)
-        for suffix, content in ((".json", "settings"), (".safetensors", "weights"))
-        if not Path(f"{stem}{suffix}").is_file()
-    ]
-    if Path(f"{stem}.json").is_file():
-        try:
-            name = read_description(stem)["name"]
-        except CheckpointError as error:
-            return [*found, MissingPart(f"{stem}.json", error.message, error.hint)]
-        if name not in MODELS:
-            found.append(MissingPart(f"{stem}.json", f"unknown network {name!r}", _TO_GET))
-    return found
-
-
-def _missing_encoder(path: Path, description: PipelineDescription) -> list[MissingPart]:
-    if is_own_encoder(path):
-        return _missing_network("image encoder", path)
-    hint = (
-        f"Copy the folder of {description.encoder} (facebook/dinov2-with-registers-large for "
-        "dinov2_vitl14_reg) there, or name another with --encoder."
-    )
-    found = [
-        MissingPart(str(path / name), "image encoder", hint) for name in missing_encoder_files(path)
-    ]
-    library = available("transformers")
-    if not library.is_available:
-        found.append(MissingPart("transformers", library.reason, library.install_line))
-    return found
 
 
 def _sampler(entry: Mapping[str, Any]) -> SamplerConfig:

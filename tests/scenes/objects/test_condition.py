@@ -17,9 +17,9 @@ from PIL import Image
 
 from geo3d.errors import CheckpointError
 from scenes.objects.condition import DinoEncoder
+from scenes.objects.folder_check import missing_parts
 from scenes.objects.image import SIZE, prepare_image
 from scenes.objects.pipeline import GenerateConfig, Pipeline, load_pipeline
-from scenes.objects.pipeline_folder import missing_parts
 
 transformers = pytest.importorskip("transformers")
 

@@ -19,8 +19,9 @@ from geo3d.errors import (
     InputError,
     NumericalError,
 )
+from scenes.objects.folder_check import missing_parts
 from scenes.objects.pipeline import GenerateConfig, Generated, Pipeline, load_pipeline
-from scenes.objects.pipeline_folder import missing_parts, read_pipeline
+from scenes.objects.pipeline_folder import read_pipeline
 from scenes.objects.samplers import SamplerConfig
 
 ALL = GenerateConfig(outputs=("mesh", "gaussian", "radiance"))
