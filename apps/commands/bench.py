@@ -26,6 +26,7 @@
   geo3d bench objects --part reconstruction --set work=WORK --set cells=HELD-OUT
                                     what the autoencoders keep of held-out objects;
                                     --part guidance: what the teacher makes, by its guidance
+  geo3d bench objects --part surfaces    whether generated meshes are closed and keep to --faces
   geo3d bench objects --part cancel  seconds until a cancelled generation of the viewer is over
   geo3d bench street --part ablation --data FOLDER     objectives of street scenes, one table;
                                     FOLDER keeps its cells: given again it goes on
@@ -134,9 +135,10 @@ BENCHES = {
             "reconstruction": "encoded and decoded",
             "guidance": "guidance of the teacher",
             "cancel": "cancelled in the sampler",
+            "surfaces": "open edges of generated meshes, and numbers of faces",
         },
         ("data", "repeats", "set"),
-        alone=("table", "reconstruction", "guidance", "cancel"),
+        alone=("table", "reconstruction", "guidance", "cancel", "surfaces"),
     ),
     "street": Bench(
         "street scenes: --data is a folder that keeps cells (ablation, scale) or a finished run",
@@ -200,6 +202,7 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
             return {"": bench_hashgrid}
         case "objects":
             from apps.bench import cancel, objects, objects_reconstruction, objects_speed
+            from apps.bench.objects_surfaces import bench_surfaces
 
             return {
                 "quality": objects.compare_methods,
@@ -208,6 +211,7 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
                 "reconstruction": objects_reconstruction.bench_reconstruction,
                 "guidance": objects_reconstruction.bench_guidance,
                 "cancel": cancel.bench_cancel,
+                "surfaces": bench_surfaces,
             }
         case "robust":
             from apps.bench.robust import bench_robust

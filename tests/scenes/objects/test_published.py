@@ -92,9 +92,7 @@ def by_hand(weights: dict[str, torch.Tensor], image: Image.Image, heads: int) ->
     return F.layer_norm(x, (width,))
 
 
-@pytest.mark.parametrize(
-    ("registers", "gated", "width"), [(4, False, 128), (0, True, 64)]
-)
+@pytest.mark.parametrize(("registers", "gated", "width"), [(4, False, 128), (0, True, 64)])
 def test_dino_of_torchhub_gives_its_own_tokens(
     registers: int, gated: bool, width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
