@@ -237,10 +237,7 @@ def _refuse_foreign(path: Path) -> None:
             "Run `git lfs pull` in its folder, or download the file itself.",
         )
     # A safetensors file opens with an 8-byte length and the brace of its JSON header.
-    if (
-        head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-        and head[8:9] != b"{"
-    ):
+    if head[:2] in _PICKLE_OR_ZIP and head[8:9] != b"{":
         raise CheckpointError(
             "checkpoint.foreign",
             f"{path} is a pickle or zip file, which could run code when loaded.",

@@ -1,4 +1,4 @@
-"""Whether generated meshes are closed, as published and as whole objects, and keep to their faces."""
+"""Whether generated meshes are closed, as published and whole, and keep to their faces."""
 
 from __future__ import annotations
 
