@@ -17,7 +17,6 @@ and drawn by `geo3d bench topology --part volumes`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ from geo3d.render.cameras import orbit
 from geo3d.render.previews import contact_sheet, display_azimuth, save_png
 from geo3d.render.shading import render_mesh
 from geo3d.topology.betti import betti_numbers
-from geo3d.topology.losses.persistent import topo_term
 
 LEAST_SIDE = 24
 """Voxels below which branches and walls would touch."""
@@ -62,9 +60,8 @@ _SHARED = (
 )
 VOLUME_TERMS: dict[str, Term] = {
     **{name: TERMS[name] for name in _SHARED},
-    "topo_loss, tunnels": partial(topo_term, dimensions=(0, 1, 2)),
 }
-"""The topology terms that judge volumes; tunnels cost one of them ten times the time."""
+"""The topology terms that judge volumes."""
 
 
 def vessel_tree(seed: int = 0, side: int = 40, levels: int = 4) -> Volume:

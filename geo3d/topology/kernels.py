@@ -38,58 +38,6 @@ def joining_edges(ends: np.ndarray, n_nodes: int) -> np.ndarray:
     return joins
 
 
-@njit(cache=True)
-@no_type_check
-def reduce_columns(columns: np.ndarray, n_rows: int) -> np.ndarray:
-    """Reduce a boundary matrix over Z/2 from the left; return the last row of each column, or -1.
-
-    Args:
-        columns: (m, 4) row numbers of each column, descending.
-        n_rows: number of rows.
-    """
-    owner = np.full(n_rows, -1, dtype=np.int64)
-    start = np.zeros(columns.shape[0] + 1, dtype=np.int64)
-    kept = np.empty(max(16, 8 * columns.size), dtype=np.int64)
-    last = np.full(columns.shape[0], -1, dtype=np.int64)
-    for column in range(columns.shape[0]):
-        work = columns[column].copy()
-        while work.size and owner[work[0]] >= 0:
-            other = owner[work[0]]
-            work = _sum_mod_2(work, kept[start[other] : start[other + 1]])
-        end = start[column] + work.size
-        if end > kept.size:
-            grown = np.empty(2 * end, dtype=np.int64)
-            grown[: start[column]] = kept[: start[column]]
-            kept = grown
-        kept[start[column] : end] = work
-        start[column + 1] = end
-        if work.size:
-            last[column] = work[0]
-            owner[work[0]] = column
-    return last
-
-
-@njit(cache=True)
-@no_type_check
-def _sum_mod_2(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Merge two descending lists; what is in both vanishes."""
-    merged = np.empty(one.size + two.size, dtype=np.int64)
-    i = j = count = 0
-    while i < one.size or j < two.size:
-        if j == two.size or (i < one.size and one[i] > two[j]):
-            merged[count] = one[i]
-            i += 1
-        elif i == one.size or two[j] > one[i]:
-            merged[count] = two[j]
-            j += 1
-        else:
-            i += 1
-            j += 1
-            continue
-        count += 1
-    return merged[:count].copy()
-
-
 @njit(cache=True, nogil=True)
 @no_type_check
 def thin_in_place(mask: np.ndarray, iterations: int) -> None:

@@ -8,10 +8,10 @@ Every metric takes two masks of one class and shape, 2D or 3D, and gives one num
   and then the larger one.
 * Betti errors: |b_k(P) - b_k(T)| for each dimension k, on the whole mask ("global") or averaged
   over tiles ("local").
-* Betti matching errors: the number of features that P and T do not share *in place*, for components
-  and for holes (3D: cavities; tunnels are not matched).  One component of P and one of T are the
-  same if they lie in one component of (P or T); one hole of P and one of T if they overlap.  Each
-  is matched once, and as many as can be are matched.
+* Betti matching errors: the number of features that P and T do not share *in place*: components,
+  holes (3D: cavities) and tunnels.  One component of P and one of T are the same if they lie in one
+  component of (P or T); one hole of P and one of T if they overlap; tunnels if they are one tunnel
+  of (P or T), `geo3d.topology.shared_tunnels`.  Each is matched once, and as many as can be are.
 * Euler error: |chi(P) - chi(T)|.
 * clDice (Shit et al. 2021): harmonic mean of its two parts, topology precision (the part of P's
   skeleton inside T) and topology sensitivity (the part of T's inside P).
@@ -45,6 +45,7 @@ from geo3d.topology.grids import (
     label_components,
     surface_distances,
 )
+from geo3d.topology.shared_tunnels import shared_tunnels
 from geo3d.topology.skeleton import hard_skeleton
 
 MISSING = 9_999_999.0
@@ -144,8 +145,8 @@ def local_betti_errors(
     return tuple(float(mean) for mean in np.mean(errors, axis=0))
 
 
-def betti_matching_errors(predicted: Mask, true: Mask, pixels: Pixels = "cells") -> tuple[int, int]:
-    """Return the numbers of unmatched components and of unmatched holes (3D: cavities).
+def betti_matching_errors(predicted: Mask, true: Mask, pixels: Pixels = "cells") -> tuple[int, ...]:
+    """Return the numbers of unmatched components, (3D: tunnels,) and holes (3D: cavities).
 
     This is the count of the matching that the Betti matching loss uses, for masks.  There, which
     of several overlapping holes is taken depends on the order of pixels, and the last component
@@ -172,7 +173,11 @@ def betti_matching_errors(predicted: Mask, true: Mask, pixels: Pixels = "cells")
         shape=(n_first + 1, n_second + 1),
     )
     matched = np.count_nonzero(maximum_bipartite_matching(pairs.tocsr()) >= 0)
-    return int(components), int(n_first + n_second - 2 - 2 * matched)
+    holes = int(n_first + n_second - 2 - 2 * matched)
+    if one.ndim == 2:
+        return int(components), holes
+    tunnels = sum(betti_numbers(mask, pixels)[1] for mask in (one, two))
+    return int(components), tunnels - 2 * shared_tunnels(one, two, pixels), holes
 
 
 def cl_dice(predicted: Mask, true: Mask, *, compat: bool = False) -> float:

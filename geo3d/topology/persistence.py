@@ -9,13 +9,12 @@ even where values tie.
 * Dimension 0: union-find over the sorted pixels, elder rule.
 * The last dimension: Alexander duality.  A hole of {f <= t} is a component of {f > t} that does not
   reach the border, so it is dimension 0 of the reversed image, with the outside as the eldest.
-* Dimension 1 of a volume: reduction of the matrix of squares against edges; squares that enclose
-  cavities are known beforehand from the dual graph and left out ("clearing").
+* Dimension 1 of a volume: reduction of the matrix of squares against edges, `tunnels.py`.
 
 Why not GUDHI: its cubical complex is MIT, but importing the package loads all its extensions, among
 them those built on CGAL under the GPL, and its fast 2D code gives values without pixels.
 Sources: Edelsbrunner & Harer, Computational Topology (2010), chapter VII; Garin et al., Duality in
-persistent homology of images (2020); Chen & Kerber, Persistent homology with a twist (2011).
+persistent homology of images (2020).
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from jaxtyping import Float, Int64
 
 from geo3d.errors import InputError
 from geo3d.topology.grids import Pixels, check_dimensions, check_pixels
-from geo3d.topology.kernels import joining_edges, reduce_columns
 from geo3d.topology.merging import Stack, cavity_merges, component_merges, stack
+from geo3d.topology.tunnels import births_and_deaths
 
 
 @dataclass(frozen=True)
@@ -102,19 +101,8 @@ def tunnel_pairs(
 ) -> Pairs:
     """Return dimension 1 of a volume.  Raises as `persistence`."""
     values = _levels(values, pixels)
-    flat = values.ravel()
-    order = np.argsort(-flat if superlevel else flat, kind="stable")
-    rank = np.empty(order.size, dtype=np.int64)
-    if pixels == "vertices":
-        rank[order] = np.arange(order.size)
-        births, deaths = _reduce_squares(rank.reshape(values.shape))
-        return _pairs(values, order[births], order[deaths], superlevel)
-    # Tunnels of the cells are tunnels of the complement, read backwards; the outside comes first.
-    order = order[::-1]
-    rank[order] = np.arange(order.size)
-    deaths, births = _reduce_squares(np.pad(rank.reshape(values.shape), 1, constant_values=-1))
-    inside = (births >= 0) & (deaths >= 0)
-    return _pairs(values, order[births[inside]], order[deaths[inside]], superlevel)
+    births, deaths = births_and_deaths(_turned(values, superlevel), pixels)
+    return _pairs(values, *(_turned_back(values, at) for at in (births, deaths)), superlevel)
 
 
 def _levels(values: np.ndarray, pixels: str) -> np.ndarray:
@@ -148,58 +136,3 @@ def _pairs(
     death = np.where(death_at < 0, -np.inf if superlevel else np.inf, death).astype(flat.dtype)
     lives = birth != death
     return Pairs(birth[lives], death[lives], birth_at[lives], death_at[lives])
-
-
-def _reduce_squares(rank: Int64[np.ndarray, "d h w"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ranks of the pixels where the loops of a grid graph with squares begin and end.
-
-    Cells live on the doubled grid: a coordinate is odd along the axes in which the cell extends.
-    A cell's rank is the highest of its pixels'.
-    """
-    cells = _doubled(rank)
-    extent = sum(np.ix_(*(np.arange(n) % 2 for n in cells.shape)))
-    flat, kind = cells.ravel(), np.asarray(extent).ravel()
-    edges, squares = (ids[np.argsort(flat[ids], kind="stable")] for ids in _of_kind(kind))
-    squares = squares[~_enclose_cavities(squares, cells.shape)]
-    row = np.empty(flat.size, dtype=np.int64)
-    row[edges] = np.arange(edges.size)
-    columns = np.sort(row[_beside(squares, cells.shape, odd=True)], axis=1)[:, ::-1]
-    last = reduce_columns(np.ascontiguousarray(columns), edges.size)
-    return flat[edges[last]], flat[squares]
-
-
-def _of_kind(kind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.flatnonzero(kind == 1), np.flatnonzero(kind == 2)
-
-
-def _doubled(rank: np.ndarray) -> np.ndarray:
-    """Put pixels at even coordinates and the maximum of both neighbours between them."""
-    for axis in range(rank.ndim):
-        moved = np.moveaxis(rank, axis, 0)
-        wide = np.empty((2 * len(moved) - 1, *moved.shape[1:]), dtype=rank.dtype)
-        wide[::2] = moved
-        wide[1::2] = np.maximum(moved[:-1], moved[1:])
-        rank = np.moveaxis(wide, 0, axis)
-    return np.ascontiguousarray(rank)
-
-
-def _beside(cells: np.ndarray, shape: tuple[int, ...], *, odd: bool) -> np.ndarray:
-    """Return the cells one step away along odd (faces) or even (cofaces) axes; -1 is outside."""
-    at = np.stack(np.unravel_index(cells, shape), axis=1)
-    chosen = np.nonzero((at % 2 == 1) == odd)
-    axes = chosen[1].reshape(len(cells), -1)
-    found = []
-    for side in (-1, 1):
-        for column in axes.T:
-            coordinate = at[np.arange(len(cells)), column] + side
-            size = np.array(shape)[column]
-            stride = np.array([shape[1] * shape[2], shape[2], 1])[column]
-            inside = (coordinate >= 0) & (coordinate < size)
-            found.append(np.where(inside, cells + side * stride, -1))
-    return np.stack(found, axis=1)
-
-
-def _enclose_cavities(squares: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Say which squares close a surface: taken backwards, they join the regions of two cubes."""
-    cubes = _beside(squares, shape, odd=False)[::-1] + 1
-    return joining_edges(np.ascontiguousarray(cubes), int(np.prod(shape)) + 1)[::-1]

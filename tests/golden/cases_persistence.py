@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from geo3d.topology.losses.betti_matching import betti_matching_cost, match_features
+from geo3d.topology.losses.betti_matching import betti_matching_cost
 from geo3d.topology.losses.inputs import one_hot, probabilities
 from geo3d.topology.losses.persistent import published_maps, topo_loss
+from geo3d.topology.matching import match_features
 
 SETTINGS = {
     "TopoLoss": {"lambd": 100.0, "patch": 50},

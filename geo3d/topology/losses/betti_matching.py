@@ -2,7 +2,7 @@
 
 Notation: u the probability of one class, g its true map, superlevel sets of both; (b, d) the levels
 of birth and death of a feature, d = 0 for the component that never dies.  Matched features are
-those of `geo3d.topology.losses.betti_matching`.
+those of `geo3d.topology.matching`.
 
     cost = sum over matched of 2 [(b_u - b_g)^2 + (d_u - d_g)^2] + sum over all others of (b - d)^2
     loss = Dice term + weight x mean over images and foreground classes of cost per 48^2 pixels
@@ -13,39 +13,18 @@ those of `geo3d.topology.losses.betti_matching`.
   here whole images are the default and `windows` asks for random ones.  "Per 48^2 pixels" keeps
   ``weight`` comparable.
 * Features of the truth alone cost a constant: they count in the value, and have no gradient.
-* Volumes: components and cavities; tunnels are left out.
+* Volumes: components, tunnels and cavities.
 
 ``compat``: pixels read as "vertices" and matches of features that the comparison does not show.
 Source: Stucki et al., Topologically faithful image segmentation via induced matching of persistence
 barcodes (ICML 2023).
-
-Betti matching: which features of two images are the same, by where they are.
-
-Notation: f the prediction, g the truth, u = max(f, g) the comparison; superlevel sets of f and g
-lie inside those of u.  A feature is a component (dimension 0) or a hole (the last dimension) with
-the pixel of its birth and of its death.  Image persistence says which feature of u a feature of f
-is still seen as; a feature of f and one of g that are seen as the same feature of u are matched.
-
-* Dimension 0: components of u merge; each merge ends one component of u and one each of those that
-  f and g began.
-* The last dimension: dark components of f merge; each ends one hole of f and one that u began.
-* The component that never dies is always matched; its death has no pixel (-1).
-
-A feature of f that is gone from u before it was born in f is not seen in u at all: such matches are
-left out, but kept with ``loose``, as the published code does.  Tunnels of volumes (dimension 1) are
-not matched: their image persistence needs a matrix reduction for every pair of images.
-Source: Stucki et al., Topologically faithful image segmentation via induced matching of persistence
-barcodes (2023); Bauer & Lesnick, Induced matchings and the algebraic stability of persistence
-barcodes (2015).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from typing_extensions import Unpack
 
@@ -55,7 +34,7 @@ from geo3d.topology.losses.batch import Batch
 from geo3d.topology.losses.features import take
 from geo3d.topology.losses.options import Options, eager, judge, published
 from geo3d.topology.losses.overlap import dice_items
-from geo3d.topology.merging import Stack, cavity_merges, component_merges, stack
+from geo3d.topology.matching import Matching, match_features
 
 AREA = 48 * 48
 """Pixels to which the cost of an image is related."""
@@ -222,89 +201,3 @@ def _random_side(n: int, generator: torch.Generator) -> slice:
     side = min(48, n)
     start = int(torch.randint(n - side + 1, (1,), generator=generator))
     return slice(start, start + side)
-
-
-@dataclass(frozen=True)
-class Matching:
-    """Features of one dimension as flat indices (birth, death) into the stack; -1 never dies.
-
-    Attributes:
-        matched: birth and death in the prediction, then birth and death in the truth.
-        predicted: features of the prediction alone.
-        true: features of the truth alone.
-    """
-
-    matched: Int[np.ndarray, "m 4"]
-    predicted: Int[np.ndarray, "p 2"]
-    true: Int[np.ndarray, "t 2"]
-
-
-def match_features(
-    predicted: Float[np.ndarray, "n ..."],
-    true: Float[np.ndarray, "n ..."],
-    pixels: Pixels = "cells",
-    *,
-    loose: bool = False,
-) -> tuple[Matching, Matching]:
-    """Match the features of each of n pairs: components, and holes (3D: cavities).
-
-    Raises:
-        ConfigError: "topology.unknown_pixels".
-    """
-    check_pixels(pixels)
-    values = (predicted, true, np.maximum(predicted, true))
-    flat = tuple(each.reshape(-1) for each in values)
-    stacks = tuple(stack(each) for each in values)
-    components = _match_components(flat, stacks, pixels, loose)
-    return components, _match_cavities(flat, stacks, pixels, loose)
-
-
-def _match_components(
-    values: tuple[np.ndarray, ...], stacks: tuple[Stack, ...], pixels: Pixels, loose: bool
-) -> Matching:
-    common = component_merges(stacks[2], pixels, *stacks[:2])
-    lasting = values[2][common.began()] > values[2][common.at]
-    pairs, found = [], []
-    for k in (0, 1):
-        merges = component_merges(stacks[k], pixels)
-        rows = np.flatnonzero(values[k][merges.began()] > values[k][merges.at])
-        row_of_age = np.full(values[k].size, -1)
-        row_of_age[merges.age[0, rows]] = np.arange(rows.size)
-        seen = (
-            lasting if loose else lasting & (values[k][common.began(k + 1)] > values[2][common.at])
-        )
-        found.append(np.where(seen, row_of_age[common.age[k + 1]], -1))
-        pairs.append(np.stack([merges.began()[rows], merges.at[rows]], axis=1))
-    both = (found[0] >= 0) & (found[1] >= 0)
-    eldest = [each.eldest() for each in stacks]
-    stays = np.full(len(eldest[0]), -1)
-    forever = np.stack([eldest[0], stays, eldest[1], stays], axis=1)
-    return _matching(pairs, [rows[both] for rows in found], forever)
-
-
-def _match_cavities(
-    values: tuple[np.ndarray, ...], stacks: tuple[Stack, ...], pixels: Pixels, loose: bool
-) -> Matching:
-    common = cavity_merges(stacks[2], pixels)
-    lasting = np.flatnonzero(values[2][common.at] > values[2][common.began()])
-    row_of_age = np.full(values[2].size * common.per_pixel, -1)
-    row_of_age[common.age[0, lasting]] = np.arange(lasting.size)
-    pairs, found = [], []
-    for k in (0, 1):
-        merges = cavity_merges(stacks[k], pixels, stacks[2])
-        rows = np.flatnonzero(values[k][merges.at] > values[k][merges.began()])
-        common_row = row_of_age[merges.age[1, rows]]
-        seen = loose | (values[k][merges.at[rows]] > values[2][merges.began(1)[rows]])
-        known = np.flatnonzero((common_row >= 0) & seen)
-        row_of_common = np.full(lasting.size, -1)
-        row_of_common[common_row[known]] = known
-        found.append(row_of_common)
-        pairs.append(np.stack([merges.at[rows], merges.began()[rows]], axis=1))
-    both = (found[0] >= 0) & (found[1] >= 0)
-    return _matching(pairs, [rows[both] for rows in found], np.empty((0, 4), dtype=np.int64))
-
-
-def _matching(pairs: list[np.ndarray], rows: list[np.ndarray], forever: np.ndarray) -> Matching:
-    matched = np.concatenate([pairs[k][rows[k]] for k in (0, 1)], axis=1)
-    alone = [np.delete(pairs[k], rows[k], axis=0) for k in (0, 1)]
-    return Matching(np.concatenate([forever, matched]), alone[0], alone[1])

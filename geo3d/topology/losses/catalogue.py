@@ -143,7 +143,7 @@ ROWS: tuple[Loss, ...] = (
         active_after=0.7,
         relative_cost=13.0,
         memory_per_pixel=110,
-        note="as many components and holes per patch as the truth has; 3D without tunnels",
+        note="as many components, tunnels and holes per patch as the truth has",
     ),
     Loss(
         "betti_matching",
@@ -153,7 +153,7 @@ ROWS: tuple[Loss, ...] = (
         active_after=0.7,
         relative_cost=33.0,
         memory_per_pixel=155,
-        note="components and holes matched by place; 3D without tunnels",
+        note="components, tunnels and holes matched by place",
     ),
     Loss(
         "topo_grad",
@@ -163,7 +163,7 @@ ROWS: tuple[Loss, ...] = (
         active_after=0.7,
         relative_cost=16.0,
         memory_per_pixel=115,
-        note="numbers of components and holes, from the truth or given; 3D without tunnels",
+        note="numbers of components, tunnels and holes, from the truth or given",
     ),
     Loss(
         "cl_ce",

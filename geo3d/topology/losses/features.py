@@ -20,7 +20,7 @@ from torch import Tensor
 from geo3d.errors import ConfigError
 from geo3d.topology.grids import Pixels, check_pixels
 from geo3d.topology.merging import Stack, cavity_merges, component_merges, stack
-from geo3d.topology.persistence import tunnel_pairs
+from geo3d.topology.tunnels import births_and_deaths
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,6 @@ def find_features(
     if outside is not None:
         present &= ~outside.reshape(-1)[patches]
     values = maps.reshape(-1)[patches]
-    if 1 in dimensions and n_dims == 3:
-        tunnels = _tunnels(values, present, pixels)
     sorted_stack = stack(values, None if present.all() else present)
     found = []
     for dimension in dimensions:
@@ -134,7 +132,7 @@ def find_features(
             merges = cavity_merges(sorted_stack, pixels)
             pairs = merges.at, merges.began()
         else:
-            pairs = tunnels
+            pairs = births_and_deaths(sorted_stack, pixels)
         found.append(_features(maps.reshape(-1), patches, *pairs))
     return tuple(found)
 
@@ -157,20 +155,6 @@ def _components(
     eldest = sorted_stack.eldest()
     births = np.concatenate([merges.began(), eldest])
     return births, np.concatenate([merges.at, np.full(eldest.size, -1, dtype=np.int32)])
-
-
-def _tunnels(
-    values: np.ndarray, present: Bool[np.ndarray, "p ..."], pixels: Pixels
-) -> tuple[np.ndarray, np.ndarray]:
-    births, deaths = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-    index = np.arange(values.size).reshape(values.shape)
-    for item, (block, here) in enumerate(zip(values, present, strict=True)):
-        box = tuple(slice(int(here.any(axis=_but(k, here)).sum())) for k in range(here.ndim))
-        places = index[item][box].ravel()
-        pairs = tunnel_pairs(np.ascontiguousarray(block[box]), pixels, superlevel=True)
-        births.append(places[pairs.birth_at])
-        deaths.append(places[pairs.death_at])
-    return np.concatenate(births), np.concatenate(deaths)
 
 
 def _features(
