@@ -86,7 +86,7 @@ def scanned(mesh: Mesh, rng: np.random.Generator) -> Piece:
 
 def turned(mesh: Mesh, rng: np.random.Generator) -> Mesh:
     """Return the mesh under a random rotation."""
-    rotation = Rotation.random(random_state=rng).as_matrix()
+    rotation = Rotation.random(rng=rng).as_matrix()
     return Mesh(mesh.vertices @ rotation.T, mesh.faces, name=mesh.name)
 
 

@@ -54,11 +54,15 @@ class Pairing:
 
 def pairing(one: Surface, two: Surface) -> Pairing:
     """Compare the samples of two surfaces."""
-    tables = []
-    for shape in (one, two):
-        border = shape.border[shape.samples]
-        tables += [shape.between, np.minimum(shape.between, border[:, None] + border)]
-    return Pairing(*(_tensor(t) for t in tables), _tensor(_unlike(one, two)))
+    (d1, l1), (d2, l2) = _ends(one), _ends(two)
+    return Pairing(d1, l1, d2, l2, _tensor(_unlike(one, two)))
+
+
+def _ends(shape: Surface) -> tuple[Float[Tensor, "p p"], Float[Tensor, "p p"]]:
+    """Return the upper and the lower ends of the distances among the samples."""
+    border = shape.border[shape.samples]
+    lower = np.minimum(shape.between, border[:, None] + border)
+    return _tensor(shape.between), _tensor(lower)
 
 
 def _unlike(one: Surface, two: Surface) -> Float[np.ndarray, "q p"]:
