@@ -197,7 +197,7 @@ def check_batch(config: BatchConfig) -> None:
         ConfigError: ``batch.duplicate``, ``styles.unknown``, ``styles.too_many``.
         CheckpointError: a teacher that cannot work.
     """
-    from scenes.urban.driver import check_settings, check_words
+    from scenes.urban.teachers.choice import check_settings, check_words
 
     files = dict.fromkeys(entry.file for entry in config.layouts if entry.file is not None)
     if missing := [file for file in files if not Path(file).is_file()]:

@@ -32,13 +32,14 @@ from geo3d.work.runner import Work, run_items
 from scenes.urban import adherence
 from scenes.urban.adherence import near_labels
 from scenes.urban.config import SceneConfig
-from scenes.urban.driver import Builder, build_scene, open_teacher, with_classes
+from scenes.urban.driver import Builder, build_scene, with_classes
 from scenes.urban.edit_scene import edit_scene
 from scenes.urban.edits import move
 from scenes.urban.guidance import Guidance
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene
 from scenes.urban.street_segmenter import agreement, shipped_segmenter
+from scenes.urban.teachers.choice import open_teacher
 from scenes.urban.views import as_bytes, held_out_poses, render_frames, stations
 
 Rows = list[dict[str, Any]]
@@ -51,6 +52,7 @@ _TIMED_STEPS = 5
 LENGTH = 50.0
 """Metres of each, cameras on the middle 30."""
 _COMMON: tuple[str, ...] = (
+    "teacher=learned",
     "prompt=sunny",
     "views.spacing=4",
     "views.window=16",
@@ -196,7 +198,7 @@ def bench_seams(data: Path, progress: ProgressCallback = ignore_progress) -> Row
 
 def _config(own: tuple[str, ...], overrides: tuple[str, ...], seed: int = 0) -> SceneConfig:
     given = (f"seed={seed}", *_COMMON, *own, *overrides)
-    return with_classes(load_config(SceneConfig, None, "demo", given))
+    return with_classes(load_config(SceneConfig, None, "learned", given))
 
 
 def _plan(

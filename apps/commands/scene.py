@@ -4,14 +4,16 @@
   geo3d scene curved --length 200 --style "snowy night" --preset cpu
   geo3d scene layout.json --style brick               a layout of your own
   geo3d scene sample_1.npy --start 40 --length 60     60 m of a published sample
-  geo3d scene straight --set method=lgvsd             distil the teacher in place of fitting it
+  geo3d scene straight --preset learned               images by the small shipped network
+  geo3d scene straight --preset learned --set method=lgvsd    distilled in place of fitted
   geo3d scene straight --teacher stable-diffusion-2-1-base --controlnet controlnet \\
               --preset published --style "a street in autumn"
   geo3d scene --resume runs/scene/RUN                 go on after an interruption
   geo3d scene --edit runs/scene/RUN --move car-3 0 6  change a finished scene, see docs/urban.md
 
-Presets: smoke (shows that all runs), demo (default), cpu, published.  Without --teacher the shipped
-small teacher is used; it knows the styles that `assets/urban/README.md` lists.
+Presets: smoke (shows that all runs), demo (default), cpu, learned, learned-cpu, published.  Without
+--teacher the procedural painter draws, exactly and alike from every view; --teacher learned is the
+small shipped network.  Both know the styles that `assets/urban/README.md` lists.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 KINDS = ("straight", "curved", "crossing")
 USUAL_LENGTH = 60.0
 LAYOUT = "layout.json"
+TEACHERS = ("painter", "learned")
+"""Teachers that are no folders (`scenes.urban.teachers.choice`)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="metres of a drive left out before",
     )
-    parser.add_argument("--teacher", metavar="DIR", help="diffusers folder (default: the shipped)")
+    parser.add_argument("--teacher", metavar="DIR", help="painter (default), learned, or a folder")
     parser.add_argument("--controlnet", metavar="DIR", help="its ControlNet, if not in that folder")
     add_common(parser, *RUN_FLAGS)
     add_edit_arguments(parser)
@@ -97,13 +101,13 @@ def _begin(args: argparse.Namespace) -> Beginning:
     require_files(*inputs)
     from geo3d.files import atomic_write_json
     from scenes.urban.config import SceneConfig
-    from scenes.urban.driver import check_settings
     from scenes.urban.layout_json import save_layout
+    from scenes.urban.teachers.choice import check_settings
     from scenes.urban.teachers.files import fingerprints
 
     given = {
         "prompt": args.style,
-        "teacher": full_path(args.teacher),
+        "teacher": args.teacher if args.teacher in TEACHERS else full_path(args.teacher),
         "controlnet": full_path(args.controlnet),
     }
     config = settings(args, SceneConfig, given, preset="demo")
@@ -112,7 +116,8 @@ def _begin(args: argparse.Namespace) -> Beginning:
 
     def prepare(run: Run) -> None:
         save_layout(layout, run.path / LAYOUT)
-        if folders := [part for part in (config.teacher, config.controlnet) if part]:
+        named = [part for part in (config.teacher, config.controlnet) if part]
+        if folders := [part for part in named if part not in TEACHERS]:
             atomic_write_json(run.path / "teacher.json", fingerprints(*folders))
 
     return Beginning(layout.name, config, inputs, prepare)

@@ -55,8 +55,8 @@ def run_edit(args: argparse.Namespace) -> int:
 
     source = open_run(args.edit, verify_inputs=False)
     from scenes.urban.config import SceneConfig
-    from scenes.urban.driver import check_words
     from scenes.urban.layout_json import load_layout
+    from scenes.urban.teachers.choice import check_words
     from scenes.urban.validate import require_drivable
 
     layout = load_layout(source.outputs / "scene" / "layout.json")
@@ -120,8 +120,9 @@ def _number(text: str) -> float:
 
 def _apply(source: Run, edit: Edit, run: Run, progress: ProgressCallback) -> None:
     from scenes.urban.config import SceneConfig
-    from scenes.urban.driver import finish, open_teacher
+    from scenes.urban.driver import finish
     from scenes.urban.edit_scene import edit_saved_scene
+    from scenes.urban.teachers.choice import open_teacher
 
     config = run.load_config(SceneConfig)
     guidance = open_teacher(config, run.record["device"])

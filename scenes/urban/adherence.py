@@ -13,6 +13,7 @@ Cameras lie between those the scene was built from.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from scenes.urban.config import SceneConfig
 from scenes.urban.guidance import Guidance
 from scenes.urban.scene import Rendering, Scene
 from scenes.urban.street_segmenter import agreement, shipped_segmenter
+from scenes.urban.teachers.painter import Painter, Teacher
 from scenes.urban.views import (
     View,
     as_bytes,
@@ -52,7 +54,7 @@ _STEP = 1.0
 def measure(
     scene: Scene,
     config: SceneConfig,
-    guidance: Guidance | None,
+    guidance: Teacher | None,
     progress: ProgressCallback = ignore_progress,
     drawn: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, Any]:
@@ -69,16 +71,36 @@ def measure(
     rays = RayScene(scene.layout)
     found = list(render_frames(scene, poses, size, progress, rays))
     views, seen = [one[0] for one in found], [one[1] for one in found]
-    numbers: dict[str, Any] = {"measured_views": len(views), **depth_numbers(found, scene)}
+    painted = None
+    if isinstance(guidance, Painter):
+        # its bodies are finer than the primitives: the depth to compare with is theirs
+        cameras = [view.camera for view in views]
+        painted = guidance.paint(scene.layout, cameras, config.prompt, scene.config.far)
+        depths = painted.depth.numpy()
+        views = [
+            replace(view, maps=replace(view.maps, depth=depth))
+            for view, depth in zip(views, depths, strict=True)
+        ]
+    near = list(zip(views, seen, strict=True))
+    numbers: dict[str, Any] = {"measured_views": len(views), **depth_numbers(near, scene)}
     images = np.stack([as_bytes(one) for one in seen])
-    labels = np.stack([near_labels(view, scene.config.far) for view in views])
+    labels = np.stack([near_labels(view, scene.config.far) for view, _ in found])
     numbers["miou"] = _miou(images, labels)
     numbers["consistency"] = consistency(scene, found, rays)
-    if guidance is not None and not guidance.is_latent:
+    if painted is not None:
+        numbers["psnr_to_teacher"] = mean_psnr(painted.images, seen)
+    elif isinstance(guidance, Guidance) and not guidance.is_latent:
         drawn = drawn or teacher_images(scene.layout, config, guidance, poses)
         numbers |= teacher_numbers(guidance, drawn, seen)
         numbers["miou_of_samples"] = _miou(_bytes(drawn[0]), labels)
     return numbers
+
+
+def mean_psnr(wanted: Float[Tensor, "n 3 h w"], seen: list[Rendering]) -> float:
+    """Return the mean PSNR, in dB, of renderings to images of the same views."""
+    own = torch.stack([one.image().permute(2, 0, 1) for one in seen]).clamp(0, 1)
+    errors = (own - wanted).square().mean(dim=(1, 2, 3)).clamp(min=1e-10)
+    return float(-10 * errors.log10().mean())
 
 
 def depth_numbers(found: list[tuple[View, Rendering]], scene: Scene) -> dict[str, float]:

@@ -130,6 +130,8 @@ class ViewConfig:
     """Side of the renderings in pixels; 0 for the teacher's."""
     window: int = 12
     """Cameras worked on together, before the work moves on along the street."""
+    overlap: int = 0
+    """Cameras of the window before that are seen again, so that nothing of it is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,11 @@ class FitConfig:
     """How often a refining round noises and denoises, before it is fitted."""
     distortion: float = 0.002
     """Weight of the loss that keeps matter along a ray together."""
+    surface: int = 0
+    """Points on visible surfaces per step whose colour is fitted beside that of the rays: one
+    question each in place of one per sample (`scenes.urban.surface_fit`)."""
+    final_rate: float = 1.0
+    """Share of the learning rate that is left at the end of a window."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,8 @@ class OutputConfig:
     """Images along the drive."""
     frame_size: int = 128
     """Side of a frame, pixels."""
+    antialias: int = 1
+    """Rays per pixel of a frame, squared."""
     frame_rate: int = 12
     """Frames per second of the film."""
     voxel: float = 0.35
@@ -213,7 +222,8 @@ class SceneConfig:
     prompt: str = ""
     """What it looks like ("sunny", "snowy night"); empty takes the layout's prompts."""
     teacher: str = ""
-    """Diffusers folder of the teacher; empty for the shipped one."""
+    """Who draws: "painter" (procedural), "learned" (the small shipped network), or a diffusers
+    folder; empty: the painter where images are fitted, the learned one where it is distilled."""
     controlnet: str = ""
     """Folder of the ControlNet, if it is not in the teacher's."""
     control_input: ControlInput = "auto"
@@ -245,10 +255,35 @@ class SceneConfig:
         require(self.fit.oversample >= 1, "fit.oversample", "at least 1")
         require(self.views.spacing > 0, "views.spacing", "above 0")
         require(self.views.window >= 1, "views.window", "at least 1")
+        require(self.views.overlap >= 0, "views.overlap", "at least 0")
+        require(self.fit.surface >= 0, "fit.surface", "at least 0")
+        require(0 < self.fit.final_rate <= 1, "fit.final_rate", "above 0 and at most 1")
+        require(self.outputs.antialias >= 1, "outputs.antialias", "at least 1")
         require(self.views.size >= 0, "views.size", "at least 0")
         require(bool(self.views.turns_deg), "views.turns_deg", "at least one turn")
 
 
+_DRAWN_FIELDS: Mapping[str, Any] = {
+    "stuff": {"levels": 7, "finest": 512, "log2_rows": 16, "hidden": 16},
+    "objects": {"levels": 6, "finest": 128, "log2_rows": 15, "hidden": 16},
+    "samples": 16,
+    "far": 120.0,
+    "resident": 96,
+}
+_DRAWN_VIEWS: Mapping[str, Any] = {
+    "spacing": 2.0,
+    "turns_deg": [0.0, 45.0, 0.0, -45.0],
+    "window": 24,
+    "overlap": 6,
+}
+_DRAWN_FIT: Mapping[str, Any] = {
+    "steps_per_view": 14,
+    "rays": 768,
+    "surface": 12288,
+    "learning_rate": 0.01,
+    "final_rate": 0.1,
+    "rounds": 1,
+}
 _SMALL_FIELDS: Mapping[str, Any] = {
     # finer than a pixel of the teacher at 10 m would only hold grain
     "stuff": {"levels": 5, "finest": 128, "log2_rows": 13, "hidden": 16},
@@ -267,13 +302,29 @@ _PUBLISHED_FIELD: Mapping[str, Any] = {
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "demo": {
+        "fields": _DRAWN_FIELDS,
+        "views": _DRAWN_VIEWS,
+        "fit": _DRAWN_FIT,
+        "constraints": {"semantics": 0.0},
+        "outputs": {"frames": 32, "frame_size": 160, "antialias": 2, "voxel": 0.5},
+    },
+    "cpu": {
+        "fields": {**_DRAWN_FIELDS, "samples": 24, "far": 150.0},
+        "views": {**_DRAWN_VIEWS, "spacing": 1.0, "window": 40, "overlap": 10, "size": 384},
+        "fit": {**_DRAWN_FIT, "steps_per_view": 40, "rays": 1536, "surface": 16384},
+        "constraints": {"semantics": 0.0},
+        "outputs": {"frames": 64, "frame_size": 256, "antialias": 2},
+    },
+    "learned": {
+        "teacher": "learned",
         "fields": _SMALL_FIELDS,
         "sampling": {"steps": 12},
         "fit": {"steps_per_view": 20},
         "optimise": {"steps_per_view": 6},
         "outputs": {"frames": 32, "voxel": 0.5},
     },
-    "cpu": {
+    "learned-cpu": {
+        "teacher": "learned",
         "fields": {"stuff": {"levels": 7, "finest": 256}, "far": 150.0, "resident": 96},
         "views": {"spacing": 2.0},
         "sampling": {"steps": 20},
@@ -338,5 +389,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "outputs": {"frame_size": 512},
     },
 }
-"""By cost: "smoke" shows that all runs, "demo" takes minutes, "cpu" half an hour for 60 m;
-"published" is the release, its defects included, for a teacher of Stable Diffusion's size."""
+"""By cost: "smoke" shows that all runs, "demo" takes a minute or two, "cpu" half an hour for 60 m;
+"learned" and "learned-cpu" are those for the small shipped network; "published" is the release, its
+defects included, for a teacher of Stable Diffusion's size."""

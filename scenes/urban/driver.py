@@ -24,7 +24,7 @@ import math
 import resource
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,30 +36,27 @@ from torch import Tensor
 from geo3d import checkpoints
 from geo3d.device import item_generator
 from geo3d.errors import InputError
-from geo3d.files import asset, atomic_write_json
+from geo3d.files import atomic_write_json
 from geo3d.layout.layout import Layout
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.render.cameras import Camera
 from geo3d.render.previews import contact_sheet, save_png
 from scenes.urban import adherence, export, optimise
-from scenes.urban.conditions import RayScene
-from scenes.urban.config import SceneConfig
+from scenes.urban.conditions import RayScene, street_camera
+from scenes.urban.config import SceneConfig, ViewConfig
 from scenes.urban.film import save_mp4
 from scenes.urban.frame_data import save_cameras, save_maps
-from scenes.urban.guidance import Guidance
 from scenes.urban.layout_json import save_layout
 from scenes.urban.sample_then_fit import fit_window, make_window, render_views
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene, save_scene
-from scenes.urban.styles import load_styles
-from scenes.urban.teachers.checks import check_teacher
+from scenes.urban.teachers.choice import open_teacher
+from scenes.urban.teachers.painter import Painter, Teacher, warn_of_styles
 from scenes.urban.tracker import Tracker, new_tracker
 from scenes.urban.validate import require_valid
 from scenes.urban.views import as_bytes, render_frames, save_film, save_frames, training_poses
 from scenes.urban.within import Saver
 
-TEACHER = "urban/teacher"
-"""The shipped teacher, among the assets."""
 CLASS_COUNT = 14
 
 
@@ -73,54 +70,6 @@ class BuiltScene:
     previews: tuple[Path, ...]
 
 
-def open_teacher(config: SceneConfig, device: str = "cpu") -> Guidance:
-    """Open the teacher that a configuration names.
-
-    Raises:
-        InputError: ``asset.missing`` without the shipped teacher.
-        CheckpointError, ConfigError, BackendUnavailable: see
-            `scenes.urban.teachers.folder.read_teacher`; ``teacher.no_controlnet``.
-    """
-    folder = config.teacher or asset(TEACHER)
-    return Guidance.from_folder(
-        folder,
-        config.controlnet or None,
-        config.savings,
-        device,
-        control_input=config.control_input,
-        needs_layout=config.distil.use_layout,
-    )
-
-
-def check_settings(config: SceneConfig) -> None:
-    """Raise when a configuration names a teacher that cannot work; reads settings only.
-
-    Raises:
-        CheckpointError, ConfigError: see `scenes.urban.teachers.checks.check_teacher`.
-    """
-    if config.teacher or config.controlnet:
-        check_teacher(
-            config.teacher or asset(TEACHER),
-            config.controlnet or None,
-            config.distil.use_layout,
-            config.control_input,
-        )
-    check_words(config, [config.prompt])
-
-
-def check_words(config: SceneConfig, words: Iterable[str]) -> None:
-    """Raise when a teacher that knows styles by name knows none that some words name.
-
-    Raises:
-        ConfigError: ``styles.unknown``, ``styles.too_many``.
-    """
-    folder = Path(config.teacher) if config.teacher else asset(TEACHER)
-    if (folder / "styles.json").is_file():
-        styles = load_styles(folder)
-        for text in words:
-            styles.tokens(text)
-
-
 def build_scene(
     layout: Layout,
     config: SceneConfig,
@@ -128,7 +77,7 @@ def build_scene(
     progress: ProgressCallback = ignore_progress,
     device: str = "cpu",
     resume: bool = False,
-    guidance: Guidance | None = None,
+    guidance: Teacher | None = None,
 ) -> BuiltScene:
     """Build a scene and all that is made of it.
 
@@ -147,6 +96,8 @@ def build_scene(
     require_valid(layout)
     config = with_classes(config)
     guidance = guidance or open_teacher(config, device)
+    if isinstance(guidance, Painter):
+        warn_of_styles(layout)
     builder = Builder(layout, config, Path(folder), guidance, progress)
     builder.open(resume)
     builder.build()
@@ -185,16 +136,14 @@ class Builder:
         layout: Layout,
         config: SceneConfig,
         folder: Path,
-        guidance: Guidance,
+        guidance: Teacher,
         progress: ProgressCallback,
     ) -> None:
         self.config, self.folder, self.guidance = config, folder, guidance
         self.layout, self.progress = layout, progress
         self.work, self.previews = folder / "work", folder / "previews"
         self.rays = RayScene(layout)
-        poses = training_poses(layout, config.views)
-        count = max(1, math.ceil(len(poses) / config.views.window))
-        self.windows = np.array_split(poses, count)
+        self.windows = _windows(training_poses(layout, config.views), config.views)
         self.done, self.saves, self.seconds, self.cpu = 0, 0, 0.0, 0.0
         self.within: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None
         self.divergences: list[dict[str, Any]] = []
@@ -277,7 +226,7 @@ class Builder:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return {
             "windows": len(self.windows),
-            "views": sum(map(len, self.windows)),
+            "views": len(training_poses(self.layout, self.config.views)),
             "build_seconds": round(self.seconds, 2),
             "build_cpu_seconds": round(self.cpu, 2),
             "peak_memory_mib": round(peak, 1),
@@ -309,7 +258,7 @@ class Builder:
             save_png(_sheet(images), self.previews / "pictures.png")
 
     def _new_tracker(self) -> Tracker | None:
-        if self.config.method not in ("vsd", "lgvsd"):
+        if self.config.method not in ("vsd", "lgvsd") or isinstance(self.guidance, Painter):
             return None
         generator = item_generator(self.config.seed, "tracker")
         return new_tracker(self.config.distil.tracker, self.guidance.unet, generator)
@@ -319,7 +268,7 @@ def finish(
     scene: Scene,
     config: SceneConfig,
     folder: Path,
-    guidance: Guidance | None,
+    guidance: Teacher | None,
     costs: Mapping[str, Any],
     progress: ProgressCallback = ignore_progress,
 ) -> BuiltScene:
@@ -351,6 +300,16 @@ def finish(
     return BuiltScene(load_scene(outputs / "scene"), scene.layout, metrics, _previews(folder))
 
 
+def _windows(poses: np.ndarray, config: ViewConfig) -> list[np.ndarray]:
+    """Return the poses of successive windows, each after the last ones of the window before."""
+    count = max(1, math.ceil(len(poses) / config.window))
+    starts = [part[0] for part in np.array_split(np.arange(len(poses)), count) if len(part)]
+    ends = [*starts[1:], len(poses)]
+    return [
+        poses[max(0, start - config.overlap) : end] for start, end in zip(starts, ends, strict=True)
+    ]
+
+
 def _drive(
     scene: Scene, config: SceneConfig, folder: Path, progress: ProgressCallback
 ) -> list[Camera]:
@@ -359,12 +318,13 @@ def _drive(
     poses = scene.layout.trajectory
     poses = poses[np.linspace(0, len(poses) - 1, asked.frames).round().astype(int)]
     size = asked.frame_size
+    finer = asked.antialias
     outputs, frames, cameras = folder / "outputs", [], []
-    for number, (view, seen) in enumerate(render_frames(scene, poses, size, progress)):
-        frames.append(as_bytes(seen))
-        cameras.append(view.camera)
+    for number, (view, seen) in enumerate(render_frames(scene, poses, size * finer, progress)):
+        frames.append(as_bytes(seen, finer))
+        cameras.append(street_camera(view.camera.c2w, size))
         if asked.data:
-            save_maps(number, view, seen, outputs)
+            save_maps(number, view, seen, outputs, finer)
     save_frames(frames, outputs / "frames")
     save_film(frames, outputs / "drive.gif", asked.frame_rate)
     save_mp4(frames, outputs / "drive.mp4", asked.frame_rate)

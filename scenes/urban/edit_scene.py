@@ -47,6 +47,7 @@ from scenes.urban.sample_then_fit import (
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene, save_scene
 from scenes.urban.styles import Styles
+from scenes.urban.teachers.painter import Painter, Teacher
 from scenes.urban.validate import require_drivable, require_valid
 from scenes.urban.views import look, training_poses
 
@@ -94,7 +95,7 @@ def open_blocks(scene: Scene, before: Layout, edit: Edit) -> tuple[str, ...]:
 def edit_scene(
     scene: Scene,
     edit: Edit,
-    guidance: Guidance,
+    guidance: Teacher,
     config: SceneConfig,
     *,
     progress: ProgressCallback = ignore_progress,
@@ -132,7 +133,7 @@ def edit_scene(
 def edit_saved_scene(
     source: Path,
     edit: Edit,
-    guidance: Guidance,
+    guidance: Teacher,
     config: SceneConfig,
     folder: Path,
     *,
@@ -183,10 +184,10 @@ class _Before:
         layout: Layout,
         edit: Edit,
         config: SceneConfig,
-        guidance: Guidance,
+        guidance: Teacher,
         poses: Float[np.ndarray, "n 4 4"],
     ) -> None:
-        style = _new_style(layout, edit, guidance)
+        style = "" if isinstance(guidance, Painter) else _new_style(layout, edit, guidance)
         self.config = replace(config, prompt=style) if style else config
         self.edit, self.layout = edit, layout
         count = max(1, -(-len(poses) // config.views.window))
@@ -201,7 +202,7 @@ class _Before:
 
 def _fit(
     scene: Scene,
-    guidance: Guidance,
+    guidance: Teacher,
     window: Window,
     known: _Before,
     blocks: tuple[str, ...],

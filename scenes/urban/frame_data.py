@@ -37,17 +37,26 @@ Y_UP = np.diag([1.0, -1.0, -1.0, 1.0])
 _SPARSE = 20_000
 
 
-def save_maps(number: int, view: View, seen: Rendering, folder: Path) -> None:
-    """Write depth, classes and instances of one frame."""
+def save_maps(number: int, view: View, seen: Rendering, folder: Path, finer: int = 1) -> None:
+    """Write depth, classes and instances of one frame.
+
+    Args:
+        finer: rays per pixel of the frame, squared; the maps are of one near its middle.
+    """
+    kept = (slice(finer // 2, None, finer),) * 2
     depth = seen.depth.reshape(seen.height, seen.width).numpy()
-    steps = np.where(seen.acc.numpy().reshape(depth.shape) > 0.5, depth * PER_METRE, 0)
+    steps = np.where(seen.acc.numpy().reshape(depth.shape) > 0.5, depth * PER_METRE, 0)[kept]
     _save(steps.round().clip(0, 65535).astype(np.uint16), folder / "depth", number)
-    label = view.maps.label.astype(int)
+    label = view.maps.label[kept].astype(int)
     classes = Image.fromarray(np.where(label < 0, NOTHING, label).astype(np.uint8), "P")
     classes.putpalette(np.concatenate([PALETTE, np.zeros((242, 3), np.uint8)]).tobytes())
     with atomic_path(folder / "classes" / f"{number:04d}.png") as path:
         classes.save(path)
-    _save((view.maps.instance + 1).clip(0, 65535).astype(np.uint16), folder / "instances", number)
+    _save(
+        (view.maps.instance[kept] + 1).clip(0, 65535).astype(np.uint16),
+        folder / "instances",
+        number,
+    )
 
 
 def save_cameras(

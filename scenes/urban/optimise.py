@@ -29,15 +29,23 @@ from scenes.urban.config import SceneConfig
 from scenes.urban.guidance import Guidance
 from scenes.urban.lgvsd import LgvsdConfig, Step, at_share, distil, draw
 from scenes.urban.rollback import Divergence, Rollback
-from scenes.urban.sample_then_fit import Bundle, FitSettings, Window, fit_images, layout_losses
+from scenes.urban.sample_then_fit import (
+    Bundle,
+    FitSettings,
+    Window,
+    fit_images,
+    layout_losses,
+    network_of,
+)
 from scenes.urban.scene import Scene
+from scenes.urban.teachers.painter import Teacher
 from scenes.urban.tracker import Tracker
 from scenes.urban.within import Saver, no_saver
 
 
 def distil_window(
     scene: Scene,
-    guidance: Guidance,
+    guidance: Teacher,
     tracker: Tracker | None,
     window: Window,
     config: SceneConfig,
@@ -113,12 +121,13 @@ class _Distillation:
     def __init__(
         self,
         scene: Scene,
-        guidance: Guidance,
+        guidance: Teacher,
         tracker: Tracker | None,
         window: Window,
         config: SceneConfig,
     ) -> None:
-        self.scene, self.guidance, self.tracker = scene, guidance, tracker
+        self.guidance, self.known = network_of(guidance, window)
+        self.scene, self.tracker = scene, tracker
         self.window, self.config = window, config
         self.objective = objective_of(config)
         self.adam = None
@@ -159,7 +168,7 @@ class _Distillation:
         seen = self.scene.render(bundle.rays, generator=generator, train=True)
         side = window.size // factor
         rgb = seen.rgb.view(pairs, side, side, 3).permute(0, 3, 1, 2)
-        known = window.known
+        known = self.known
         condition = None if known.condition is None else known.condition[chosen]
         views = known._replace(
             condition=condition,

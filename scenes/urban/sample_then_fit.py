@@ -9,7 +9,7 @@ Source: the specification, 14.6; Meng et al. 2022 (SDEdit), Haque et al. 2023 fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from geo3d.device import item_generator
 from geo3d.distill.score import require_finite
+from geo3d.errors import ConfigError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.render.rays import Rays
 from geo3d.render.volume import distortion
@@ -33,6 +34,8 @@ from scenes.urban.guidance import Guidance
 from scenes.urban.lgvsd import Views
 from scenes.urban.resample import ResampleConfig, resample
 from scenes.urban.scene import Rendering, Scene
+from scenes.urban.surface_fit import surface_losses
+from scenes.urban.teachers.painter import Painter, Teacher
 from scenes.urban.views import View, conditions, layout_along, look, prompts_of, view_rays
 from scenes.urban.within import Saver, no_saver
 
@@ -61,6 +64,14 @@ class FitSettings:
     seed: int
     name: str
     """Of this fit, for its random numbers."""
+    surface: int = 0
+    """Points on surfaces per step."""
+    final_rate: float = 1.0
+    """Share of the learning rate at the last step; it falls over the second half."""
+
+    def rate_at(self, share: float) -> float:
+        """Return the learning rate after this share of the steps."""
+        return self.learning_rate * self.final_rate ** max(0.0, 2 * share - 1)
 
 
 def layout_losses(
@@ -105,11 +116,11 @@ def fit_images(
         NumericalError: ``distill.not_finite``.
         Cancelled: from ``progress``.
     """
-    scene.learn(settings.learning_rate)
     error = 0.0
     saver = saver or no_saver()
     first = saver.start(settings.name)
     for step in range(settings.steps if first is None else first, settings.steps):
+        scene.learn(settings.rate_at(step / settings.steps))
         generator = item_generator(settings.seed, f"{settings.name}/{step}")
         index = torch.randint(len(bundle.rays), (settings.rays,), generator=generator)
         part = bundle.select(index)
@@ -117,6 +128,8 @@ def fit_images(
         wanted = seen.rgb if colours is None else colours[index]
         far_off = (seen.rgb - wanted).abs().mean()
         losses = layout_losses(seen, part.layout, constraints, settings.distortion)
+        if settings.surface and colours is not None:
+            losses |= surface_losses(scene, bundle, colours, settings.surface, generator)
         loss = torch.stack([far_off, *losses.values()]).sum()
         require_finite(loss.detach(), "The loss of fitting")
         loss.backward()
@@ -135,15 +148,17 @@ class Window:
 
     number: int
     views: list[View]
-    known: Views
-    """What the teacher is told."""
+    known: Views | None
+    """What a network is told."""
     bundle: Bundle
     size: int
+    painted: Float[Tensor, "v 3 h w"] | None = None
+    """The painter's images, if that is the teacher."""
 
 
 def make_window(
     scene: Scene,
-    guidance: Guidance,
+    guidance: Teacher,
     config: SceneConfig,
     poses: Any,
     number: int,
@@ -154,6 +169,8 @@ def make_window(
     Args:
         rays: of the scene's layout, if there is one already.
     """
+    if isinstance(guidance, Painter):
+        return _painted_window(scene, guidance, config, poses, number, rays)
     size = config.views.size or guidance.image_size
     if config.method == "sample_then_fit":
         size *= config.fit.oversample
@@ -171,16 +188,57 @@ def make_window(
     return Window(number, views, known, bundle, size)
 
 
+def _painted_window(
+    scene: Scene,
+    painter: Painter,
+    config: SceneConfig,
+    poses: Any,
+    number: int,
+    rays: RayScene | None,
+) -> Window:
+    """Let the painter paint the views at once: it knows how far its bodies are, which are finer
+    than the layout's primitives."""
+    size, fields = config.views.size or painter.image_size, scene.config
+    rays = rays or RayScene(scene.layout)
+    views = [look(rays, pose, size) for pose in poses]
+    cameras = [view.camera for view in views]
+    painted = painter.paint(scene.layout, cameras, config.prompt, fields.far)
+    along = layout_along(views, fields.far)
+    depth, label = painted.depth.flatten(), painted.label.flatten()
+    beyond = depth >= fields.far
+    along = LayoutRays(depth.masked_fill(beyond, -1), label.masked_fill(beyond, -1), along.segments)
+    bundle = Bundle(view_rays(views, fields), along)
+    return Window(number, views, None, bundle, size, painted.images)
+
+
+def network_of(teacher: Teacher, window: Window) -> tuple[Guidance, Views]:
+    """Return a teacher that is a network, and what it is told of a window.
+
+    Raises:
+        ConfigError: ``teacher.no_score`` for the painter.
+    """
+    if isinstance(teacher, Painter) or window.known is None:
+        raise ConfigError(
+            "teacher.no_score",
+            "The painter draws images; it has no score to distil or to refine with.",
+            "Set method=sample_then_fit and fit.rounds=1, or teacher=learned.",
+        )
+    return teacher, window.known
+
+
 def draw_images(
-    guidance: Guidance,
+    guidance: Teacher,
     window: Window,
     config: SceneConfig,
     progress: ProgressCallback = ignore_progress,
 ) -> Float[Tensor, "v 3 h w"]:
     """Return the teacher's images of a window's views; all windows share one noise."""
-    return guidance.sample(
-        window.known.condition,
-        window.known.tokens,
+    if window.painted is not None:
+        return window.painted
+    network, known = network_of(guidance, window)
+    return network.sample(
+        known.condition,
+        known.tokens,
         config.sampling,
         generator=item_generator(config.seed, "noise of pictures"),
         progress=progress,
@@ -189,16 +247,16 @@ def draw_images(
 
 def redraw_images(
     scene: Scene,
-    guidance: Guidance,
+    guidance: Teacher,
     window: Window,
     config: SceneConfig,
     progress: ProgressCallback = ignore_progress,
 ) -> Float[Tensor, "v 3 h w"]:
     """Return the scene's renderings of the views, refined by the teacher."""
-    known = window.known
+    network, known = network_of(guidance, window)
     return resample(
-        guidance,
-        render_views(scene, window).to(guidance.device),
+        network,
+        render_views(scene, window).to(network.device),
         (known.condition, known.tokens, known.null),
         ResampleConfig(config.sampling, config.fit.strength, config.fit.repeats),
         generator=item_generator(config.seed, "noise of pictures"),
@@ -225,14 +283,14 @@ def colours_of(images: Float[Tensor, "v 3 h w"], size: int) -> Float[Tensor, "r 
 
 def prepare_round(
     scene: Scene,
-    guidance: Guidance,
+    guidance: Teacher,
     window: Window,
     config: SceneConfig,
     number: int,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[Float[Tensor, "v 3 h w"], FitSettings]:
     """Return the images of a round, and how to fit to them; round 0 draws from noise."""
-    if number == 0:
+    if isinstance(guidance, Painter) or number == 0:
         images = draw_images(guidance, window, config, progress)
     else:
         images = redraw_images(scene, guidance, window, config, progress)
@@ -241,7 +299,7 @@ def prepare_round(
 
 def fit_window(
     scene: Scene,
-    guidance: Guidance,
+    guidance: Teacher,
     window: Window,
     config: SceneConfig,
     rounds: range,
@@ -275,4 +333,5 @@ def round_settings(window: Window, config: SceneConfig, number: int) -> FitSetti
     """Return how to fit in a round; the rate falls from one to the next."""
     fit, name = config.fit, f"fit/{window.number}/{number}"
     steps, rate = fit.steps_per_view * len(window.views), fit.learning_rate / (1 + number)
-    return FitSettings(steps, fit.rays, rate, fit.distortion, config.seed, name)
+    settings = FitSettings(steps, fit.rays, rate, fit.distortion, config.seed, name)
+    return replace(settings, surface=fit.surface, final_rate=fit.final_rate)

@@ -167,9 +167,13 @@ def render_frames(
 
 
 @torch.no_grad()
-def as_bytes(seen: Rendering) -> UInt8[np.ndarray, "h w 3"]:
-    """Return a rendering as an image."""
-    return (seen.image().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+def as_bytes(seen: Rendering, finer: int = 1) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a rendering as an image; every pixel is the mean of ``finer``^2 rays."""
+    image = seen.image().clamp(0, 1)
+    if finer > 1:
+        height, width = image.shape[0] // finer, image.shape[1] // finer
+        image = image.view(height, finer, width, finer, 3).mean(dim=(1, 3))
+    return (image * 255).round().to(torch.uint8).numpy()
 
 
 def save_frames(frames: Sequence[UInt8[np.ndarray, "h w 3"]], folder: Path) -> list[Path]:

@@ -336,7 +336,7 @@ def test_the_command(
 ) -> None:
     monkeypatch.setitem(run_batch.__kwdefaults__, "build", batch_builds.build)
     # the stand-in for a builder takes its orders from the prompt
-    monkeypatch.setattr("scenes.urban.driver.check_words", lambda config, words: None)
+    monkeypatch.setattr("scenes.urban.teachers.choice.check_words", lambda config, words: None)
     file = write(tmp_path, "layouts: {kind: straight, length: 20}\nprompts: [fine, poison]\n")
     assert main(["scenes", str(file), "--list", "--quiet"]) == 0
     assert "2 scenes" in capsys.readouterr().out and not (tmp_path / "runs").exists()

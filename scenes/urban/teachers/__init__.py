@@ -1,1 +1,2 @@
-"""Teachers of streets on disk: what a folder may hold, what fits together, how it is read."""
+"""Teachers of streets: the procedural painter, and networks on disk: what a folder may hold, what
+fits together, how it is read."""

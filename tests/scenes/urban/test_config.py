@@ -87,13 +87,14 @@ def test_defaults_suit_a_small_teacher() -> None:
 
 
 def test_presets_by_cost_differ_where_they_should() -> None:
-    assert list(PRESETS) == ["demo", "cpu", "smoke", "published"]
+    assert list(PRESETS) == ["demo", "cpu", "learned", "learned-cpu", "smoke", "published"]
     rows = {}
     for name in PRESETS:
         config = load_config(SceneConfig, preset=name)
         rows[name] = row_count(config.fields.stuff.grid(config.fields.convention))
         assert config.fields.compat == config.distil.compat == (name == "published")
-    assert rows["smoke"] == rows["demo"] < rows["cpu"] < rows["published"]
+    assert rows["smoke"] == rows["learned"] < rows["learned-cpu"] < rows["published"]
+    assert rows["demo"] == rows["cpu"] < rows["published"]
 
 
 def test_what_computes_the_hash_grids_is_chosen_and_told() -> None:
