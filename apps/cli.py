@@ -34,6 +34,7 @@ VERBS: dict[str, str] = {
     "layout": "import, check and show layouts of streets",
     "scene": "make a street scene from a layout",
     "segment": "find the mortar of brick walls in images, count components and holes",
+    "segment-report": "tell which of several folders of masks is better, and how surely",
     "scenes": "build many street scenes: layouts x prompts x seeds, in parallel, resumable",
     "distill": "train few-step students (and teachers) of image-to-3D",
     "bench": "time the building blocks on this machine, compare ways of training",
