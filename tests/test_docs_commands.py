@@ -35,7 +35,7 @@ def commands(text: str) -> set[str]:
 @functools.cache
 def parser(verb: str) -> argparse.ArgumentParser:
     built = argparse.ArgumentParser(prog=f"geo3d {verb}")
-    importlib.import_module(f"apps.commands.{verb}").add_arguments(built)
+    importlib.import_module(f"apps.commands.{verb.replace('-', '_')}").add_arguments(built)
     return built
 
 
