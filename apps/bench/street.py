@@ -39,7 +39,7 @@ from scenes.urban.guidance import Guidance
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene
 from scenes.urban.street_segmenter import agreement, shipped_segmenter
-from scenes.urban.teachers.choice import open_teacher
+from scenes.urban.teachers.choice import open_teacher, require_network
 from scenes.urban.views import as_bytes, held_out_poses, render_frames, stations
 
 Rows = list[dict[str, Any]]
@@ -132,7 +132,7 @@ def bench_ablation(
         seconds: processor time of a cell.
     """
     data.mkdir(parents=True, exist_ok=True)
-    plan = _plan(data, open_teacher(_config((), overrides)), overrides, seconds)
+    plan = _plan(data, _network(overrides), overrides, seconds)
     work = Work(
         data,
         [Task(cell.file, cell) for cell in cells(seeds)],
@@ -201,6 +201,15 @@ def _config(own: tuple[str, ...], overrides: tuple[str, ...], seed: int = 0) -> 
     return with_classes(load_config(SceneConfig, None, "learned", given))
 
 
+def _network(overrides: tuple[str, ...]) -> Guidance:
+    """Return the teacher of the comparison.
+
+    Raises:
+        ConfigError: ``teacher.no_score`` for the painter.
+    """
+    return require_network(open_teacher(_config((), overrides)))
+
+
 def _plan(
     folder: Path, guidance: Guidance, overrides: tuple[str, ...], seconds: float
 ) -> Mapping[str, int]:
@@ -246,7 +255,7 @@ def _with_steps(config: SceneConfig, steps: int) -> SceneConfig:
 def _cell_maker(
     folder: Path, overrides: tuple[str, ...], plan: Mapping[str, int]
 ) -> Callable[[Cell], None]:
-    guidance = open_teacher(_config((), overrides))
+    guidance = _network(overrides)
 
     def make(cell: Cell) -> None:
         numbers = _cell_numbers(cell, guidance, overrides, plan, folder)

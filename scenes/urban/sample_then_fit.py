@@ -18,7 +18,6 @@ from torch import Tensor
 
 from geo3d.device import item_generator
 from geo3d.distill.score import require_finite
-from geo3d.errors import ConfigError
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.render.rays import Rays
 from geo3d.render.volume import distortion
@@ -35,6 +34,7 @@ from scenes.urban.lgvsd import Views
 from scenes.urban.resample import ResampleConfig, resample
 from scenes.urban.scene import Rendering, Scene
 from scenes.urban.surface_fit import surface_losses
+from scenes.urban.teachers.choice import require_network
 from scenes.urban.teachers.painter import Painter, Teacher
 from scenes.urban.views import View, conditions, layout_along, look, prompts_of, view_rays
 from scenes.urban.within import Saver, no_saver
@@ -217,13 +217,10 @@ def network_of(teacher: Teacher, window: Window) -> tuple[Guidance, Views]:
     Raises:
         ConfigError: ``teacher.no_score`` for the painter.
     """
-    if isinstance(teacher, Painter) or window.known is None:
-        raise ConfigError(
-            "teacher.no_score",
-            "The painter draws images; it has no score to distil or to refine with.",
-            "Set method=sample_then_fit and fit.rounds=1, or teacher=learned.",
-        )
-    return teacher, window.known
+    network = require_network(teacher)
+    if window.known is None:
+        raise ValueError("a window of the painter's was given with a network")
+    return network, window.known
 
 
 def draw_images(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -204,14 +205,25 @@ def _rails(primitive: Primitive) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _spot(surfels: Surfels, here: np.ndarray, things: Things) -> Spot:
-    names = ("points", "normals", "instance", "part", "footprint", "pixel", "lateral", "along")
-    return Spot(*(getattr(surfels, name)[here] for name in names), things)
+    return Spot(
+        points=surfels.points[here],
+        normals=surfels.normals[here],
+        instance=surfels.instance[here],
+        part=surfels.part[here],
+        footprint=surfels.footprint[here],
+        pixel=surfels.pixel[here],
+        lateral=surfels.lateral[here],
+        along=surfels.along[here],
+        things=things,
+    )
 
 
 def _regional(look: Look, region: Region) -> Look:
     """Return the look with the weather, season and material that a region's prompt names."""
     own = wish_of(region.prompt)
-    changes = {k: v for state in sorted(own.states) for k, v in _STATES[state].items()}
+    changes: dict[str, Any] = {}
+    for state in sorted(own.states):
+        changes |= _STATES[state]
     if own.material:
         changes["facade"] = own.material
     return replace(look, **changes)

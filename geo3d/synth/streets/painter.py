@@ -130,12 +130,12 @@ class StreetPainter:
         """Return the share of the sky that ground beside and under vehicles sees."""
         share = np.ones(len(surfels.rows))
         ground = np.flatnonzero(surfels.normals[:, 1] < -0.9)
-        if not len(ground):
+        if not len(ground) or not self._vehicles.any():
             return share
         points = surfels.points[ground]
-        places = KDTree(points[:, [0, 2]]) if self._vehicles.any() else None
+        places = KDTree(points[:, [0, 2]])
         things = self.materials.things
-        for i in np.flatnonzero(self._vehicles) if places is not None else ():
+        for i in np.flatnonzero(self._vehicles):
             size = things.sizes[i]
             middle = self.rays.frames[i].to_world[[0, 2], 3]
             near = np.hypot(size[0], size[2]) / 2 + _SHADE_REACH

@@ -54,8 +54,17 @@ class Spot:
 
     def select(self, index: np.ndarray) -> Spot:
         """Return some of the surfels."""
-        names = ("points", "normals", "instance", "part", "footprint", "pixel", "lateral", "along")
-        return Spot(*(getattr(self, name)[index] for name in names), self.things)
+        return Spot(
+            points=self.points[index],
+            normals=self.normals[index],
+            instance=self.instance[index],
+            part=self.part[index],
+            footprint=self.footprint[index],
+            pixel=self.pixel[index],
+            lateral=self.lateral[index],
+            along=self.along[index],
+            things=self.things,
+        )
 
     @property
     def key(self) -> np.ndarray:

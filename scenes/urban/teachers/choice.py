@@ -63,6 +63,21 @@ def teacher_folder(config: SceneConfig) -> str | Path | None:
     return asset(TEACHER) if config.teacher in ("", LEARNED) else config.teacher
 
 
+def require_network(teacher: Teacher) -> Guidance:
+    """Return a teacher that has a score.
+
+    Raises:
+        ConfigError: ``teacher.no_score`` for the painter.
+    """
+    if isinstance(teacher, Painter):
+        raise ConfigError(
+            "teacher.no_score",
+            "The painter draws images; it has no score to distil or to refine with.",
+            "Set method=sample_then_fit and fit.rounds=1, or teacher=learned.",
+        )
+    return teacher
+
+
 def check_settings(config: SceneConfig) -> None:
     """Raise when a configuration names a teacher that cannot work; reads settings only.
 
