@@ -56,6 +56,32 @@ class Correspondence:
             confidence=np.where(self.overlap_2, self.confidence, 0.0),
         )
 
+    def through(self, landmarks: Int64[np.ndarray, "p 2"]) -> Correspondence:
+        """Return the correspondence with the rows (source vertex, target vertex) in it, both ways.
+
+        Of rows that contradict each other the last one holds.
+        """
+        changed = {
+            name: None if array is None else array.copy()
+            for name, array in (
+                ("p2p_21", self.p2p_21),
+                ("p2p_12", self.p2p_12),
+                ("overlap_1", self.overlap_1),
+                ("overlap_2", self.overlap_2),
+            )
+        }
+        one, two = landmarks.T
+        for name, at, value in (
+            ("p2p_21", two, one),
+            ("p2p_12", one, two),
+            ("overlap_1", one, True),
+            ("overlap_2", two, True),
+        ):
+            array = changed[name]
+            if array is not None:
+                array[at] = value
+        return replace(self, **changed)
+
     def transfer(self, values: np.ndarray) -> np.ndarray:
         """Carry per-vertex values (n1, ...) of the source (colours, labels, texture coordinates)
         to the target (n2, ...).

@@ -48,6 +48,7 @@ from shape_matching.search.parts import Known, match_parts
 from shape_matching.search.points import is_coarse, match_points
 from shape_matching.search.prepare import Prepared, prepare
 from shape_matching.search.sound import sound
+from shape_matching.starts import FunctionalStart, start_p2p
 
 AMBIGUITY_MARGIN = 0.15
 """Score lead below which the runner-up counts as a second explanation."""
@@ -61,7 +62,7 @@ def match(
     config: MatchConfig = MatchConfig(),  # noqa: B008  (frozen)
     *,
     landmarks: np.ndarray | None = None,
-    initial_p2p_21: np.ndarray | None = None,
+    initial_map: np.ndarray | FunctionalStart | None = None,
     device: str = "auto",
     progress: ProgressCallback = ignore_progress,
     on_map: OnMap = ignore_map,
@@ -70,23 +71,21 @@ def match(
 
     Args:
         landmarks: (p, 2) rows (source vertex, target vertex), at least 3; replaces the search for
-            a start.
-        initial_p2p_21: (n2,) a map to refine; replaces the search for a start.  -1 takes the image
-            of the nearest vertex that has one.  Pieces keep the map unless a clearly better one
-            is found.
+            a start and holds in the result.
+        initial_map: a map to refine, which replaces the search for a start: p2p_21 (n2,), in which
+            -1 takes the image of the nearest vertex that has one; or a functional map or
+            descriptors.  Pieces keep the map unless a clearly better one is found.
         device: see `geo3d.device.pick_device`.
         on_map: called with a stage and the functional map of that moment, some ten to fifty times.
 
     Raises:
-        InputError: ``landmarks.bad``, ``match.partial_cloud``; MeshError: ``match.too_small`` and
-            what the mesh operators raise; ShapeError: ``fmap.bad_p2p``; Cancelled: from
-            ``progress``.
+        InputError: ``landmarks.bad``, ``match.bad_start``, ``match.partial_cloud``; MeshError:
+            ``match.too_small`` and what the mesh operators raise; ShapeError: ``fmap.bad_p2p``;
+            Cancelled: from ``progress``.
     """
     if landmarks is not None:
         landmarks = check_landmarks(landmarks, source.n_vertices, target.n_vertices)
-    if initial_p2p_21 is not None:
-        initial_p2p_21 = check_initial_map(initial_p2p_21, source.n_vertices, target.n_vertices)
-        initial_p2p_21 = filled(initial_p2p_21, target.vertices)
+    initial_p2p_21 = _vertex_map(initial_map, source, target, config)
     whole = partial(_match_whole, config=config, device=device, progress=progress, on_map=on_map)
     one, two = sound(source), sound(target)
     if one.is_whole and two.is_whole:
@@ -94,7 +93,23 @@ def match(
     else:
         by_parts = match_points if is_coarse(one) or is_coarse(two) else match_parts
         found = by_parts(one, two, Known(landmarks, initial_p2p_21), whole)
+    found = found if landmarks is None else found.through(landmarks)
     return found.without_uncovered()
+
+
+def _vertex_map(
+    initial_map: np.ndarray | FunctionalStart | None,
+    source: Mesh,
+    target: Mesh,
+    config: MatchConfig,
+) -> np.ndarray | None:
+    """Return what is given as a vertex map without gaps."""
+    if initial_map is None:
+        return None
+    if isinstance(initial_map, FunctionalStart):
+        return start_p2p(initial_map, source, target, config.laplacian)
+    checked = check_initial_map(initial_map, source.n_vertices, target.n_vertices)
+    return filled(checked, target.vertices)
 
 
 def _match_whole(

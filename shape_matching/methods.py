@@ -1,5 +1,5 @@
 """The matching methods by name; each takes (source, target, config, progress=..., device=...) and
-returns a `Correspondence`.  What else one takes (``landmarks``, ``initial_p2p_21``, ``on_map``)
+returns a `Correspondence`.  What else one takes (``landmarks``, ``initial_map``, ``on_map``)
 tells `takes`.
 
 * ``axiomatic``: many starts, chosen without ground truth, then refinement (`shape_matching.match`);

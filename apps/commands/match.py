@@ -188,7 +188,7 @@ def _known(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if request["landmarks"]:
         known["landmarks"] = read_landmarks(request["landmarks"], one_based)
     if request["initial_map"]:
-        known["initial_p2p_21"] = load_p2p(request["initial_map"], one_based)
+        known["initial_map"] = load_p2p(request["initial_map"], one_based)
     return known
 
 

@@ -132,8 +132,8 @@ def test_starts_reach_the_matcher(
     shapes = [files["ball.off"], files["copy.ply"], *QUICK, "--out", str(tmp_path), "--quiet"]
     assert main(["match", *shapes, "--landmarks", files["pairs.txt"]]) == 0
     assert main(["match", *shapes, "--initial-map", files["map.txt"]]) == 0
-    assert given[0]["landmarks"].shape == (9, 2) and "initial_p2p_21" not in given[0]
-    assert given[1]["initial_p2p_21"].tolist() == TRUTH.tolist() and "landmarks" not in given[1]
+    assert given[0]["landmarks"].shape == (9, 2) and "initial_map" not in given[0]
+    assert given[1]["initial_map"].tolist() == TRUTH.tolist() and "landmarks" not in given[1]
 
 
 def test_help_lists_the_methods(capsys: pytest.CaptureFixture[str]) -> None:

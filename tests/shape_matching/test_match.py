@@ -149,6 +149,17 @@ def test_landmarks_replace_the_search(quadruped: Mesh, turned: tuple[Mesh, np.nd
     assert not any(e["stage"] == "hypotheses" and e["step"] == 0 for e in events)
 
 
+def test_landmarks_hold_in_the_result(small: tuple[Mesh, Mesh, np.ndarray]) -> None:
+    source, target, truth = small
+    chosen = np.arange(0, target.n_vertices, 20)
+    landmarks = np.stack([truth[chosen], chosen], axis=1)
+    landmarks[2, 0] = KDTree(source.vertices).query(source.vertices[landmarks[2, 0]], 2)[1][1]
+    found = match(source, target, SMALL, landmarks=landmarks)
+    assert np.array_equal(found.p2p_21[landmarks[:, 1]], landmarks[:, 0])
+    assert np.array_equal(found.p2p_12[landmarks[:, 0]], landmarks[:, 1])
+    assert np.mean(found.p2p_21 == truth) > 0.9
+
+
 def test_landmarks_choose_the_side(quadruped: Mesh) -> None:
     """On a symmetric shape landmarks of the mirrored side give the mirrored map."""
     mirror_vertices = quadruped.vertices.copy()
@@ -173,7 +184,7 @@ def test_a_given_map_is_refined(quadruped: Mesh, turned: tuple[Mesh, np.ndarray]
     wrong = rng.random(len(rough)) < 0.3
     rough[wrong] = rng.integers(0, quadruped.n_vertices, wrong.sum())
     rough.flags.writeable = False
-    found = match(quadruped, target, FAST, initial_p2p_21=rough.astype(np.int32))
+    found = match(quadruped, target, FAST, initial_map=rough.astype(np.int32))
     assert error(found, truth) < 1e-3 < 0.05 < error(replace(found, p2p_21=rough), truth)
 
 
@@ -183,7 +194,7 @@ def test_large_meshes_are_decimated_and_carried_back(
     target, truth = turned
     chosen = np.arange(0, target.n_vertices, 300)
     landmarks = np.stack([truth[chosen], chosen], axis=1)
-    given: dict[str, Any] = {"landmarks": landmarks, "initial_p2p_21": truth}
+    given: dict[str, Any] = {"landmarks": landmarks, "initial_map": truth}
     for name, value in given.items():
         events: list[Mapping[str, Any]] = []
         found = match(quadruped, target, COARSE, progress=events.append, **{name: value})
@@ -335,9 +346,9 @@ def test_a_listener_can_cancel_anywhere(small: tuple[Mesh, Mesh, np.ndarray], st
         ({"landmarks": np.array([[0, 0], [1, 1], [2, 162]])}, "landmarks.bad"),
         ({"landmarks": np.array([[0, 0, 1], [1, 1, 2], [2, 2, 3]])}, "landmarks.bad"),
         ({"landmarks": np.array([[0.5, 0], [1, 1], [2, 2]])}, "landmarks.bad"),
-        ({"initial_p2p_21": np.zeros(161, np.int64)}, "fmap.bad_p2p"),
-        ({"initial_p2p_21": np.full(162, 162)}, "fmap.bad_p2p"),
-        ({"initial_p2p_21": np.zeros(162)}, "fmap.bad_p2p"),
+        ({"initial_map": np.zeros(161, np.int64)}, "fmap.bad_p2p"),
+        ({"initial_map": np.full(162, 162)}, "fmap.bad_p2p"),
+        ({"initial_map": np.zeros(162)}, "fmap.bad_p2p"),
     ],
 )
 @pytest.mark.parametrize("limit", [100, 20_000])
