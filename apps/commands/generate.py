@@ -144,12 +144,16 @@ def run(args: argparse.Namespace) -> int:
             "Give one mask per picture, in the same order.",
         )
     from scenes.objects.export import ExportConfig
+    from scenes.objects.folder_check import require_whole
 
     first = argparse.Namespace(**{**vars(args), "student": False}) if args.both else args
     pipeline, folder = _pipeline(first)
     config = _config(first, pipeline)
     variants: list[Variant] = ["student" if _is_student(first, folder) else "pipeline"]
-    _require_whole(args, folder, config, [*variants, *(["student"] if args.both else [])])
+    if args.both:
+        variants.append("student")
+    for variant in variants:
+        require_whole(folder, args.encoder, config.outputs, variant)
     chosen = ExportConfig(
         tuple(args.formats),
         args.faces,
@@ -216,16 +220,6 @@ def _pipeline(args: argparse.Namespace) -> tuple[Pipeline, Path]:
     return pipeline, folder
 
 
-def _require_whole(
-    args: argparse.Namespace, folder: Path, config: GenerateConfig, variants: Sequence[Variant]
-) -> None:
-    """Refuse what would fail after minutes of sampling."""
-    from scenes.objects.folder_check import require_whole
-
-    for variant in variants:
-        require_whole(folder, args.encoder, config.outputs, variant)
-
-
 def _is_student(args: argparse.Namespace, folder: Path) -> bool:
     if args.student is not None:
         return args.student
@@ -257,6 +251,8 @@ def _make_all(
     progress: ProgressCallback,
     ending: str = "",
 ) -> dict[str, Any]:
+    from scenes.objects.familiar import note_unlikeness
+
     begun, failed = time.perf_counter(), []
     pictures = _prepared(args.images, args.mask, failed)
     seeds = [args.seed + i for i in range(args.count)]
@@ -280,6 +276,9 @@ def _make_all(
     made = [item for batch in batches for item in batch.objects]
     named = [f"{label}{ending}" for label in labels]
     rows = _export(run_folder, list(zip(named, made, strict=True)), configs[1], failed)
+    ready = [picture for _, picture in pictures]
+    model = args.model or asset(SHIPPED)
+    note_unlikeness(rows, model, pipeline, ready, args.encoder, views=args.views)
     return {
         "objects": rows,
         "failed": failed,

@@ -10,6 +10,7 @@
                                                     structure-student, latent-student)
   geo3d train objects --stage pipeline --work work --out DIR
   geo3d train objects --stage sheet --objects HELD-OUT --model DIR --out FILE.png
+  geo3d train objects --stage known --objects objects --model DIR   (what pictures it knows)
   geo3d train objects --stage curves --work work --out FILE.png
 
 Every stage goes on where it was interrupted when it is given again.  Its networks, checkpoint and
@@ -35,7 +36,7 @@ AUTOENCODERS = ("structure", "latent", "mesh", "gaussian", "picture")
 FLOWS = ("structure-flow", "latent-flow", "structure-student", "latent-student")
 SHOWN = (0, 4, 8, 11, 14, 18, 19, 21, 24, 29, 30, 33)
 """Objects on the sheet."""
-STAGES = ("cells", *AUTOENCODERS, "latents", *FLOWS, "pipeline", "sheet", "curves")
+STAGES = ("cells", *AUTOENCODERS, "latents", *FLOWS, "pipeline", "known", "sheet", "curves")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         "cells": _cells,
         "latents": _latents,
         "pipeline": _pipeline,
+        "known": _known,
         "sheet": _sheet,
         "curves": _curves,
     }
@@ -90,6 +92,16 @@ def _pipeline(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     written = [str(path) for path in assemble(Path(args.work), Path(out))]
     return {"files": written}, "\n".join(written)
+
+
+def _known(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    objects = require_flag(args, "objects", "Name the folder of objects it was trained on.")
+    model = require_flag(args, "model", "Name the pipeline's folder.")
+    require_folders(objects, model)
+    from scenes.objects.familiar import learn_known
+
+    path = learn_known(objects, model)
+    return {"file": str(path)}, str(path)
 
 
 def _sheet(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
