@@ -27,6 +27,7 @@ from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.spectral.fmap import fmap_to_p2p, icp, nearest
 from geo3d.spectral.precise import precise_map
 from geo3d.spectral.zoomout import zoomout
+from shape_matching.confidence.calibrate import calibrated
 from shape_matching.config import MatchConfig, Start
 from shape_matching.corrector.improve import OnMap, feature_map, ignore_map, improved
 from shape_matching.correspondence import Correspondence, cycle_confidence, filled
@@ -83,6 +84,31 @@ def match(
             ``match.too_small`` and what the mesh operators raise; ShapeError: ``fmap.bad_p2p``;
             Cancelled: from ``progress``.
     """
+    found = match_uncalibrated(
+        source,
+        target,
+        config,
+        landmarks=landmarks,
+        initial_map=initial_map,
+        device=device,
+        progress=progress,
+        on_map=on_map,
+    )
+    return calibrated(found)
+
+
+def match_uncalibrated(
+    source: Mesh,
+    target: Mesh,
+    config: MatchConfig,
+    *,
+    landmarks: np.ndarray | None = None,
+    initial_map: np.ndarray | FunctionalStart | None = None,
+    device: str = "auto",
+    progress: ProgressCallback = ignore_progress,
+    on_map: OnMap = ignore_map,
+) -> Correspondence:
+    """Do what `match` does, but for the confidence, which is that of the roundtrip."""
     if landmarks is not None:
         landmarks = check_landmarks(landmarks, source.n_vertices, target.n_vertices)
     initial_p2p_21 = _vertex_map(initial_map, source, target, config)

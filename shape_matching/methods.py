@@ -29,6 +29,7 @@ from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import normalized, total_area
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.spectral.fmap import nearest
+from shape_matching.confidence.calibrate import calibrated
 from shape_matching.config import MatchConfig
 from shape_matching.corrector.improve import OnMap, ignore_map
 from shape_matching.correspondence import Correspondence, cycle_confidence
@@ -65,7 +66,7 @@ def match_nearest(
     p2p_21, p2p_12 = nearest(two, one).numpy(), nearest(one, two).numpy()
     area = total_area(target) or float(np.square(np.ptp(target.vertices, axis=0)).sum())
     confidence = cycle_confidence(target, p2p_21, p2p_12, area)
-    return Correspondence(source, target, p2p_21, p2p_12, None, confidence)
+    return calibrated(Correspondence(source, target, p2p_21, p2p_12, None, confidence))
 
 
 def match_diffumatch(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 import torch
+from confidence_helpers import write_outcomes
 from corrector_helpers import training, turned_pair, write_examples
 from distill_helpers import settings
 from prior_helpers import NETWORK, write_maps
@@ -36,6 +37,8 @@ from scenes.objects.training import train as train_flow
 from scenes.urban import street_segmenter, train_teacher
 from scenes.urban.street_data import StreetImages
 from scenes.urban.street_teacher import TeacherConfig
+from shape_matching.confidence.data import OutcomeConfig
+from shape_matching.confidence.training import ConfidenceTrainingConfig, train_confidence
 from shape_matching.corrector.training import train_corrector
 from shape_matching.prior.training import PriorTrainingConfig, train_prior
 
@@ -68,6 +71,19 @@ def corrector(data: Path) -> Training:
     def run(out: Path, rate: float = 1e-3, **listeners: Any) -> Any:
         config = training(data, steps=STEPS, learning_rate=rate, checkpoint_seconds=0.0)
         return train_corrector(config, out, **listeners)
+
+    return run
+
+
+def confidence(data: Path) -> Training:
+    write_outcomes(data, 16)
+
+    def run(out: Path, rate: float = 1e-3, **listeners: Any) -> Any:
+        config = ConfidenceTrainingConfig(
+            outcomes=str(data), data=OutcomeConfig(pairs=16), steps=STEPS, batch=16,
+            learning_rate=rate, checkpoint_seconds=0.0,
+        )  # fmt: skip
+        return train_confidence(config, out, **listeners)
 
     return run
 
@@ -164,6 +180,7 @@ def flow(objective: Mapping[str, Any]) -> Callable[[Path], Training]:
 TRAININGS: dict[str, Callable[[Path], Training]] = {
     "prior": prior,
     "corrector": corrector,
+    "confidence": confidence,
     "segmenter": segmenter,
     "street teacher": teacher,
     "street segmenter": judge,

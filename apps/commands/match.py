@@ -156,6 +156,7 @@ def _match(run_folder: Run, progress: ProgressCallback) -> None:
             "source_vertices": source.n_vertices,
             "target_vertices": target.n_vertices,
             "seconds": round(seconds, 2),
+            "probability": found.probability,
             "mean_confidence": float(found.confidence.mean()),
             "ambiguous": found.ambiguous,
             **overlap_shares(found),
@@ -227,7 +228,8 @@ def _text(metrics: dict[str, Any], run_folder: Run) -> str:
     lines = [
         f"matched {metrics['target_vertices']} target vertices onto "
         f"{metrics['source_vertices']} source vertices in {metrics['seconds']} s",
-        f"  mean confidence {metrics['mean_confidence']:.3f}"
+        f"  right with probability {metrics['probability']:.2f} (mean error below 5), "
+        f"mean confidence of vertices {metrics['mean_confidence']:.2f}"
         + (" (AMBIGUOUS: see the notes)" if metrics["ambiguous"] else ""),
         *(f"  note: {note}" for note in metrics["notes"]),
         f"  map:     {run_folder.outputs / 'map.txt'}",

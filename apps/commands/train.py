@@ -14,6 +14,7 @@ from apps.commands import add_parts
 PARTS = {
     "prior": "the spectral prior of zero-shot matching",
     "corrector": "the corrector, which mends the maps that the search finds",
+    "confidence": "how sure a map is: its probability, and that of every vertex",
     "segmenter": "a segmenter of mortar, with any of the topology losses",
     "objects": "the parts of the small image-to-3D pipeline",
     "street-teacher": "the small teacher of street scenes",

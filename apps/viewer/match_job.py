@@ -38,6 +38,8 @@ SCORES = {
     "lead": "How clearly the chosen start beats the next different one",
 }
 """What the numbers of `geo3d match` mean."""
+WRONG, SURE = 0.6, 0.8
+"""Probabilities of a map below which the page warns."""
 HISTORY = 12
 """How many earlier jobs an estimate looks at."""
 
@@ -114,18 +116,27 @@ def shapes_of(job: Job, scratch: Path) -> tuple[Shape, Shape]:
 def result_card(job: Job, result: MatchResult) -> str:
     """Return scores, ambiguity, time and seed of a finished match, as HTML."""
     metrics = result.metrics
-    mark = (
-        fragments.badge("warning", "ambiguous: another map is nearly as good")
-        if metrics.get("ambiguous")
-        else fragments.badge("good", "unambiguous")
-    )
+    probability = metrics.get("probability")
+    if probability is not None and probability < WRONG:
+        mark = fragments.badge("bad", "probably wrong")
+    elif metrics.get("ambiguous"):
+        mark = fragments.badge("warning", "ambiguous: another map is nearly as good")
+    elif probability is None or probability < SURE:
+        mark = fragments.badge("warning", "doubtful")
+    else:
+        mark = fragments.badge("good", "probably right")
     facts = [
         ("Seconds", f"{job.seconds:.1f}", "From start to end, loading included"),
         ("Seed", str(job.settings["seed"]), "The same seed gives the same map"),
         (
+            "Probability",
+            "unknown" if probability is None else f"{probability:.0%}",
+            "That the mean error is below 5; learned from maps whose truth is known",
+        ),
+        (
             "Mean confidence",
             f"{result.confidence.mean():.2f}",
-            "1 where going to the source and back returns to the same place",
+            "Of a vertex: the probability that its match is within 5",
         ),
     ]
     remarks = [str(text) for text in metrics.get("notes", ())]

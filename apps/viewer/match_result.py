@@ -110,7 +110,12 @@ def write_views(result: MatchResult, coloring: str, folder: Path) -> tuple[Path,
 def legend(result: MatchResult, coloring: str) -> str:
     """Return what the colours mean, as HTML."""
     if coloring == CONFIDENCE:
-        return fragments.scale(CONFIDENCE_STOPS, "0", "1", "Confidence of each target vertex")
+        return fragments.scale(
+            CONFIDENCE_STOPS,
+            "0",
+            "1",
+            "Probability that a target vertex's match is within 5 % of √area",
+        )
     if coloring == ERROR:
         top = f"{100 * error_top(result):.3g} and more"
         label = "Geodesic error of each target vertex, in % of √area"

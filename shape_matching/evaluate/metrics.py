@@ -17,8 +17,9 @@ symmetric error, coverage).
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
+from scipy.stats import rankdata
 
 from geo3d.errors import InputError
 from geo3d.mesh.mesh import Mesh
@@ -28,6 +29,12 @@ THRESHOLDS = np.linspace(0.0, 0.25, 51)
 """Axis of the PCK curve that is plotted."""
 THRESHOLDS_ULRSSM = np.linspace(0.0, 0.10, 40)
 """Axis of the AUC that the ULRSSM family reports."""
+FLAG = 0.6
+"""Probability below which a map is flagged; set on generated pairs that the model of confidence was
+not trained on."""
+BINS = 10
+RIGHT = 0.05
+"""Error below which a map, or a vertex, counts as right where confidence is judged."""
 
 
 def pck(
@@ -103,6 +110,41 @@ def orientation(
     outward = unit_rows(source_normals[corners].sum(axis=1))
     total = np.linalg.norm(cross, axis=1).sum()
     return float((cross * outward).sum() / total) if total > 0 else 0.0
+
+
+def area_under_roc(scores: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> float:
+    """Return the chance that a right one scores above a wrong one; nan where one kind is missing.
+
+    >>> area_under_roc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
+    0.75
+    """
+    n_right, n_wrong = int(right.sum()), int((~right).sum())
+    if not n_right or not n_wrong:
+        return float("nan")
+    ranks = rankdata(scores)
+    return float((ranks[right].sum() - n_right * (n_right + 1) / 2) / (n_right * n_wrong))
+
+
+def calibration_bins(
+    probabilities: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]
+) -> Float[np.ndarray, "3 b"]:
+    """Return counts, sums of probabilities and numbers of right ones in ten bins of equal width;
+    bins of several maps add up."""
+    place = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    weights = (np.ones(len(place)), probabilities, right)
+    return np.stack([np.bincount(place, w, minlength=BINS) for w in weights])
+
+
+def calibration_error(bins: Float[np.ndarray, "3 b"]) -> float:
+    """Return the expected calibration error: the mean distance between probability and frequency
+    over bins, weighed by count (Guo et al. 2017); nan for none.
+
+    >>> said, right = np.array([0.9, 0.9, 0.1, 0.1]), np.array([True, True, False, True])
+    >>> calibration_error(calibration_bins(said, right))
+    0.25
+    """
+    counts, said, was = bins
+    return float(np.abs(said - was).sum() / counts.sum()) if counts.sum() else float("nan")
 
 
 def check_map(p2p: Int[np.ndarray, " n"], n_from: int, n_to: int, what: str) -> None:

@@ -29,9 +29,10 @@ from geo3d.progress import ignore_progress
 from geo3d.work.runner import read_failure
 from shape_matching.correspondence import filled
 from shape_matching.evaluate.datasets import Dataset, ShapeRecord
+from shape_matching.evaluate.metrics import RIGHT, calibration_bins
 from shape_matching.evaluate.protocols import Pair
 from shape_matching.evaluate.scoring import GeodesicKind, SourceScorer
-from shape_matching.evaluate.truth import pair_truth
+from shape_matching.evaluate.truth import PairTruth, pair_truth
 
 Method = Callable[..., Any]
 
@@ -60,7 +61,8 @@ class PairResult:
     """The answer for one pair."""
 
     score: dict[str, Any]
-    """The fields of `shape_matching.evaluate.scoring.PairScore`, and ``ambiguous``."""
+    """The fields of `shape_matching.evaluate.scoring.PairScore`, ``ambiguous``, ``probability``
+    and ``calibration`` (see `shape_matching.evaluate.metrics.calibration_bins`)."""
     p2p_21: Int32[np.ndarray, " n2"]
     errors: Float32[np.ndarray, " i"]
     """Normalised error per ground-truth entry, not x100."""
@@ -102,7 +104,11 @@ def make_pair_job(setup: JobSetup) -> Callable[[Pair], PairResult]:
             p2p_12 = filled(_whole_numbers(p2p_12), source.mesh.vertices)
         score, errors = scorer(pair[0]).score(target.mesh, truth, p2p_21, p2p_12)
         seconds["score"] = time.perf_counter() - matched
-        values = {**asdict(score), "ambiguous": bool(getattr(found, "ambiguous", False))}
+        values = {
+            **asdict(score),
+            "ambiguous": bool(getattr(found, "ambiguous", False)),
+            **_said(found, truth, errors),
+        }
         return PairResult(values, p2p_21.astype(np.int32), errors.astype(np.float32), seconds)
 
     return run
@@ -192,3 +198,13 @@ class PairStore:
 def pair_name(index: int) -> str:
     """Return the name of a pair's files."""
     return f"{index:05d}"
+
+
+def _said(found: Any, truth: PairTruth, errors: np.ndarray) -> dict[str, Any]:
+    """Return how sure the method was of the map, and of its vertices where truth is known."""
+    probability = getattr(found, "probability", None)
+    if probability is None:
+        return {"probability": None, "calibration": None}
+    confidence = np.asarray(found.confidence, np.float64)[truth.target]
+    bins = calibration_bins(confidence, np.asarray(errors) < RIGHT)
+    return {"probability": float(probability), "calibration": bins.tolist()}

@@ -29,7 +29,7 @@ from shape_matching.evaluate.pairs import PairRecord, PairStore
 
 COLUMNS = (
     "error median_error max_error error_best_side error_best_map coverage smoothness bijectivity "
-    "orientation ambiguous entries"
+    "orientation ambiguous probability entries"
 ).split()
 """Columns of per_pair.csv taken from the score of a pair."""
 AVERAGED = (
@@ -97,6 +97,7 @@ def summarize(records: Sequence[PairRecord], labels: Sequence[str]) -> dict[str,
         "remedy": _remedy(records, failures),
         **_error_numbers(scored),
         "ambiguous": sum(bool(_score(r)["ambiguous"]) for r in scored),
+        "confidence": _confidence_numbers(scored),
         **{name: _mean(scored, name) for name in AVERAGED},
         **_curve(scored, "pck", metrics.THRESHOLDS, "auc_0.25"),
         **_curve(scored, "pck_ulrssm", metrics.THRESHOLDS_ULRSSM, "auc_0.10"),
@@ -109,6 +110,29 @@ def summarize(records: Sequence[PairRecord], labels: Sequence[str]) -> dict[str,
             for label, members in tables.items()
         },
         "worst": [[*r.pair, _score(r)["error"]] for r in worst_records(scored, 10)],
+    }
+
+
+def _confidence_numbers(scored: Sequence[PairRecord]) -> dict[str, Any] | None:
+    """Return how well the method knew which maps and vertices are right; None if it said nothing.
+
+    A map is flagged where its probability is below `metrics.FLAG`, and wrong where its error is not
+    below `metrics.RIGHT`.
+    """
+    told = [_score(r) for r in scored if _score(r).get("probability") is not None]
+    if not told:
+        return None
+    said = np.array([score["probability"] for score in told])
+    right = np.array([score["error"] < 100 * metrics.RIGHT for score in told])
+    roc = metrics.area_under_roc(said, right)
+    bins = np.sum([score["calibration"] for score in told], axis=0)
+    return {
+        "wrong": int((~right).sum()),
+        "wrong_flagged": int((said[~right] < metrics.FLAG).sum()),
+        "right": int(right.sum()),
+        "false_alarms": int((said[right] < metrics.FLAG).sum()),
+        "area_under_roc": None if np.isnan(roc) else roc,
+        "vertex_calibration_error": metrics.calibration_error(bins),
     }
 
 

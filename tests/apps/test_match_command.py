@@ -97,7 +97,7 @@ def test_two_files_to_a_run_folder_and_resume(
     before = snapshot(run)
     assert run_json(capsys, "--resume", str(run)) == found
     assert main(["match", "--resume", str(run)]) == 0
-    assert "mean confidence 1.000" in capsys.readouterr().out
+    assert "right with probability" in capsys.readouterr().out
     assert snapshot(run) == before
 
 

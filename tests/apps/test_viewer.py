@@ -343,19 +343,32 @@ class TestHandlers:
         for arguments, code in cases:
             assert code in tab._start(*arguments)[tab.controls.status]
 
+    @pytest.mark.parametrize(
+        ("probability", "words"),
+        [(0.1, "probably wrong"), (0.7, "doubtful"), (0.9, "probably right"), (None, "doubtful")],
+    )
+    def test_the_badge_says_how_sure_the_map_is(
+        self, tab: Any, jobs: Jobs, pair: Any, probability: float | None, words: str
+    ) -> None:
+        source, target, order = pair
+        job_id = tab._start(source, target, "axiomatic", "default", 5, None)[tab.controls.job_id]
+        finish(jobs.get(job_id), order, ambiguous=False, probability=probability)
+        polled_by(tab, job_id, "")
+        assert words in tab._show(job_id, MATCHED)[tab.result]
+
     def test_a_job_is_followed_from_start_to_result(self, tab: Any, jobs: Jobs, pair: Any) -> None:
         source, target, order = pair
         started = tab._start(source, target, "axiomatic", "default", 5, None)
         job_id = started[tab.controls.job_id]
         assert started[tab.controls.timer].active
         assert "queued" in started[tab.controls.status]
-        finish(jobs.get(job_id), order, scores={}, ambiguous=False, notes=[])
+        finish(jobs.get(job_id), order, scores={}, ambiguous=False, notes=[], probability=0.9)
         polled = polled_by(tab, job_id, "")
         assert polled[tab.controls.finished] == job_id
         assert not polled[tab.controls.timer].active
         shown = tab._show(job_id, MATCHED)
         assert [Path(shown[pane]).suffix for pane in tab.panes] == [".glb", ".glb"]
-        assert "unambiguous" in shown[tab.result]
+        assert "probably right" in shown[tab.result]
 
     def test_the_map_is_shown_while_it_changes_and_at_the_end(
         self, tab: Any, jobs: Jobs, pair: Any

@@ -46,7 +46,7 @@ def test_every_method_maps_an_aligned_copy(name: str) -> None:
     found = METHODS[name](source, target, CONFIG, progress=events.append, device="cpu")
     assert np.array_equal(found.p2p_21, truth)
     assert np.array_equal(found.p2p_12, np.argsort(truth))
-    np.testing.assert_allclose(found.confidence, 1.0)
+    assert found.confidence.min() > 0.9 and found.probability is not None
 
 
 def test_nearest_uses_positions_and_nothing_else() -> None:
@@ -65,7 +65,7 @@ def test_nearest_takes_point_clouds() -> None:
     cloud = Mesh(bumpy_sphere(2).vertices, np.zeros((0, 3), np.int64))
     target, truth = permuted(cloud)
     found = match_nearest(cloud, target, CONFIG)
-    assert np.array_equal(found.p2p_21, truth) and (found.confidence == 1).all()
+    assert np.array_equal(found.p2p_21, truth) and found.confidence.mean() > 0.5
 
 
 def test_zoomout_starts_from_one_map() -> None:

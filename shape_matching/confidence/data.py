@@ -1,0 +1,237 @@
+"""What the model of confidence learns from: maps that the matcher made, right and wrong, and truth.
+
+make_outcomes(OutcomeConfig(pairs=400), "data/outcomes", workers=2)
+
+Each file is one generated pair with the defects that files have (`shape_matching.confidence.
+defects`), matched as users' pairs are.  Of some pairs there is a second map, refined from a start
+that exchanges or mirrors parts; of others the two shapes have nothing to do with each other, and no
+map is right.  A broken-off run is continued by the same call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from scipy.spatial import KDTree
+
+from geo3d.config import require, require_at_least
+from geo3d.errors import Geo3dError, InputError
+from geo3d.files import atomic_path
+from geo3d.mesh.geodesic import graph_distances
+from geo3d.mesh.ops import total_area
+from geo3d.npz import read_npz
+from geo3d.progress import ProgressCallback, ignore_progress
+from geo3d.synth.creatures.generate import Creature
+from geo3d.work.pool import Limits, Task
+from geo3d.work.runner import Work, claim, failure_text, run_items
+from shape_matching.confidence.defects import Shape, random_defects
+from shape_matching.confidence.signals import LOCAL, WHOLE, Signals, signals
+from shape_matching.config import PRESETS, MatchConfig
+from shape_matching.correspondence import Correspondence
+from shape_matching.match import match_uncalibrated
+from shape_matching.prior.families import PriorDataConfig, family
+
+PAIR_SECONDS = 240.0
+REACH = 0.05
+"""Distance at rest, over the root of the area, within which a place counts as there."""
+OUTCOME_BYTES = 1 << 24
+_ARRAYS = ("local", "whole", "errors", "chosen", "counts")
+
+
+@dataclass(frozen=True)
+class OutcomeConfig:
+    """Settings of a folder of outcomes."""
+
+    pairs: int = 300
+    """How many; each of a creature of its own."""
+    shapes: PriorDataConfig = field(
+        default_factory=lambda: PriorDataConfig(
+            seed=77, members=2, vertices=1600, remeshed_vertices=(800, 1600)
+        )
+    )
+    """Where the creatures and their families come from."""
+    strangers: float = 0.12
+    """Share of pairs of two different creatures, where no map is right."""
+    forced: float = 0.5
+    """Share of pairs with a second map, from a start with parts exchanged."""
+    preset: str = "fast"
+    """How they are matched."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "pairs")
+        require(0 <= self.strangers <= 1, "strangers", "a share in 0..1")
+        require(0 <= self.forced <= 1, "forced", "a share in 0..1")
+        require(self.preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A map, as its signals show it, and how wrong it is."""
+
+    seen: Signals
+    errors: Float[np.ndarray, " s"]
+    """At the samples; infinite where a vertex has no counterpart."""
+    chosen: bool
+    """Whether the matcher chose it by itself."""
+
+    @property
+    def error(self) -> float:
+        """Mean over the samples that have a counterpart."""
+        known = self.errors[np.isfinite(self.errors)]
+        return float(known.mean()) if len(known) else float("inf")
+
+
+def make_outcomes(
+    config: OutcomeConfig,
+    out: str | Path,
+    *,
+    workers: int = 1,
+    progress: ProgressCallback = ignore_progress,
+) -> dict[str, str]:
+    """Make the outcomes that are not there yet; return the pairs that gave none, with the reason.
+
+    Raises:
+        InputError: ``work.other_folder`` when ``out`` is for other settings.
+        Cancelled: from ``progress``.
+    """
+    folder = Path(out)
+    claim(folder, {key: value for key, value in asdict(config).items() if key != "pairs"})
+    tasks = [Task(outcome_path(folder, n).stem, n) for n in range(config.pairs)]
+    make_handler = partial(partial, _make_outcomes, config, folder)
+    work = Work(
+        folder, tasks, make_handler, lambda name: (folder / f"{name}.npz").is_file(), "outcomes"
+    )
+    failures = run_items(work, Limits(workers, timeout=PAIR_SECONDS, threads=1), progress)
+    return {name: failure_text(failure) for name, failure in failures.items()}
+
+
+def outcome_path(folder: Path, number: int) -> Path:
+    """Return the file of a pair."""
+    return folder / f"pair-{number:05d}.npz"
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """Return the outcomes of a pair.
+
+    Raises:
+        InputError: ``confidence_data.bad_outcome``.
+    """
+    try:
+        stored = read_npz(path, _ARRAYS, OUTCOME_BYTES)
+        ends = np.cumsum(stored["counts"])
+        if stored["local"].shape != (ends[-1], len(LOCAL)) or stored["whole"].shape[1] != len(
+            WHOLE
+        ):
+            raise ValueError("it holds other signals")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "confidence_data.bad_outcome",
+            f"{path} holds no outcomes: {error}.",
+            "Delete it and run the command again, or choose another folder.",
+        ) from error
+    found = []
+    for i, end in enumerate(ends):
+        part = slice(end - stored["counts"][i], end)
+        none = np.zeros(stored["counts"][i], np.int64)
+        seen = Signals(none, stored["local"][part].astype(float), stored["whole"][i].astype(float))
+        found.append(Outcome(seen, stored["errors"][part].astype(float), bool(stored["chosen"][i])))
+    return found
+
+
+def true_errors(
+    found: Correspondence,
+    samples: Int64[np.ndarray, " s"],
+    truth_21: Int64[np.ndarray, " v2"],
+    unit: float,
+) -> Float[np.ndarray, " s"]:
+    """Return the distance of each sample's image to the truth, along the source over ``unit``.
+
+    Args:
+        truth_21: true source vertex of each target vertex, -1 where there is none.
+    """
+    errors = np.full(len(samples), np.inf)
+    known = np.flatnonzero(truth_21[samples] >= 0)
+    if len(known):
+        places, inverse = np.unique(truth_21[samples[known]], return_inverse=True)
+        distances = graph_distances(found.source, places)
+        images = found.p2p_21[samples[known]]
+        far = distances[inverse, images]
+        # what lies on another loose piece is wrong, but has a counterpart
+        errors[known] = np.where(np.isfinite(far), far / unit, 9.0)
+    return errors
+
+
+def _make_outcomes(config: OutcomeConfig, folder: Path, number: int) -> None:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng([*b"outcomes", config.shapes.seed, number])
+    creature, members = family(config.shapes, 2 * number)
+    first = Shape(members[0].mesh, members[0].template_ids)
+    second = Shape(members[1].mesh, members[1].template_ids)
+    strangers = rng.uniform() < config.strangers
+    if strangers:
+        _, others = family(config.shapes, 2 * number + 1)
+        second = Shape(others[1].mesh, np.full(others[1].mesh.n_vertices, -1))
+    unit = float(np.sqrt(total_area(first.mesh)))
+    one, two = random_defects(first, rng), random_defects(second, rng)
+    truth = true_map(creature, one, two)
+    settings = MatchConfig(cache=False)
+    settings = replace(settings, **PRESETS[config.preset])
+    kept = []
+    starts = [None]
+    if rng.uniform() < config.forced and not strangers:
+        starts.append(_exchanged(creature, one, two, rng))
+    for start in starts:
+        try:
+            found = match_uncalibrated(one.mesh, two.mesh, settings, initial_map=start)
+        except Geo3dError:
+            if start is None:
+                raise
+            continue
+        seen = signals(found)
+        if seen is None:
+            continue
+        errors = true_errors(found, seen.samples, truth, unit)
+        kept.append(Outcome(seen, errors, start is None))
+    with atomic_path(outcome_path(folder, number)) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            local=np.concatenate([o.seen.local for o in kept]).astype(np.float32),
+            whole=np.stack([o.seen.whole for o in kept]).astype(np.float32),
+            errors=np.concatenate([o.errors for o in kept]).astype(np.float32),
+            chosen=np.array([o.chosen for o in kept]),
+            counts=np.array([len(o.errors) for o in kept]),
+        )
+
+
+def true_map(creature: Creature, one: Shape, two: Shape) -> Int64[np.ndarray, " v2"]:
+    """Return the source vertex at the same place of the creature for each target vertex; -1 where
+    the source has none nearby."""
+    return _nearest_place(creature, one, two.template_ids, REACH)
+
+
+def _exchanged(
+    creature: Creature, one: Shape, two: Shape, rng: np.random.Generator
+) -> Int64[np.ndarray, " v2"]:
+    """Return a map that is right but around some bones, where left and right are exchanged."""
+    owner = creature.weights.argmax(axis=1)
+    chosen = rng.uniform(size=len(creature.bones)) < rng.choice([0.2, 0.5, 1.0])
+    order = np.arange(len(owner))
+    exchanged = np.where(chosen[owner], creature.symmetry, order)
+    wanted = np.where(two.template_ids >= 0, exchanged[two.template_ids.clip(min=0)], 0)
+    return _nearest_place(creature, one, wanted, np.inf)
+
+
+def _nearest_place(
+    creature: Creature, shape: Shape, ids: Int64[np.ndarray, " n"], reach: float
+) -> Int64[np.ndarray, " n"]:
+    """Return the vertex of ``shape`` nearest to each vertex of the creature at rest, or -1."""
+    rest = creature.rest.vertices
+    known = np.flatnonzero(shape.template_ids >= 0)
+    gap, near = KDTree(rest[shape.template_ids[known]]).query(rest[ids.clip(min=0)])
+    inside = (ids >= 0) & (gap <= reach * np.sqrt(total_area(creature.rest)))
+    return np.where(inside, known[near], -1).astype(np.int64)

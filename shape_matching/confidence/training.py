@@ -1,0 +1,231 @@
+"""Training of the model of confidence, and how well calibrated it is on pairs kept aside.
+
+Every fourth pair is kept aside; of those the even ones set temperature and offset, the odd ones are
+only measured on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from geo3d.config import config_to_dict, require, require_at_least
+from geo3d.device import item_generator
+from geo3d.errors import InputError
+from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
+from geo3d.work import schedules
+from geo3d.work.state import TrainingState
+from geo3d.work.training import Backward, Method, Numbers, Plan, run_training
+from shape_matching.confidence.data import Outcome, OutcomeConfig, outcome_path, read_outcomes
+from shape_matching.confidence.model import Confidence, Head, save_confidence, vertex_inputs
+from shape_matching.evaluate.metrics import (
+    FLAG,
+    RIGHT,
+    area_under_roc,
+    calibration_bins,
+    calibration_error,
+)
+
+MODEL = "confidence.safetensors"
+HELD_OUT = 4
+
+
+@dataclass(frozen=True)
+class ConfidenceTrainingConfig:
+    """Settings of `train_confidence`; the defaults are the recipe of the shipped model."""
+
+    outcomes: str = ""
+    """Folder of the outcomes; made when they are missing."""
+    data: OutcomeConfig = field(default_factory=OutcomeConfig)
+    """What the outcomes are."""
+    steps: int = 1500
+    """Optimiser steps."""
+    batch: int = 256
+    """Samples per step; maps are an eighth of it."""
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.3
+    jitter: float = 0.25
+    """Noise on the standardised signals, in standard deviations, so that few pairs suffice."""
+    log_every: int = 50
+    checkpoint_seconds: float = 60.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "steps log_every")
+        require(self.batch >= 16, "batch", "at least 16")
+        require(self.learning_rate > 0, "learning_rate", "above 0")
+        require(self.jitter >= 0, "jitter", "0 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Signals and what is right, of several pairs."""
+
+    whole: Float[Tensor, "m w"]
+    whole_right: Bool[Tensor, " m"]
+    chosen: Bool[Tensor, " m"]
+    vertex: Float[Tensor, "n c"]
+    vertex_right: Bool[Tensor, " n"]
+    vertex_chosen: Bool[Tensor, " n"]
+
+
+def train_confidence(
+    config: ConfidenceTrainingConfig,
+    out: Path,
+    *,
+    log_metrics: MetricsCallback = ignore_progress,
+    progress: ProgressCallback = ignore_progress,
+) -> dict[str, Any]:
+    """Train a model into ``out`` (``confidence.safetensors``) and return its numbers.
+
+    Raises:
+        InputError: ``confidence_training.too_few``, ``confidence_data.bad_outcome``.
+        NumericalError: ``training.diverged``.
+    """
+    training = _Training(config)
+    plan = Plan.of(
+        config,
+        "training the confidence",
+        config.steps,
+        lambda step: config.learning_rate * schedules.cosine(step, config.steps),
+    )
+    numbers = run_training(
+        training, plan, out, training.settings, log_metrics=log_metrics, progress=progress
+    )
+    return {**numbers, **training.measured}
+
+
+class _Training(Method):
+    def __init__(self, config: ConfidenceTrainingConfig) -> None:
+        self.config = config
+        self.shown, self.tuning, self.test = load_tables(config)
+        self.model = Confidence(item_generator(config.seed, "confidence weights"))
+        self.model.whole.standardise(self.shown.whole)
+        self.model.vertex.standardise(self.shown.vertex)
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        super().__init__(TrainingState(self.model, optimizer))
+        self.settings = {**config_to_dict(config), "outcomes": f"{len(self.shown.whole)} maps"}
+        self.measured: dict[str, Any] = {}
+
+    def gradients(self, backward: Backward) -> Numbers:
+        generator = item_generator(self.config.seed, f"confidence step {self.state.step}")
+        total = 0.0
+        for head, inputs, right, n in (
+            (self.model.vertex, self.shown.vertex, self.shown.vertex_right, self.config.batch),
+            (self.model.whole, self.shown.whole, self.shown.whole_right, self.config.batch // 8),
+        ):
+            rows = torch.randint(len(inputs), (n,), generator=generator)
+            noise = torch.randn(n, inputs.shape[1], generator=generator)
+            seen = inputs[rows] + self.config.jitter * head.scale * noise
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(
+                head(seen), right[rows].float()
+            )
+            backward(loss)
+            total += float(loss.detach())
+        return {"loss": total}
+
+    def export(self, out: Path, *, is_last: bool) -> None:
+        model = Confidence(info={"training": self.settings, "steps": self.state.step})
+        model.load_state_dict(self.model.state_dict())
+        chosen, vertices = self.tuning.chosen, self.tuning.vertex_chosen
+        set_temperature(model.whole, self.tuning.whole[chosen], self.tuning.whole_right[chosen])
+        set_temperature(
+            model.vertex, self.tuning.vertex[vertices], self.tuning.vertex_right[vertices]
+        )
+        self.measured = measured(model, self.test)
+        model.info.update(self.measured)
+        save_confidence(out / MODEL, model)
+
+
+def load_tables(config: ConfidenceTrainingConfig) -> tuple[Table, Table, Table]:
+    """Return what is learned from, what sets the temperature, and what is measured on.
+
+    Raises:
+        InputError: ``confidence_training.too_few``; ``confidence_data.bad_outcome``.
+    """
+    sides: tuple[list[Outcome], list[Outcome], list[Outcome]] = ([], [], [])
+    for n in range(config.data.pairs):
+        path = outcome_path(Path(config.outcomes), n)
+        if path.is_file():
+            held = n % HELD_OUT == HELD_OUT - 1
+            sides[(1 + n // HELD_OUT % 2) if held else 0].extend(read_outcomes(path))
+    if not all(sides):
+        raise InputError(
+            "confidence_training.too_few",
+            f"{config.outcomes or 'The folder'} has outcomes of too few pairs; "
+            f"{2 * HELD_OUT} are the least.",
+            "Make more: raise --pairs.",
+        )
+    first, second, third = (table(side) for side in sides)
+    return first, second, third
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """Return outcomes in one table."""
+    counts = torch.tensor([len(o.errors) for o in outcomes])
+    chosen = torch.tensor([o.chosen for o in outcomes])
+    return Table(
+        torch.from_numpy(np.stack([o.seen.whole for o in outcomes])).float(),
+        torch.tensor([o.error < RIGHT for o in outcomes]),
+        chosen,
+        torch.cat([vertex_inputs(o.seen) for o in outcomes]),
+        torch.cat([torch.from_numpy(o.errors < RIGHT) for o in outcomes]),
+        chosen.repeat_interleave(counts),
+    )
+
+
+def set_temperature(head: Head, inputs: Float[Tensor, "n c"], right: Bool[Tensor, " n"]) -> None:
+    """Set temperature and offset so that the probabilities fit how often it is right."""
+    with torch.no_grad():
+        logits = head(inputs)
+    both = torch.tensor([1.0, 0.0], requires_grad=True)
+    optimizer = torch.optim.LBFGS([both], max_iter=100)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits * both[0] + both[1], right.float()
+        )
+        # few maps must not make it sure of itself
+        value = value + 1e-2 * (both - torch.tensor([1.0, 0.0])).square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    head.temperature.copy_(both.detach())
+
+
+def measured(model: Confidence, kept: Table) -> dict[str, float | None]:
+    """Return how well maps and vertices are told apart, and how well calibrated both are; None
+    where there was nothing to tell."""
+    with torch.no_grad():
+        whole = torch.sigmoid(model.whole(kept.whole)).double().numpy()
+        vertex = torch.sigmoid(model.vertex(kept.vertex)).double().numpy()
+    right, chosen = kept.whole_right.numpy(), kept.chosen.numpy()
+    own = kept.vertex_chosen.numpy()
+    numbers = {
+        "maps": len(whole),
+        "maps_right": float(right.mean()),
+        "maps_auc": area_under_roc(whole, right),
+        "maps_auc_chosen": area_under_roc(whole[chosen], right[chosen]),
+        "wrong_flagged": _share(whole[~right] < FLAG),
+        "false_alarms": _share(whole[right] < FLAG),
+        "vertex_auc": area_under_roc(vertex, kept.vertex_right.numpy()),
+        "vertex_calibration_error": calibration_error(
+            calibration_bins(vertex[own], kept.vertex_right.numpy()[own])
+        ),
+    }
+    return {name: None if np.isnan(x) else x for name, x in numbers.items()}
+
+
+def _share(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
