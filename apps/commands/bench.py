@@ -9,6 +9,7 @@
   geo3d bench topology              losses (seconds, memory), Betti numbers, toy repairs
   geo3d bench topology --part volumes     broken vessels and hollow bodies, repaired in 3D
   geo3d bench topology --part losses --data TOPOMORTAR    on the real labels
+  geo3d bench topology --part repair --data TOPOMORTAR    repair beside random repair, a ceiling
   geo3d bench segment --help        compare losses: train, measure and tabulate a grid of runs
   geo3d bench robust --data FOLDER  clean pairs beside the same with specks, seams, outliers;
                                     FOLDER keeps what is done, given again it goes on
@@ -109,8 +110,10 @@ BENCHES = {
             "betti": "Betti numbers",
             "toys": "steps in which each term alone repairs the toys",
             "volumes": "Betti numbers of volumes before and after each term alone",
+            "repair": "Betti 0 / 1 errors (change of Dice), shipped segmenter, by group",
         },
         ("data", "repeats"),
+        alone=("repair",),
     ),
     "conditions": Bench(
         "maps of a street's layout; of those in --data, too",
@@ -180,13 +183,14 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
 
             return {"": bench_sparse}
         case "topology":
-            from apps.bench import topology, topology_toys, topology_volumes
+            from apps.bench import topology, topology_repair, topology_toys, topology_volumes
 
             return {
                 "losses": topology.bench_losses,
                 "betti": topology.bench_betti,
                 "toys": topology_toys.bench_toys,
                 "volumes": topology_volumes.bench_volumes,
+                "repair": topology_repair.bench_repair,
             }
         case "partial":
             from apps.bench import partial as pieces

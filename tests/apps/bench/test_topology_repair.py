@@ -1,0 +1,38 @@
+"""The baselines that repair is measured against, on small masks by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from apps.bench.topology_repair import best_repair, random_repair
+from geo3d.topology.betti import betti_numbers
+from geo3d.topology.repair import repair
+
+
+def broken() -> tuple[np.ndarray, np.ndarray]:
+    """Return a true square and probabilities of it with two specks and a pinhole."""
+    true = np.zeros((24, 24), dtype=bool)
+    true[4:16, 4:16] = True
+    p = np.where(true, 0.9, 0.1)
+    p[20, 20] = p[2, 21] = 0.6
+    p[8, 8] = 0.4
+    return true, p
+
+
+def test_random_repair_makes_as_many_changes_of_each_kind() -> None:
+    true, p = broken()
+    given, repaired = p > 0.5, repair(p)
+    assert repaired.before == (3, 1)
+    assert repaired.after == (1, 0)
+    for seed in range(5):
+        drawn = random_repair(given, repaired, np.random.default_rng(seed))
+        assert betti_numbers(drawn) == (1, 0)
+    none = repair(np.where(true, 0.9, 0.1))
+    assert none.changes == ()
+    assert (random_repair(given, none, np.random.default_rng(0)) == given).all()
+
+
+def test_the_best_repair_has_no_surplus() -> None:
+    true, p = broken()
+    assert betti_numbers(best_repair(p > 0.5, true)) == betti_numbers(true)
+    assert (best_repair(true, p > 0.5) == true).all()
