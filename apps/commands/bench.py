@@ -14,6 +14,8 @@
   geo3d bench robust --data FOLDER  clean pairs beside the same with specks, seams, outliers;
                                     FOLDER keeps what is done, given again it goes on
                                     (settings: RobustConfig; --set dataset=DIR --set pairs=FILE)
+  geo3d bench collection --data FOLDER    pairwise maps of collections beside consistent ones
+                                    (settings: CollectionBenchConfig); given again it goes on
   geo3d bench load                  processor time of a match alone and beside busy processes
   geo3d bench conditions            frames/s of a layout's depth, class and instance maps
   geo3d bench conditions --data FOLDER            ... of the published samples too
@@ -155,6 +157,12 @@ BENCHES = {
         ("data", "set"),
         needs_part=True,
     ),
+    "collection": Bench(
+        "maps of collections, pairwise and made consistent; --data is a folder that keeps them",
+        {"": "errors x100 of collections"},
+        ("data", "set"),
+        needs_part=True,
+    ),
     "load": Bench(
         "processor time of a match alone and beside busy processes",
         {"": "a match of two birds"},
@@ -221,6 +229,10 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
             from apps.bench.robust import bench_robust
 
             return {"": bench_robust}
+        case "collection":
+            from apps.bench.collection import bench_collection
+
+            return {"": bench_collection}
         case "street":
             from apps.bench import street
 

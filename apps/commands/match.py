@@ -5,12 +5,14 @@
   geo3d match a.obj b.obj --initial-map map.txt          refine a map (a source index per line)
   geo3d match a.obj b.obj --initial-map c.mat --one-based --save-map d.mat     MATLAB's, from 1
   geo3d match whole.ply scan.ply --partial yes           one is a piece, in the units of the other
+  geo3d match FOLDER --workers 2                         all pairs of the meshes in a folder
+  geo3d match FOLDER --template cat                      cat.* with all others
 
 The run folder holds outputs/map.txt (line j: the source vertex of target vertex j, from 0, or -1
 where a piece has no counterpart), map.npz (both directions, confidence, functional map, the
 overlap of pieces), source.glb and target.glb in matched colours (grey: no counterpart),
 confidence.glb, previews/match.png, and previews/fmap.png, the functional map
-(previews/live-fmap.png while the match runs).
+(previews/live-fmap.png while the match runs).  For that of a folder see docs/collections.md.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.commands import RUN_FLAGS, add_common, show_run
+from apps.commands.match_collection import is_collection, run_collection
 from apps.running import (
     Beginning,
     full_path,
@@ -52,7 +55,8 @@ FILES = ("source", "target", "landmarks", "initial_map")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``geo3d match``."""
-    parser.add_argument("source", nargs="?", help="mesh that colours and functions come from")
+    help = "mesh that colours and functions come from, or a folder of meshes"
+    parser.add_argument("source", nargs="?", help=help)
     parser.add_argument("target", nargs="?", help="mesh they are carried to")
     methods = f"matching method (default axiomatic): {methods_help()}"
     parser.add_argument("--method", metavar="NAME", default="axiomatic", help=methods)
@@ -68,12 +72,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whether one of them may be a piece: cut, holed, seen from one side "
         "(default auto: by areas and borders)",
     )
+    parser.add_argument(
+        "--template", metavar="NAME", help="of a folder: match this with all others"
+    )
+    parser.add_argument("--workers", metavar="N", type=int, help="of a folder: processes")
     parser.add_argument("--up", choices=("y", "z"), default="y", help="up axis of the pictures")
     add_common(parser, *RUN_FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Match, write the run folder, print the summary."""
+    if is_collection(args):
+        return run_collection(args)
     done = run_verb(args, "match", partial(_begin, args), _match, " ".join(FILES))
     show_run(args, done, _text(done.numbers, done), map=str(done.outputs / "map.txt"))
     return 0
@@ -109,6 +119,12 @@ def _begin(args: argparse.Namespace) -> Beginning:
 def _check_request(args: argparse.Namespace) -> None:
     from shape_matching.methods import METHODS, takes
 
+    if args.template or args.workers:
+        raise ConfigError(
+            "match.flags_do_not_fit",
+            "--template and --workers are for folders.",
+            "geo3d match FOLDER [--template NAME] [--workers N]",
+        )
     if not args.source or not args.target:
         raise ConfigError("match.two_shapes", "Two mesh files are needed.", "geo3d match A B")
     if args.method not in METHODS:
