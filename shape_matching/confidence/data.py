@@ -182,7 +182,7 @@ def _make_outcomes(config: OutcomeConfig, folder: Path, number: int) -> None:
     settings = MatchConfig(cache=False)
     settings = replace(settings, **PRESETS[config.preset])
     kept = []
-    starts = [None]
+    starts: list[np.ndarray | None] = [None]
     if rng.uniform() < config.forced and not strangers:
         starts.append(_exchanged(creature, one, two, rng))
     for start in starts:

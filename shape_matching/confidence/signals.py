@@ -62,7 +62,7 @@ class Signals:
         """Return values at the samples, carried to all vertices of the target."""
         points = target.vertices.astype(np.float64)
         k = min(4, len(self.samples))
-        gap, near = KDTree(points[self.samples]).query(points, k=[*range(1, k + 1)])
+        gap, near = KDTree(points[self.samples]).query(points, k=np.arange(1, k + 1))
         weight = 1.0 / np.maximum(np.square(gap), 1e-12 * np.square(np.ptp(points)).clip(1e-30))
         return (weight * values[near]).sum(axis=1) / weight.sum(axis=1)
 
@@ -146,7 +146,7 @@ def _turns(
     points_1, points_2 = (m.vertices.astype(np.float64) for m in (source, target))
     normals_1, normals_2 = vertex_normals(source), vertex_normals(target)
     tree = KDTree(points_2[ids])
-    around = ids[tree.query(points_2[samples], k=[*range(2, min(N_AROUND, len(ids)) + 1)])[1]]
+    around = ids[tree.query(points_2[samples], k=np.arange(2, min(N_AROUND, len(ids)) + 1))[1]]
     images, centres = found.p2p_21[around], found.p2p_21[samples]
     weight = np.einsum("skc,sc->sk", normals_2[around], normals_2[samples]) > 0.3
     weight &= np.einsum("skc,sc->sk", normals_1[images], normals_1[centres]) > 0.0
