@@ -77,7 +77,9 @@ def published_transforms(dimensions: int = 2) -> tuple[Any, ...]:
     both, image = ("image", "target"), "image"
     contrast = {"gamma": (0.7, 1.5), "retain_stats": True}
     linear = "bilinear" if dimensions == 2 else "trilinear"
-    turns = {f"range_{axis}": math.pi for axis in "xyz"[: 1 if dimensions == 2 else 3]}
+    turns: dict[str, Any] = {
+        f"range_{axis}": math.pi for axis in "xyz"[: 1 if dimensions == 2 else 3]
+    }
     return (
         t.RandRotated(both, prob=0.2, **turns, mode=("bilinear", "nearest")),
         t.RandZoomd(both, prob=0.2, min_zoom=0.7, max_zoom=1.4, mode=(linear, "nearest-exact")),

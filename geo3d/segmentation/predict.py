@@ -287,8 +287,9 @@ def load_segmenter(
         )
     out_channels = int(about.get("out_channels", 2))
     kind = DataKind.from_dict(about["kind"]) if "kind" in about else WALLS
-    sizes = {"in_channels": kind.channels, "dimensions": kind.dimensions}
-    model = make_network(config.network, out_channels, **sizes)
+    model = make_network(
+        config.network, out_channels, in_channels=kind.channels, dimensions=kind.dimensions
+    )
     load_weights(model, checkpoint.tensors)
     info = {**about.get("info", {}), "sha256": checkpoint.sha256}
     return Segmenter(model.to(place).eval(), config, out_channels, info, kind)

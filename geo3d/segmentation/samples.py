@@ -195,7 +195,7 @@ def samples_digest(samples: Sequence[Sample]) -> str:
         digest.update(str(sample.image.shape).encode())
         digest.update(np.ascontiguousarray(sample.image).tobytes())
         is_mask = sample.mask.dtype == bool
-        digest.update(np.packbits(sample.mask) if is_mask else np.ascontiguousarray(sample.mask))
+        digest.update((np.packbits(sample.mask) if is_mask else sample.mask).tobytes())
     return digest.hexdigest()
 
 

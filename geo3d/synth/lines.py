@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -129,7 +130,7 @@ def tube_volume(seed: int, side: int = 48, *, group: str = "indistr") -> Lines:
     share = np.clip(depth + 0.5, 0, 1)
     slow = ndimage.zoom(rng.normal(0, 1, (4, 4, 4)), side / 4, order=1)[:side, :side, :side]
     level = 130.0 if group != "faint" else 62.0
-    image: np.ndarray = 50 + 14 * slow + level * share * (0.75 + 0.25 * np.clip(depth / 2, 0, 1))
+    image: Any = 50 + 14 * slow + level * share * (0.75 + 0.25 * np.clip(depth / 2, 0, 1))
     if group == "covered":
         # Bright lumps beside and on the tubes: calcium, contrast agent.
         for _ in range(10):

@@ -146,7 +146,7 @@ def _match_tunnels(
             np.where(values[k][t.pairs[:, 0]] > values[2][t.gone_at], t.seen_as, -1 - k)
             for k, t in enumerate(tunnels)
         ]
-        _, *rows = np.intersect1d(*seen, return_indices=True)
+        _, *rows = np.intersect1d(seen[0], seen[1], return_indices=True)
         lasting = [
             values[k][t.pairs[:, 0]] > values[k][t.pairs[:, 1]] for k, t in enumerate(tunnels)
         ]

@@ -102,7 +102,8 @@ def tunnel_pairs(
     """Return dimension 1 of a volume.  Raises as `persistence`."""
     values = _levels(values, pixels)
     births, deaths = births_and_deaths(_turned(values, superlevel), pixels)
-    return _pairs(values, *(_turned_back(values, at) for at in (births, deaths)), superlevel)
+    born, died = (_turned_back(values, at) for at in (births, deaths))
+    return _pairs(values, born, died, superlevel)
 
 
 def _levels(values: np.ndarray, pixels: str) -> np.ndarray:

@@ -45,7 +45,7 @@ class Batch:
     """
 
     logits: Float[Tensor, "b c *space"]
-    target: Shaped[Tensor, b * any]
+    target: Shaped[Tensor, "b ..."]
     inside: Bool[Tensor, "b ..."] | None = None
     regions: bool = False
     background: bool | None = None

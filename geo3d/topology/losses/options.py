@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal, ParamSpec, TypedDict
+from typing import Literal, ParamSpec, TypedDict, cast
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -60,7 +60,7 @@ class Options(TypedDict, total=False):
     """One factor of at least 0 per channel."""
     ignore_index: int | None
     """Value of the target that means "not annotated"."""
-    mask: Shaped[Tensor, b * any] | None
+    mask: Shaped[Tensor, "b ..."] | None
     """(b, *space) or (b, 1, *space), zero where the target is not annotated."""
     spacing: Sequence[float] | None
     """Size of a pixel along each axis, where lengths have a meaning for the loss."""
@@ -68,11 +68,11 @@ class Options(TypedDict, total=False):
 
 def eager(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Return a loss that `torch.compile` runs as it is, between two graphs."""
-    return torch.compiler.disable(function)
+    return cast("Callable[P, Tensor]", torch.compiler.disable(function))
 
 
 # Once more, as compiling a loss by itself looks behind the first.
-@torch.compiler.disable
+@eager
 def judge(
     items: Callable[[Batch], Float[Tensor, " b"]],
     logits: Float[Tensor, "b c *space"],

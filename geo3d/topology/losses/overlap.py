@@ -213,7 +213,7 @@ def worst_neighbour_logits(
     return _worst(logits, target, size, options)
 
 
-@torch.compiler.disable
+@eager
 def _worst(logits: Tensor, target: Tensor, size: int, options: Options) -> Tensor:
     batch = as_batch(logits, target, **options)
     z = batch.logits

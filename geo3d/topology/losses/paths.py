@@ -21,6 +21,7 @@ probabilities.
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -75,7 +76,7 @@ def path_loss(
 def path_items(batch: Batch) -> Float[Tensor, " b"]:
     """Return the mean cross-entropy of the critical pixels of each item; 0 if there are none."""
     p = batch.own.detach().cpu().numpy()
-    graphs = _known_graphs(batch.true_masks)
+    graphs: Any = _known_graphs(batch.true_masks)
     critical = np.zeros(p.shape, dtype=bool)
     for at in np.ndindex(p.shape[:2]):
         wrong = batch.guesses[at] != batch.true_masks[at]
@@ -116,7 +117,9 @@ def skeleton_pieces(true: Bool[np.ndarray, "*space"]) -> tuple[Piece, ...]:
     number = np.full(true.shape, -1)
     number[tuple(pixels.T)] = np.arange(len(pixels))
     padded = np.pad(number, 1, constant_values=-1)
-    tiles = np.ravel_multi_index(tuple((pixels // TILE).T), [n // TILE + 1 for n in true.shape])
+    tiles: Any = np.ravel_multi_index(
+        tuple((pixels // TILE).T), [n // TILE + 1 for n in true.shape]
+    )
     steps = [step for step in product((-1, 0, 1), repeat=true.ndim) if step > (0,) * true.ndim]
     beside = np.stack([padded[tuple((pixels + 1 + step).T)] for step in steps])
     one = np.broadcast_to(np.arange(len(pixels)), beside.shape)[beside >= 0]
