@@ -88,6 +88,14 @@ def collection_files(folder: Path) -> dict[str, Path]:
             f"{folder} holds {len(found)} meshes.",
             f"A collection has at least 2 files that end in {' '.join(SUFFIXES)}.",
         )
+    seen: dict[str, Names] = {}
+    for pair in itertools.combinations(found, 2):
+        if (other := seen.setdefault(pair_name(pair), pair)) != pair:
+            raise InputError(
+                "dataset.duplicate_name",
+                f"The pairs {other} and {pair} are one name, {pair_name(pair)}.",
+                "Rename a file, so that no name holds --.",
+            )
     return found
 
 

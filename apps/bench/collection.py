@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from geo3d.config import load_config
 from geo3d.mesh.io import save_mesh
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.synth.creatures import generate_creature, pose, remeshed, vary_proportions
@@ -29,7 +30,7 @@ from shape_matching.collection import (
     collection_files,
     match_collection,
 )
-from shape_matching.config import PRESETS, MatchConfig
+from shape_matching.config import MatchConfig
 from shape_matching.consistent import Names, PairMaps
 from shape_matching.evaluate.scoring import SourceScorer
 
@@ -55,7 +56,7 @@ class CollectionBenchConfig:
     """Whether the first shape alone is matched with the others."""
     workers: int = 1
     """Processes."""
-    match: MatchConfig = field(default_factory=lambda: MatchConfig(**PRESETS["fast"]))
+    match: MatchConfig = field(default_factory=lambda: load_config(MatchConfig, preset="fast"))
     """Settings of the matcher."""
 
 

@@ -81,6 +81,8 @@ def test_a_template_is_matched_with_the_others_and_failures_are_told(
         (["{folder}", "--save-map", "m.txt"], "match.flags_do_not_fit"),
         (["{folder}/s0.off", "{folder}/s1.off", "--template", "s0"], "match.flags_do_not_fit"),
         (["{empty}"], "collection.too_few"),
+        (["{twice}"], "dataset.duplicate_name"),
+        (["{dashes}"], "dataset.duplicate_name"),
     ],
 )
 def test_mistakes_are_told_before_there_is_a_run(
@@ -92,7 +94,13 @@ def test_mistakes_are_told_before_there_is_a_run(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    filled = [a.format(folder=shapes[0], empty=empty) for a in arguments]
+    twice, dashes = tmp_path / "twice", tmp_path / "dashes"
+    for folder, names in ((twice, ("a.off", "a.ply")), (dashes, ("a", "b--c", "a--b", "c"))):
+        folder.mkdir()
+        for name in names:
+            (folder / name).with_suffix(Path(name).suffix or ".off").touch()
+    places = {"folder": shapes[0], "empty": empty, "twice": twice, "dashes": dashes}
+    filled = [a.format(**places) for a in arguments]
     assert main(["match", *filled, "--out", str(tmp_path / "runs")]) in (2, 3)
     assert code in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
