@@ -17,6 +17,7 @@ TREES = ("geo3d", "shape_matching", "scenes", "apps")
 PAGE = ROOT / "docs" / "python-api.md"
 # Called by torch, yaml, pickle, logging or http.server.
 HOOKS = {"forward", "backward", "setup_context", "jvp", "extra_repr", "find_class"}
+HOOKS |= {"_build_loss", "on_train_epoch_start", "_compute_tensor", "aggregate"}  # nnU-Net, MONAI
 HOOKS |= {
     "persistent_load",
     "emit",
@@ -28,6 +29,13 @@ HOOKS |= {
 }
 # Found by name: verbs by `apps.cli`, presets by `geo3d.config`, the child by `-m`.
 ROOTS = {("apps.cli", "main"), ("geo3d", "__version__"), ("geo3d.mesh.sandbox_child", "main")}
+# Found by `apps.commands.train_nnunet` by the name that a user gives.
+NNUNET = ROOT / "geo3d" / "segmentation" / "nnunet" / "trainers.py"
+ROOTS |= {
+    ("geo3d.segmentation.nnunet.trainers", node.name)
+    for node in ast.parse(NNUNET.read_text("utf-8")).body
+    if isinstance(node, ast.ClassDef)
+}
 # What `apps.viewer.image_tab` asks of the module it is given.
 ROOTS |= {
     (f"apps.viewer.{module}", name)

@@ -16,6 +16,7 @@ PARTS = {
     "corrector": "the corrector, which mends the maps that the search finds",
     "confidence": "how sure a map is: its probability, and that of every vertex",
     "segmenter": "a segmenter of mortar, with any of the topology losses",
+    "nnunet": "nnU-Net v2 with a loss of topology, by the trainer's name",
     "objects": "the parts of the small image-to-3D pipeline",
     "street-teacher": "the small teacher of street scenes",
     "street-segmenter": "the segmenter that judges street scenes",

@@ -1,1 +1,44 @@
-"""Losses that judge the topology of a segmentation."""
+"""Losses that judge the topology of a segmentation: modules, functions, and the catalogue."""
+
+from geo3d.topology.losses.catalogue import LOSSES as LOSSES
+from geo3d.topology.losses.catalogue import Loss as Loss
+from geo3d.topology.losses.deep import deep_supervision as deep_supervision
+from geo3d.topology.losses.modules import BettiMatchingLoss as BettiMatchingLoss
+from geo3d.topology.losses.modules import BlobLoss as BlobLoss
+from geo3d.topology.losses.modules import CavityLoss as CavityLoss
+from geo3d.topology.losses.modules import CbDiceLoss as CbDiceLoss
+from geo3d.topology.losses.modules import CEDiceLoss as CEDiceLoss
+from geo3d.topology.losses.modules import CentrelineCELoss as CentrelineCELoss
+from geo3d.topology.losses.modules import ClDiceLoss as ClDiceLoss
+from geo3d.topology.losses.modules import EulerLoss as EulerLoss
+from geo3d.topology.losses.modules import PathLoss as PathLoss
+from geo3d.topology.losses.modules import RegionWiseLoss as RegionWiseLoss
+from geo3d.topology.losses.modules import SCNPLoss as SCNPLoss
+from geo3d.topology.losses.modules import SignedDistanceLoss as SignedDistanceLoss
+from geo3d.topology.losses.modules import SkeletonRecallLoss as SkeletonRecallLoss
+from geo3d.topology.losses.modules import TopoGradLoss as TopoGradLoss
+from geo3d.topology.losses.modules import TopographLoss as TopographLoss
+from geo3d.topology.losses.modules import TopologyLoss as TopologyLoss
+from geo3d.topology.losses.modules import TopoLoss as TopoLoss
+from geo3d.topology.losses.modules import TopoWindowLoss as TopoWindowLoss
+from geo3d.topology.losses.modules import WarmUp as WarmUp
+from geo3d.topology.losses.modules import WarpingLoss as WarpingLoss
+from geo3d.topology.losses.modules import betti_matching_loss as betti_matching_loss
+from geo3d.topology.losses.modules import blob_loss as blob_loss
+from geo3d.topology.losses.modules import cavity_loss as cavity_loss
+from geo3d.topology.losses.modules import cb_dice_loss as cb_dice_loss
+from geo3d.topology.losses.modules import ce_dice_loss as ce_dice_loss
+from geo3d.topology.losses.modules import centreline_loss as centreline_loss
+from geo3d.topology.losses.modules import cl_dice_loss as cl_dice_loss
+from geo3d.topology.losses.modules import euler_loss as euler_loss
+from geo3d.topology.losses.modules import path_loss as path_loss
+from geo3d.topology.losses.modules import region_wise_loss as region_wise_loss
+from geo3d.topology.losses.modules import scnp_loss as scnp_loss
+from geo3d.topology.losses.modules import signed_distance_loss as signed_distance_loss
+from geo3d.topology.losses.modules import skeleton_recall_loss as skeleton_recall_loss
+from geo3d.topology.losses.modules import topo_grad_loss as topo_grad_loss
+from geo3d.topology.losses.modules import topo_loss as topo_loss
+from geo3d.topology.losses.modules import topo_window_loss as topo_window_loss
+from geo3d.topology.losses.modules import topograph_loss as topograph_loss
+from geo3d.topology.losses.modules import warmed_up as warmed_up
+from geo3d.topology.losses.modules import warping_loss as warping_loss

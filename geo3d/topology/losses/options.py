@@ -71,8 +71,6 @@ def eager(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     return cast("Callable[P, Tensor]", torch.compiler.disable(function))
 
 
-# Once more, as compiling a loss by itself looks behind the first.
-@eager
 def judge(
     items: Callable[[Batch], Float[Tensor, " b"]],
     logits: Float[Tensor, "b c *space"],
@@ -96,6 +94,18 @@ def judge(
         ConfigError: "loss.unknown_option", "loss.bad_activation", "loss.bad_reduction",
             "loss.bad_weights", "loss.bad_spacing".
     """
+    return _judge(items, logits, target, options, min_classes)
+
+
+# Once more, as compiling a loss by itself looks behind the first `eager`.
+@eager
+def _judge(
+    items: Callable[[Batch], Tensor],
+    logits: Tensor,
+    target: Tensor,
+    options: Options,
+    min_classes: int,
+) -> Tensor:
     reduction = options.get("reduction", "mean")
     if reduction not in REDUCTIONS:
         raise ConfigError(
