@@ -21,7 +21,7 @@ from itertools import combinations
 
 import numpy as np
 
-from geo3d.topology.grids import Pixels, as_mask, check_pixels, label_components
+from geo3d.topology.grids import Pixels, as_mask, check_not_flat, check_pixels, label_components
 
 
 def betti_numbers(
@@ -35,11 +35,17 @@ def betti_numbers(
         empty_is_one: count an empty mask as one component, as the published code does.
 
     Raises:
-        ShapeError: "topology.bad_dimensions", "topology.not_a_mask".
+        ShapeError: "topology.bad_dimensions", "topology.not_a_mask", "topology.flat".
         ConfigError: "topology.unknown_pixels".
     """
     check_pixels(pixels)
     filled = as_mask(mask)
+    check_not_flat(filled)
+    return numbers_of(filled, pixels, empty_is_one=empty_is_one)
+
+
+def numbers_of(filled: np.ndarray, pixels: Pixels, *, empty_is_one: bool) -> tuple[int, ...]:
+    """Return the Betti numbers of a checked mask, also of a tile one voxel thick."""
     components = count_components(filled, corners=pixels == "cells")
     cavities = count_components(~np.pad(filled, 1), corners=pixels == "vertices") - 1
     tunnels = () if filled.ndim == 2 else (components + cavities - euler_number(filled, pixels),)

@@ -64,6 +64,19 @@ def check_dimensions(array: np.ndarray) -> None:
         )
 
 
+def check_not_flat(array: np.ndarray) -> None:
+    """Refuse (1, h, w), an image with its channel or a volume of one slice (code "topology.flat").
+
+    Both have the topology of the image, so nothing is lost by taking the axis away.
+    """
+    if array.ndim == 3 and array.shape[0] == 1:
+        raise ShapeError(
+            "topology.flat",
+            f"A mask of shape {array.shape} is an image with a channel, or a volume of one slice.",
+            "Give mask[0], the image; its components and holes are those of the slice.",
+        )
+
+
 def check_pixels(pixels: str) -> None:
     """Refuse an unknown reading of pixels (code "topology.unknown_pixels")."""
     if pixels not in PIXELS:

@@ -22,7 +22,7 @@ barcodes (2015).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -140,7 +140,12 @@ def _match_tunnels(
     values: tuple[np.ndarray, ...], stacks: tuple[Stack, ...], pixels: Pixels
 ) -> Matching:
     every = []
-    for mine, theirs, common in zip(*(grids(each, pixels) for each in stacks), strict=True):
+    common_order = stacks[2]
+    # Where levels tie, as in a label, the order of the comparison decides: it is as good as any,
+    # and two orders that agree leave little to reduce.
+    own = [_refined(each, common_order) for each in values[:2]]
+    ordered = (*own, common_order)
+    for mine, theirs, common in zip(*(grids(each, pixels) for each in ordered), strict=True):
         tunnels = [_tunnels(own, common, pixels) for own in (mine, theirs)]
         seen = [
             np.where(values[k][t.pairs[:, 0]] > values[2][t.gone_at], t.seen_as, -1 - k)
@@ -161,6 +166,14 @@ def _match_tunnels(
             for name in ("matched", "predicted", "true")
         )
     )
+
+
+def _refined(values: Float[np.ndarray, " n"], common: Stack) -> Stack:
+    """Return pixels in order of value and, of equal ones, in the order of another stack."""
+    given = common.ascending.reshape(common.padded[0], -1)
+    order = np.argsort(values[given], axis=1, kind="stable")
+    ascending = np.take_along_axis(given, order, axis=1).reshape(-1)
+    return replace(common, ascending=ascending)
 
 
 def _tunnels(own: Grid, common: Grid, pixels: Pixels) -> _Tunnels:

@@ -36,10 +36,11 @@ from scipy import sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from geo3d.errors import ConfigError, InputError, ShapeError
-from geo3d.topology.betti import betti_numbers, euler_number
+from geo3d.topology.betti import betti_numbers, euler_number, numbers_of
 from geo3d.topology.grids import (
     Pixels,
     as_mask,
+    check_not_flat,
     check_pixels,
     check_spacing,
     label_components,
@@ -60,7 +61,8 @@ def dice(predicted: Mask, true: Mask) -> float:
     """Return the Dice overlap in [0, 1].
 
     Raises:
-        ShapeError: "topology.bad_dimensions", "topology.not_a_mask", "topology.unequal_shapes".
+        ShapeError: "topology.bad_dimensions", "topology.not_a_mask", "topology.unequal_shapes",
+            "topology.flat".
     """
     one, two = _pair(predicted, true)
     total = np.count_nonzero(one) + np.count_nonzero(two)
@@ -112,9 +114,14 @@ def betti_errors(
         ShapeError: as `dice`.
         ConfigError: "topology.unknown_pixels".
     """
-    found, wanted = (
-        betti_numbers(mask, pixels, empty_is_one=compat) for mask in _pair(predicted, true)
-    )
+    check_pixels(pixels)
+    return _betti_errors(*_pair(predicted, true), pixels, compat=compat)
+
+
+def _betti_errors(
+    one: np.ndarray, two: np.ndarray, pixels: Pixels, *, compat: bool
+) -> tuple[int, ...]:
+    found, wanted = (numbers_of(mask, pixels, empty_is_one=compat) for mask in (one, two))
     return tuple(abs(a - b) for a, b in zip(found, wanted, strict=True))
 
 
@@ -134,6 +141,7 @@ def local_betti_errors(
         ShapeError: as `dice`.
         ConfigError: "topology.bad_tile", "topology.unknown_pixels".
     """
+    check_pixels(pixels)
     one, two = _pair(predicted, true)
     if tile < 1:
         raise ConfigError("topology.bad_tile", f"A tile of {tile} pixels.", "Give 1 or more.")
@@ -141,7 +149,7 @@ def local_betti_errors(
     errors = []
     for corner in np.ndindex(*counts):
         box = tuple(slice(i * tile, (i + 1) * tile) for i in corner)
-        errors.append(betti_errors(one[box], two[box], pixels, compat=compat))
+        errors.append(_betti_errors(one[box], two[box], pixels, compat=compat))
     return tuple(float(mean) for mean in np.mean(errors, axis=0))
 
 
@@ -279,4 +287,5 @@ def _pair(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarr
             f"The masks have different shapes, {one.shape} and {two.shape}.",
             "Compare masks of one image at one size.",
         )
+    check_not_flat(one)
     return one, two

@@ -73,8 +73,8 @@ def test_hand_worked_images() -> None:
 def test_hand_worked_volumes() -> None:
     shell = np.ones((3, 3, 3), dtype=bool)
     shell[1, 1, 1] = False
-    torus = np.ones((1, 3, 3), dtype=bool)
-    torus[0, 1, 1] = False
+    torus = np.ones((2, 3, 3), dtype=bool)
+    torus[:, 1, 1] = False
     for pixels in ("cells", "vertices"):
         assert betti_numbers(shell, pixels) == (1, 0, 1)
         assert betti_numbers(torus, pixels) == (1, 1, 0)

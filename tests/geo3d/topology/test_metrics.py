@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from geo3d.errors import ConfigError, InputError, ShapeError
+from geo3d.topology.betti import betti_numbers
 from geo3d.topology.grids import surface
 from geo3d.topology.metrics import (
     MISSING,
@@ -189,3 +190,16 @@ def test_distances_that_are_refused() -> None:
         surface_dice(EMPTY, EMPTY, -1)
     with pytest.raises(ConfigError, match="axes"):
         surface_dice(EMPTY, EMPTY, 1, spacing=(1,))
+
+
+def test_a_mask_with_a_channel_is_no_volume() -> None:
+    image = np.ones((1, 5, 6), dtype=bool)
+    for function in (betti_errors, dice, cl_dice):
+        with pytest.raises(ShapeError) as caught:
+            function(image, image)
+        assert caught.value.code == "topology.flat"
+    with pytest.raises(ShapeError):
+        betti_numbers(image)
+    # Tiles of a volume may be one voxel thick.
+    volume = np.ones((3, 5, 6), dtype=bool)
+    assert local_betti_errors(volume, volume, tile=2) == (0, 0, 0)

@@ -60,7 +60,7 @@ def test_a_solid_ring_by_hand() -> None:
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("pixels", ["cells", "vertices"])
-@pytest.mark.parametrize("shape", [(9, 11), (1, 6), (5, 6, 7), (1, 4, 4), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [(9, 11), (1, 6), (5, 6, 7), (4, 1, 4), (2, 2, 2)])
 def test_every_level_has_its_betti_numbers(shape: tuple[int, ...], pixels: str, ties: bool) -> None:
     image = random_image(shape, 3, ties)
     pairs = persistence(image, pixels)
