@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.commands import RUN_FLAGS, add_common, show_run
 from apps.commands.scene_edit import add_edit_arguments, run_edit
-from apps.running import Beginning, full_path, require_files, run_verb, settings
+from apps.running import Beginning, full_path, require_files, require_folders, run_verb, settings
 from geo3d.errors import ConfigError
 from geo3d.progress import ProgressCallback
 from geo3d.runs import Run
@@ -99,6 +99,7 @@ def _begin(args: argparse.Namespace) -> Beginning:
         )
     inputs = [] if args.layout in KINDS else [args.layout]
     require_files(*inputs)
+    require_folders(*(f for f in (args.teacher, args.controlnet) if f and f not in TEACHERS))
     from geo3d.files import atomic_write_json
     from scenes.urban.config import SceneConfig
     from scenes.urban.layout_json import save_layout

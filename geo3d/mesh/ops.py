@@ -157,6 +157,8 @@ def group_near_points(
     """
     first, group = group_equal_points(points)
     places = points[first]
+    if not len(places):
+        return first, group
     near: np.ndarray
     gaps, near = map(np.asarray, KDTree(places).query(places, k=min(8, len(places))))
     gaps, near = gaps.reshape(len(places), -1), near.reshape(len(places), -1)

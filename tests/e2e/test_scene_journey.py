@@ -27,6 +27,16 @@ def page(tmp_path: Path) -> Iterator[Any]:
         yield page
 
 
+UNCOVERED_TREE = """() => {
+  for (const tree of document.querySelectorAll('#scene-plan .g3-thing[data-id*="veg"]')) {
+    const box = tree.getBoundingClientRect();
+    const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+    if (top === tree) return tree.dataset.id;
+  }
+}"""
+"""Id of a tree whose middle nothing else lies on."""
+
+
 def open_short_street(page: Any, folder: Path) -> None:
     path = save_layout(generate_street(30, 1, name="lane"), folder / "lane.json")
     page.set_input_files("#scene-file input[type=file]", path)
@@ -70,8 +80,8 @@ def test_a_street_is_changed_on_the_map(page: Any, tmp_path: Path) -> None:
     open_short_street(page, tmp_path)
 
     # move
-    tree = page.locator('#scene-plan .g3-thing[data-id*="tree"], .g3-thing[data-id*="veg"]').first
-    id = str(tree.get_attribute("data-id"))
+    id = page.evaluate(UNCOVERED_TREE)
+    tree = page.locator(f'#scene-plan [data-id="{id}"]')
     before = place(page, id)
     x, y = middle(tree)
     drag(page, (x, y), (x + 30, y))

@@ -38,7 +38,8 @@ def stand_ins(item: CellObject, moved: float) -> dict[str, Callable[[Any], Any]]
     points, colors = (values[filled] for values in surface_points([item], filled))
     points, colors = points / 16 - 0.5 + torch.tensor([moved, 0, 0]), colors - DARKER
     attributes = torch.cat([colors, torch.zeros_like(colors)], dim=1)
-    faces = torch.tensor([[0, 1, 2]])
+    places = torch.arange(len(points))
+    faces = torch.stack([places, places.roll(-1), places.roll(-2)], dim=1)
     return {
         "structure_encoder": lambda grid: SimpleNamespace(mean=grid),
         "sparse_structure_decoder": lambda latent: latent - 0.5,

@@ -104,7 +104,7 @@ def test_files_in_any_order_and_as_text_are_read(tmp_path: Path) -> None:
 
 
 def shared_object() -> Generated:
-    """Return an object whose Gaussians sit on the vertices of its mesh."""
+    """Return an object whose Gaussians sit on the vertices of its mesh; the last of no face."""
     gaussians = some(40)
     faces = torch.arange(39).reshape(-1, 3)
     made = Generated(0, torch.zeros(1, 2, 2, 2))
@@ -118,7 +118,7 @@ def test_exported_mesh_and_gaussians_coincide(tmp_path: Path) -> None:
     export(shared_object(), "thing", (tmp_path, tmp_path), config)
     stored = _positions(tmp_path / "thing-gaussians.ply")
     for suffix in config.formats:
-        np.testing.assert_allclose(load_mesh(tmp_path / f"thing.{suffix}").vertices, stored)
+        np.testing.assert_allclose(load_mesh(tmp_path / f"thing.{suffix}").vertices, stored[:39])
     published = ExportConfig(views=0, gaussian_frame="published")
     export(shared_object(), "theirs", (tmp_path, tmp_path), published)
     turned = _positions(tmp_path / "theirs-gaussians.ply")

@@ -92,7 +92,7 @@ def test_what_has_no_counterpart_gets_nothing(
 
 def test_a_true_map_is_kept(pair: tuple[Mesh, Mesh, np.ndarray]) -> None:
     source, target, ids = pair
-    kept = match(source, target, FAST, device="cpu", initial_p2p_21=ids)
+    kept = match(source, target, FAST, device="cpu", initial_map=ids)
     assert np.array_equal(kept.p2p_21, ids)
 
 

@@ -71,18 +71,6 @@ def test_point_clouds_have_unit_area_and_no_orientation() -> None:
     assert not solid.notes
 
 
-def test_parts_are_noted() -> None:
-    one = bumpy_sphere(2)
-    two = moved(one, np.eye(3), 5.0)
-    both = Mesh(
-        np.concatenate([one.vertices, two.vertices]),
-        np.concatenate([one.faces, two.faces + one.n_vertices]),
-        name="twins",
-    )
-    (note,) = ready(both).notes
-    assert "twins has 2 parts" in note
-
-
 def test_small_meshes_are_refused() -> None:
     with pytest.raises(MeshError) as caught:
         ready(bumpy_sphere(1))
