@@ -99,7 +99,9 @@ def _begin(args: argparse.Namespace) -> Beginning:
         )
     inputs = [] if args.layout in KINDS else [args.layout]
     require_files(*inputs)
-    require_folders(*(f for f in (args.teacher, args.controlnet) if f and f not in TEACHERS))
+    named = [args.controlnet, None if args.teacher in TEACHERS else args.teacher]
+    # a file in place of a folder is told how to become one, later
+    require_folders(*(f for f in named if f and not Path(f).is_file()))
     from geo3d.files import atomic_write_json
     from scenes.urban.config import SceneConfig
     from scenes.urban.layout_json import save_layout

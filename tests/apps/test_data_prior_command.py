@@ -13,6 +13,7 @@ from apps.cli import main
 SMALL = ["--set", "members=2", "--set", "k=32", "--set", "vertices=1500", "--set", "remeshed=0.0"]
 
 
+@pytest.mark.slow
 def test_maps_are_made_drawn_and_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_picture_in_teacher_and_student_out(page: Any, tmp_path: Path) -> None
     assert page.get_by_role("tab", name="Generate").get_attribute("aria-selected") == "true"
 
 
+@pytest.mark.slow
 def test_a_long_generation_is_cancelled_at_once(page: Any, tmp_path: Path) -> None:
     page.get_by_role("tab", name="Generate", exact=True).click()
     page.locator("#generate-card").get_by_text("Chair").wait_for()

@@ -235,6 +235,7 @@ def kill_and_resume(folder: Path, seeds: int, kill_at: int) -> None:
         assert read_metrics(runs[0]) == []
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_all_is_done_once(tmp_path: Path) -> None:
     kill_and_resume(tmp_path, seeds=2, kill_at=1)
 

@@ -40,6 +40,7 @@ def digests(made: Generated) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_a_fresh_process_makes_the_same_object_bit_for_bit(tmp_path: Path) -> None:
     cut_out_image().save(tmp_path / "picture.png")
     pipeline = tiny_pipeline()

@@ -113,6 +113,7 @@ def test_windows_see_the_end_of_the_one_before() -> None:
     assert [len(part) for part in _windows(poses, ViewConfig(window=4))] == [4, 3, 3]
 
 
+@pytest.mark.slow
 def test_a_scene_is_built_and_measured_against_the_painter(tmp_path: Path) -> None:
     config = settings("prompt=sunny", "fit.steps_per_view=12", "fit.learning_rate=0.02", *QUICK)
     built = build_scene(street(), config, tmp_path)

@@ -20,6 +20,7 @@ def test_every_row_is_a_method() -> None:
     assert set(ROWS) <= set(METHODS)
 
 
+@pytest.mark.slow
 def test_rows_share_pairs_and_the_table_shows_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def test_right_maps_score_zero_and_everything_is_written(spheres: Path, tmp_path
     assert len(numbers) == 42 and set(map(int, numbers)) == set(range(42))
 
 
+@pytest.mark.slow
 def test_number_of_workers_does_not_matter(spheres: Path, tmp_path: Path) -> None:
     evaluated(spheres, tmp_path / "one", noisy, workers=1)
     evaluated(spheres, tmp_path / "three", noisy, workers=3, cache_geodesics=True)
@@ -220,6 +221,7 @@ def kill_and_resume(data: Path, folder: Path, kills: int, seed: int) -> None:
         assert whole.read_bytes() == killed.read_bytes(), name
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_equal(spheres: Path, tmp_path: Path) -> None:
     kill_and_resume(spheres, tmp_path, kills=1, seed=0)
 
