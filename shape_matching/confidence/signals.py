@@ -30,6 +30,9 @@ MOST_VERTICES = 6000
 """Shapes with more are looked at through clusters of vertices, about as many as this."""
 N_AROUND = 30
 """Vertices around a sample whose images tell whether the map turns over or stretches there."""
+N_FIELD = 2000
+"""Vertices that count as around, of shapes with many more: on dense meshes the next 30 vertices lie
+closer together than maps are exact."""
 N_NEAR = 8
 """Nearest samples over which local signals are smoothed and local stretch is measured."""
 ALIKE = 0.2
@@ -145,6 +148,8 @@ def _turns(
         return [np.full(len(samples), 0.5), *(np.zeros(len(samples)) for _ in range(3))], False
     points_1, points_2 = (m.vertices.astype(np.float64) for m in (source, target))
     normals_1, normals_2 = vertex_normals(source), vertex_normals(target)
+    if len(ids) > 1.25 * N_FIELD:
+        ids = np.sort(np.random.default_rng(0).choice(ids, N_FIELD, replace=False))
     tree = KDTree(points_2[ids])
     around = ids[tree.query(points_2[samples], k=np.arange(2, min(N_AROUND, len(ids)) + 1))[1]]
     images, centres = found.p2p_21[around], found.p2p_21[samples]
