@@ -10,7 +10,7 @@ map is right.  A broken-off run is continued by the same call.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int64
 from scipy.spatial import KDTree
 
-from geo3d.config import require, require_at_least
+from geo3d.config import config_from_dict, require, require_at_least
 from geo3d.errors import Geo3dError, InputError
 from geo3d.files import atomic_path
 from geo3d.mesh.geodesic import graph_distances
@@ -179,8 +179,8 @@ def _make_outcomes(config: OutcomeConfig, folder: Path, number: int) -> None:
     unit = float(np.sqrt(total_area(first.mesh)))
     one, two = random_defects(first, rng), random_defects(second, rng)
     truth = true_map(creature, one, two)
-    settings = MatchConfig(cache=False)
-    settings = replace(settings, **PRESETS[config.preset])
+    chosen = {**PRESETS[config.preset], "cache": False}
+    settings = config_from_dict(MatchConfig, chosen)
     kept = []
     starts: list[np.ndarray | None] = [None]
     if rng.uniform() < config.forced and not strangers:
