@@ -18,7 +18,7 @@ from geo3d.synth.streets.facades import paint_buildings
 from geo3d.synth.streets.frames import Frame
 from geo3d.synth.streets.grounds import paint_grass, paint_pavement, paint_road
 from geo3d.synth.streets.patterns import band, every, value_noise
-from geo3d.synth.streets.spots import Paint, Spot, Things, dull, over
+from geo3d.synth.streets.spots import Paint, Spot, Things, dull, over, spot_of
 from geo3d.synth.streets.styles import Look
 from geo3d.synth.streets.surfels import Surfels
 from geo3d.synth.streets.vehicles import paint_vehicles
@@ -75,7 +75,7 @@ class Materials:
                 if not len(here):
                     continue
                 paint = self._painters.get(label, self._other)
-                made = paint(_spot(surfels, here, self.things), own)
+                made = paint(spot_of(surfels, here, self.things), own)
                 if own.snow > 0:
                     made = self._snowed(surfels, here, own, made)
                 out.albedo[here], out.mirror[here], out.glow[here] = made
@@ -202,20 +202,6 @@ def _rails(primitive: Primitive) -> tuple[np.ndarray, np.ndarray] | None:
     plan = primitive.world_vertices()[:, [0, 2]]
     m = len(plan) // 4
     return plan[:m], plan[m : 2 * m]
-
-
-def _spot(surfels: Surfels, here: np.ndarray, things: Things) -> Spot:
-    return Spot(
-        points=surfels.points[here],
-        normals=surfels.normals[here],
-        instance=surfels.instance[here],
-        part=surfels.part[here],
-        footprint=surfels.footprint[here],
-        pixel=surfels.pixel[here],
-        lateral=surfels.lateral[here],
-        along=surfels.along[here],
-        things=things,
-    )
 
 
 def _regional(look: Look, region: Region) -> Look:

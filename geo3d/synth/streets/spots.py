@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from geo3d.synth.streets.patterns import fade, hashed, value_noise
+from geo3d.synth.streets.surfels import Surfels
 from geo3d.synth.streets.wishes import Wish
 
 
@@ -54,17 +55,7 @@ class Spot:
 
     def select(self, index: np.ndarray) -> Spot:
         """Return some of the surfels."""
-        return Spot(
-            points=self.points[index],
-            normals=self.normals[index],
-            instance=self.instance[index],
-            part=self.part[index],
-            footprint=self.footprint[index],
-            pixel=self.pixel[index],
-            lateral=self.lateral[index],
-            along=self.along[index],
-            things=self.things,
-        )
+        return spot_of(self, index, self.things)
 
     @property
     def key(self) -> np.ndarray:
@@ -117,3 +108,9 @@ def dull(albedo: Float[np.ndarray, "p 3"]) -> Paint:
 def over(albedo: np.ndarray, share: Float[np.ndarray, " p"], color: object) -> np.ndarray:
     """Return ``albedo`` with a share of each pixel in another colour."""
     return albedo + share[:, None] * (np.asarray(color, np.float64) - albedo)
+
+
+def spot_of(surfels: Surfels | Spot, index: np.ndarray, things: Things) -> Spot:
+    """Return some of the surfels, which are the things' own."""
+    names = [field.name for field in fields(Spot) if field.name != "things"]
+    return Spot(**{name: getattr(surfels, name)[index] for name in names}, things=things)
