@@ -31,7 +31,7 @@ THRESHOLDS_ULRSSM = np.linspace(0.0, 0.10, 40)
 """Axis of the AUC that the ULRSSM family reports."""
 FLAG = 0.6
 """Probability below which a map is flagged; set on generated pairs that the model of confidence was
-not trained on."""
+not trained on (docs/RESULTS.md, "How sure a map is")."""
 BINS = 10
 RIGHT = 0.05
 """Error below which a map, or a vertex, counts as right where confidence is judged."""

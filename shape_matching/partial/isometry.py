@@ -111,7 +111,8 @@ def beam(pair: Pairing, nothing: float | None = None) -> Int64[Tensor, "s m"]:
             at = maps[:, i]
             broken = violation(pair.d2[i, j], pair.l2[i, j], d1[at], l1[at])
             if nothing is not None:
-                broken = broken.nan_to_num_(nan=nothing / 2)
+                # lengths to the place without counterpart are not known
+                broken = torch.where(broken.isnan(), nothing / 2, broken)
             total += broken * (2 / j)
         best = torch.topk(total.flatten(), min(POOL * WIDTH, total.numel()), largest=False)
         cost, row, column = best.values, best.indices // n, best.indices % n
