@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 def _match(dataset: Any, pair: Pair, run: Run, progress: ProgressCallback) -> dict[str, Any]:
     import time
 
-    import numpy as np
+    from scipy.spatial import KDTree
 
     from geo3d.render.previews import match_preview
     from shape_matching.config import MatchConfig
@@ -83,8 +83,9 @@ def _match(dataset: Any, pair: Pair, run: Run, progress: ProgressCallback) -> di
     seconds = time.perf_counter() - begun
     truth = pair_truth(dataset, source, target)
     score, errors = SourceScorer(source.mesh).score(target.mesh, truth, found.p2p_21)
-    per_vertex = np.full(target.mesh.n_vertices, np.nan)
-    per_vertex[truth.target] = errors
+    # what has no truth is drawn like the nearest vertex that has
+    points = target.mesh.vertices
+    per_vertex = errors[KDTree(points[truth.target]).query(points)[1]]
     name = "-".join(pair)
     found.save(run.outputs / f"{name}.txt")
     match_preview(
