@@ -32,6 +32,8 @@ def work(folder: Path, main: Callable[[Sequence[str]], int]) -> int:
     stop = threading.Event()
     heart = threading.Thread(target=_beat, args=(folder, stop), daemon=True)
     heart.start()
+    # what the run's manifest says it was made by
+    sys.argv = ["geo3d", *record["argv"]]
     try:
         code = main(record["argv"])
     except SystemExit as usage:  # argparse: the arguments are wrong
