@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.stats import permutation_test
 
 from geo3d.errors import ConfigError, InputError
 from geo3d.segmentation.measures import HIGHER_IS_BETTER, Measures
@@ -94,6 +93,9 @@ def sign_flip_p(
     observed = abs(d.sum())
     # The statistic of the original d is then the observed one in both procedures.
     d = np.copysign(1.0, d.sum()) * d
+    # Loading scipy.stats takes a second, which only reports should wait for.
+    from scipy.stats import permutation_test
+
     found = permutation_test(
         (d,),
         (lambda x, axis: x.sum(axis)) if compat else (lambda x, axis: np.abs(x.sum(axis))),

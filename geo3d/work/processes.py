@@ -12,12 +12,12 @@ processes; every one computes its share of a batch and gradients are averaged.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from geo3d.errors import BackendUnavailable, ConfigError
 
@@ -64,9 +64,7 @@ class Processes:
         if self.count == 1:
             return
         # Those of sharded weights are averages already.
-        gradients = [
-            p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)
-        ]
+        gradients = [p.grad for p in parameters if p.grad is not None and not is_sharded(p.grad)]
         for dtype in sorted({g.dtype for g in gradients}, key=str):
             alike = [g for g in gradients if g.dtype == dtype]
             for bucket in _buckets(alike):
@@ -106,15 +104,24 @@ def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Return whether each process holds only a part of a tensor."""
+    # Loading torch's module costs as much as torch itself; where nobody has, nothing is sharded.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return all of a sharded tensor, on every process; all of them must call."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
     """Return ``tensor``, which every process has, sharded as ``like`` is."""
-    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+    if not is_sharded(like) or tensor.shape != like.shape:
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 

@@ -17,14 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from geo3d import checkpoints
 from geo3d.errors import CheckpointError, NumericalError
 from geo3d.work.gradients import Clipper, Masters
-from geo3d.work.processes import spread_like, whole
+from geo3d.work.processes import is_sharded, spread_like, whole
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class TrainingState:
     @property
     def is_sharded(self) -> bool:
         """Whether each process holds only a part of the weights."""
-        return any(isinstance(weight, DTensor) for weight in self.masters.live)
+        return any(map(is_sharded, self.masters.live))
 
     def update_averages(self) -> None:
         """Move every average towards the weights."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
-from scipy.stats import rankdata
 
 from geo3d.errors import InputError
 from geo3d.mesh.mesh import Mesh
@@ -121,7 +120,9 @@ def area_under_roc(scores: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"
     n_right, n_wrong = int(right.sum()), int((~right).sum())
     if not n_right or not n_wrong:
         return float("nan")
-    ranks = rankdata(scores)
+    ordered = np.sort(scores)
+    # Equal scores share the mean of their ranks.
+    ranks = (1 + sum(np.searchsorted(ordered, scores, side) for side in ("left", "right"))) / 2
     return float((ranks[right].sum() - n_right * (n_right + 1) / 2) / (n_right * n_wrong))
 
 
