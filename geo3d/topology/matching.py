@@ -177,15 +177,17 @@ def _refined(values: Float[np.ndarray, " n"], common: Stack) -> Stack:
 
 
 def _tunnels(own: Grid, common: Grid, pixels: Pixels) -> _Tunnels:
-    closed = own.closing()
-    edges, ends = own.loops(closed, own)
-    begun, ended = own.order[edges // 6], own.order[ends]
+    edges, squares = own.loops(own)
+    begun, ended = own.order[edges // 6], own.order[squares // 12]
     if pixels == "cells":
         # Backwards: a square begins the tunnel, an edge ends it; the same squares, other edges.
-        last, _ = own.loops(closed, common)
+        last, every = (edges, squares) if common is own else own.loops(common)
+        last = last[np.searchsorted(every, squares)]
         return _Tunnels(np.stack([ended, begun], axis=1), last, common.order[last // 6])
-    first, gone = common.loops(common.closing(), own)
-    square_of_edge = np.empty(6 * own.order.size, dtype=np.int64)
-    square_of_edge[first] = np.arange(first.size)
-    square = square_of_edge[edges]
-    return _Tunnels(np.stack([begun, ended], axis=1), square, common.order[gone[square]])
+    first, gone = (edges, squares) if common is own else common.loops(own)
+    seen_as = np.full(6 * own.order.size, -1, dtype=np.int64)
+    seen_as[first] = gone
+    seen_as = seen_as[edges]
+    # One that is left out ends in the comparison at the voxel that begins it.
+    gone_at = np.where(seen_as < 0, begun, common.order[seen_as // 12])
+    return _Tunnels(np.stack([begun, ended], axis=1), seen_as, gone_at)
