@@ -8,15 +8,11 @@ squares, 12 to 19 its cubes.
 
 What happens inside a star depends on its squares alone, so tables of 2^12 rows tell it:
 
-* `paths`: its squares join edges.  Each edge can be moved to the eldest one that it is joined to, its
+* `paths`: its squares join edges.  Each edge can be moved to the eldest that it is joined to, its
   root; the row holds the squares on the way (12 bits) and, above them, the root.
 * `forest`: the squares that join, in turn.  A column of such a square has its partner in the star.
 * `closing`: backwards, the squares join the eight octants around v; the row holds the squares that
   do, if octants that are joined outside the star make one region.
-
-Reducing a column is then moving its loop down: all edges at its last voxel are moved to their
-roots, which cancel in pairs at nearly every voxel, and the far sides of the squares on the way take
-their place (a discrete gradient, Robins, Wood & Sheppard 2011).
 """
 
 from __future__ import annotations
@@ -30,6 +26,7 @@ from numba import njit
 from geo3d.topology.kernels import find_root
 
 SQUARES = 0xFFF
+"""The squares of a star."""
 
 
 @cache
@@ -40,7 +37,7 @@ def star_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _square_ends(k: int) -> tuple[int, int]:
+def square_ends(k: int) -> tuple[int, int]:
     """Return the two edges of a voxel that lie in its square k."""
     normal = k // 4
     return 2 * ((normal + 1) % 3) + (k & 1), 2 * ((normal + 2) % 3) + (k >> 1 & 1)
@@ -66,7 +63,7 @@ def _star_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         root = np.arange(6)
         way = np.zeros(6, dtype=np.int64)
         for k in range(12):
-            one, two = _square_ends(k)
+            one, two = square_ends(k)
             if not squares >> k & 1 or root[one] == root[two]:
                 continue
             forest[squares] |= 1 << k
@@ -121,7 +118,9 @@ def stars(rank: np.ndarray) -> np.ndarray:
                 for x in range(1, width - 1):
                     out[x] |= (one[x] & two[x] & both[x]) << k
             for o in range(8):
-                corner = earlier[13 + 9 * (2 * (o & 1) - 1) + 3 * ((o & 2) - 1) + ((o & 4) // 2 - 1)]
+                corner = earlier[
+                    13 + 9 * (2 * (o & 1) - 1) + 3 * ((o & 2) - 1) + ((o & 4) // 2 - 1)
+                ]
                 sides = _sides(o)
                 for x in range(1, width - 1):
                     out[x] |= (corner[x] & (out[x] & sides == sides)) << (12 + o)
@@ -257,187 +256,3 @@ def columns_left(
             left >>= 1
             k += 1
     return found[:count].copy()
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def reduce_columns(
-    columns: np.ndarray,
-    order: np.ndarray,
-    inner: np.ndarray,
-    rows: np.ndarray,
-    rank: np.ndarray,
-    steps: np.ndarray,
-    paths: np.ndarray,
-) -> np.ndarray:
-    """Reduce columns in turn; return the row that each ends with.
-
-    Args:
-        columns: what `columns_left` returns.
-        order: voxels in the order of the columns.
-        inner: the part of each star that loops are moved through.
-        rows: voxels in the order of the rows.
-        rank: place in the order of the rows; negative outside.
-        steps: along each axis.
-        paths: table.
-
-    Returns:
-        6 x place in the order of the rows of the last voxel + number of its edge.
-    """
-    ends = np.empty(columns.size, dtype=np.int64)
-    owner = np.full(6 * rows.size, -1, dtype=np.int32)
-    start = np.zeros(columns.size + 1, dtype=np.int64)
-    kept = np.empty(4 * columns.size + 64, dtype=np.int64)
-    at = np.zeros(rows.size, dtype=np.uint8)
-    heap = np.empty(1024, dtype=np.int32)
-    for column in range(columns.size):
-        own = order[columns[column] // 12]
-        k = columns[column] % 12
-        below = inner[own] & ((1 << k) - 1)
-        one, two = _square_ends(k)
-        a, b = _step(one, steps), _step(two, steps)
-        size = 0
-        if heap.size < size + 32:
-            heap = _wider(heap, size)
-        size = _toggle(own, one, a, rank, at, heap, size)
-        size = _toggle(own, two, b, rank, at, heap, size)
-        size = _toggle(own + a, two, b, rank, at, heap, size)
-        size = _toggle(own + b, one, a, rank, at, heap, size)
-        while True:
-            place = heap[0]
-            size = _pop(heap, size)
-            edges = at[place] & 63
-            at[place] = 0
-            if edges == 0:
-                continue
-            voxel = rows[place]
-            table = below if voxel == own else inner[voxel] & SQUARES
-            way = 0
-            edge = 0
-            roots = 0
-            while edges:
-                if edges & 1:
-                    move = paths[table, edge]
-                    way ^= move
-                    roots ^= 1 << (move >> 12)
-                edges >>= 1
-                edge += 1
-            way &= SQUARES
-            if heap.size < size + 64:
-                heap = _wider(heap, size)
-            k = 0
-            while way:
-                if way & 1:
-                    one, two = _square_ends(k)
-                    a, b = _step(one, steps), _step(two, steps)
-                    size = _toggle(voxel + a, two, b, rank, at, heap, size)
-                    size = _toggle(voxel + b, one, a, rank, at, heap, size)
-                way >>= 1
-                k += 1
-            if roots == 0:
-                continue
-            last = 5
-            while not roots >> last & 1:
-                last -= 1
-            pivot = 6 * place + last
-            roots ^= 1 << last
-            known = owner[pivot]
-            if roots:
-                at[place] = roots | 64
-                size = _push(heap, size, place)
-            if known < 0:
-                break
-            needed = size + start[known + 1] - start[known]
-            while heap.size < needed + 32:
-                heap = _wider(heap, size)
-            for each in range(start[known], start[known + 1]):
-                there, mask = kept[each] >> 6, kept[each] & 63
-                if at[there] == 0:
-                    size = _push(heap, size, there)
-                at[there] = (at[there] ^ mask) | 64
-        ends[column] = pivot
-        owner[pivot] = column
-        end = start[column]
-        if end + size > kept.size:
-            more = np.empty(2 * (end + size), dtype=np.int64)
-            more[:end] = kept[:end]
-            kept = more
-        for each in range(size):
-            place = heap[each]
-            edges = at[place] & 63
-            at[place] = 0
-            if edges:
-                kept[end] = place << 6 | edges
-                end += 1
-        start[column + 1] = end
-    return ends
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _step(edge: int, steps: np.ndarray) -> int:
-    return steps[edge >> 1] if edge & 1 else -steps[edge >> 1]
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _toggle(
-    one: int, edge: int, step: int, rank: np.ndarray, at: np.ndarray, heap: np.ndarray, size: int
-) -> int:
-    """Add an edge from a voxel to the column at its later end; return the size of the heap."""
-    place = rank[one]
-    other = rank[one + step]
-    if other > place:
-        place = other
-        edge ^= 1
-    # Inside the outside there are no rows.
-    if place < 0:
-        return size
-    if at[place] == 0:
-        size = _push(heap, size, place)
-    at[place] = (at[place] ^ 1 << edge) | 64
-    return size
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _wider(heap: np.ndarray, size: int) -> np.ndarray:
-    wide = np.empty(2 * heap.size, dtype=np.int32)
-    wide[:size] = heap[:size]
-    return wide
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _push(heap: np.ndarray, size: int, value: int) -> int:
-    """Put a value into a heap with the highest on top; return its new size."""
-    at = size
-    while at:
-        above = (at - 1) >> 1
-        if heap[above] >= value:
-            break
-        heap[at] = heap[above]
-        at = above
-    heap[at] = value
-    return size + 1
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _pop(heap: np.ndarray, size: int) -> int:
-    """Take the top away; return the new size."""
-    size -= 1
-    value = heap[size]
-    at = 0
-    while True:
-        below = 2 * at + 1
-        if below >= size:
-            break
-        if below + 1 < size and heap[below + 1] > heap[below]:
-            below += 1
-        if heap[below] <= value:
-            break
-        heap[at] = heap[below]
-        at = below
-    heap[at] = value
-    return size

@@ -34,10 +34,10 @@ from geo3d.topology.tunnel_kernels import (
     SQUARES,
     closing_squares,
     columns_left,
-    reduce_columns,
     star_tables,
     stars,
 )
+from geo3d.topology.tunnel_reduction import reduce_columns
 
 OUTSIDE = -1
 ABSENT = np.iinfo(np.int32).max
