@@ -38,7 +38,7 @@ VERBS: dict[str, str] = {
     "scenes": "build many street scenes: layouts x prompts x seeds, in parallel, resumable",
     "distill": "train few-step students (and teachers) of image-to-3D",
     "bench": "time the building blocks on this machine, compare ways of training",
-    "view": "show a run as one HTML file: 3D, pictures, numbers, command",
+    "view": "show a run as one HTML file: 3D, images, numbers, command",
     "app": "open the workbench in a browser",
 }
 

@@ -1,7 +1,7 @@
 """What the small pipeline's autoencoders keep of an object, and how strongly to guide its teacher.
 
 Held-out objects go through encoder and decoder, without any flow: what is lost there no sampler can
-bring back.  The teacher then makes objects from their pictures with different guidance.
+bring back.  The teacher then makes objects from their images with different guidance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Objects made by teacher and students from pictures nobody was trained on, and their measures.
+"""Objects made by teacher and students from images nobody was trained on, and their measures.
 
 A *maker* is a way to make objects: the teacher, the teacher in few steps, a student.  All makers
 start from the same noise for the same object and seed.  Samples are kept in files of a few objects,
@@ -6,7 +6,7 @@ so that an interrupted comparison goes on.
 
 Points are taken on what is seen from outside, on truth and samples alike: from the surface in cells
 of a 64^3 grid next to open air.  An object that did not come out is measured as one point in the
-middle of the box, without cells, and its features are those of a black picture.
+middle of the box, without cells, and its features are those of a black image.
 
 Notation: k objects, p points, d features.
 """
@@ -43,7 +43,7 @@ from scenes.objects.small.cells import CellObject
 from scenes.objects.small.train import PARTS
 
 AZIMUTHS = (0.6, 3.7)
-"""Of the pictures whose features are compared, in radians."""
+"""Of the images whose features are compared, in radians."""
 _TRIES = 4
 _MOST_BYTES = 1 << 30
 _NEEDED = (
@@ -109,7 +109,7 @@ class Stages:
 
     @cached_property
     def encoder(self) -> SmallImageEncoder:
-        """The network that reads pictures."""
+        """The network that reads images."""
         return cast(SmallImageEncoder, load_model(self.work / "picture" / "image_encoder"))
 
     def digests(self) -> dict[str, str]:
@@ -124,7 +124,7 @@ class Stages:
 
     @torch.no_grad()
     def tokens(self, objects: Sequence[CellObject]) -> Float[Tensor, "k l c"]:
-        """Return the condition: the first picture of each object."""
+        """Return the condition: the first image of each object."""
         views = np.stack([item.views[0] for item in objects])
         return self.encoder(torch.from_numpy(views).float().movedim(-1, 1) / 255)
 
@@ -155,7 +155,7 @@ class Stages:
 def make_meshes(
     stages: Stages, maker: Maker, objects: Sequence[CellObject], noise_seeds: Sequence[int]
 ) -> tuple[list[Mesh | None], float]:
-    """Return an object per picture, None where none came out, and the seconds of one."""
+    """Return an object per image, None where none came out, and the seconds of one."""
     settings = GenerateConfig(outputs=("mesh",), on_empty="keep", batch=len(objects))
     tokens = stages.tokens(objects)
     made = stages.pipeline(maker).generate_from_tokens(tokens, noise_seeds, settings)
@@ -220,7 +220,7 @@ def visible_surface(
 
 @torch.no_grad()
 def image_features(mesh: Mesh | None, encoder: SmallImageEncoder) -> Float[np.ndarray, " d"]:
-    """Return the mean token of each of two pictures by the small encoder, one after the other."""
+    """Return the mean token of each of two images by the small encoder, one after the other."""
     size = encoder.config.size
     pictures = np.zeros((len(AZIMUTHS), size, size, 4), np.uint8)
     if mesh is not None:

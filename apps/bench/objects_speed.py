@@ -1,8 +1,8 @@
-"""Time of a pipeline beside that of its few-step students, from picture to mesh, stage by stage.
+"""Time of a pipeline beside that of its few-step students, from image to mesh, stage by stage.
 
-Everything is measured in one run: the makers take turns on each picture, so that whatever else the
-machine does falls on all of them.  A number is the median over repeats of a picture, then the mean
-over pictures.
+Everything is measured in one run: the makers take turns on each image, so that whatever else the
+machine does falls on all of them.  A number is the median over repeats of an image, then the mean
+over images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scenes.objects.data.views import draw_views
 from scenes.objects.pipeline import GenerateConfig, Pipeline, load_pipeline
 
 KINDS = ("chair", "car", "house", "vase", "key")
-"""Objects whose pictures are used; of one seed each."""
+"""Objects whose images are used; of one seed each."""
 STEPS = (1, 2)
 STAGES = ("picture", "structure", "voxels", "latent", "mesh")
 _PIXELS = 96
@@ -44,10 +44,10 @@ def bench_generation(
 
     Args:
         data: pipeline folder with students; by default the shipped one.
-        repeats: measured runs per picture, after one that does not count.
+        repeats: measured runs per image, after one that does not count.
         seed: of the noise.
-        progress: hears of every picture.
-        kinds: procedural objects whose pictures are taken.
+        progress: hears of every image.
+        kinds: procedural objects whose images are taken.
 
     Raises:
         InputError: ``bench.no_students``.

@@ -39,7 +39,7 @@ def bench_surfaces(
         data: pipeline folder; by default the shipped one.
         seed: of the noise.
         progress: hears of every object.
-        kinds: procedural objects whose pictures are taken, of a seed that training never saw.
+        kinds: procedural objects whose images are taken, of a seed that training never saw.
     """
     pipeline = load_pipeline(data or asset("objects/pipeline"))
     totals = {whole: np.zeros(6, np.int64) for whole in (False, True)}

@@ -90,7 +90,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         "Means over all samples; `+-` is 1.96 standard errors over objects, of differences on "
         "the same objects where one is beside another; `behind best` of as many steps; "
-        "`to truth` and `to teacher` are kernel distances of picture features; `passes` are "
+        "`to truth` and `to teacher` are kernel distances of image features; `passes` are "
         f"network evaluations.\n\n{_table(rows, _MAIN)}\n"
         f"Percentiles over samples:\n\n{_table(rows, _TAIL)}"
     )

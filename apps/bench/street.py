@@ -296,7 +296,7 @@ def _keep_pictures(scene: Scene, config: SceneConfig, path: Path) -> None:
 
 
 def _miou(path: Path) -> float | None:
-    """Return what the shipped segmenter says of pictures that `_keep_pictures` wrote."""
+    """Return what the shipped segmenter says of images that `_keep_pictures` wrote."""
     if not path.is_file():
         return None
     tensors = checkpoints.load(path).tensors
@@ -307,7 +307,7 @@ def _miou(path: Path) -> float | None:
 def _drawn(
     folder: Path, cell: Cell, layout: Layout, config: SceneConfig, guidance: Guidance
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the teacher's pictures of a layout, drawn once for all variants."""
+    """Return the teacher's images of a layout, drawn once for all variants."""
     path = folder / f"drawn-{cell.kind}-{cell.seed}.safetensors"
     if not path.is_file():
         poses = held_out_poses(layout, config.views, config.outputs.measured)

@@ -1,6 +1,6 @@
 """Time and memory of the losses, and time of Betti numbers, on this machine.
 
-A batch is two pictures of 512^2 pixels, as in the published measurements: brick walls drawn here,
+A batch is two images of 512^2 pixels, as in the published measurements: brick walls drawn here,
 predicted with gaps, blobs and noise, or TopoMortar's own labels 001 and 002 with scores from their
 pseudo labels.  Seconds are CPU seconds of forward and backward, torch on one thread, medians after
 one run that compiles; every run gets labels the loss has not seen.  Memory is measured in a process
@@ -39,7 +39,7 @@ PUBLISHED = {
     "cb_dice": "88.6",
     "betti_matching": "0.40-1.05 (topolosses 0.2.0, C++)",
 }
-"""CPU seconds of the published TopoMortar code (commit f709b3c) for TopoMortar's training pictures
+"""CPU seconds of the published TopoMortar code (commit f709b3c) for TopoMortar's training images
 001 and 002, one thread of an x86 core, torch 2.13; Betti matching with the library named."""
 
 PUBLISHED_BETTI_MS = {"published (GUDHI CubicalComplex)": 474.0}

@@ -3,7 +3,7 @@
 Notation: z scores, T true mask, b0 components, b1 holes.  The scores of a wrong prediction follow
 the topology term of one loss alone (no cross-entropy, no Dice) by gradient descent with steps of
 fixed size: z <- z - r g / max |g|, r falling linearly to zero.  Betti errors are recorded on the
-way.  The picture is `geo3d bench topology --part toys`.
+way.  The image is `geo3d bench topology --part toys`.
 
 * gap: one component, predicted as two blobs with a gap.
 * bridge: two components, predicted as one with a false bridge.
@@ -57,7 +57,7 @@ Term = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Toy:
-    """One wrong prediction of a picture or, in `apps.bench.topology_volumes`, of a volume."""
+    """One wrong prediction of an image or, in `apps.bench.topology_volumes`, of a volume."""
 
     name: str
     true: Bool[np.ndarray, "*space"]
@@ -213,7 +213,7 @@ FRAMES = np.array([[214, 69, 65], [60, 160, 90]], dtype=np.uint8)
 
 
 def painted(mask: Bool[np.ndarray, "h w"], toy: Toy, scale: int = 3) -> UInt8[np.ndarray, "a b 3"]:
-    """Return a mask as a picture: dark where right, red where added, blue where missing.
+    """Return a mask as an image: dark where right, red where added, blue where missing.
 
     The frame is green if the topology is the true one.
     """
@@ -238,7 +238,7 @@ SHORT_NAMES = {
 
 
 def bench_toys(progress: ProgressCallback, previews: Path) -> list[dict[str, Any]]:
-    """Let every term repair every toy; keep the picture in the run folder."""
+    """Let every term repair every toy; keep the image in the run folder."""
     repairs = {(found.toy, found.term): found for found in descend_all(progress=progress)}
     images, labels = [], []
     for toy in toys():

@@ -296,7 +296,7 @@ def _generator(seed: int, side: int) -> np.random.Generator:
 
 
 def bench_volumes(seed: int, progress: ProgressCallback, previews: Path) -> list[dict[str, Any]]:
-    """Let every 3D term repair every broken volume; keep the picture in the run folder."""
+    """Let every 3D term repair every broken volume; keep the image in the run folder."""
     starts = broken_volumes(seed)
     found = descend_all(100, progress, starts, VOLUME_TERMS)
     repairs = {(repair.toy, repair.term): repair for repair in found}

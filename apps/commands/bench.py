@@ -108,7 +108,7 @@ BENCHES = {
     "topology": Bench(
         "topology losses, on generated walls or --data TOPOMORTAR; Betti numbers; repairs",
         {
-            "losses": "losses, batch of two 512^2 pictures, forward and backward",
+            "losses": "losses, batch of two 512^2 images, forward and backward",
             "betti": "Betti numbers",
             "toys": "steps in which each term alone repairs the toys",
             "volumes": "Betti numbers of volumes before and after each term alone",
@@ -136,7 +136,7 @@ BENCHES = {
         {
             "quality": "ways of distilling",
             "table": "ways of distilling",
-            "speed": "from picture to mesh",
+            "speed": "from image to mesh",
             "reconstruction": "encoded and decoded",
             "guidance": "guidance of the teacher",
             "cancel": "cancelled in the sampler",

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo and say where the pictures are."""
+    """Run the demo and say where the images are."""
     from shape_matching.config import MatchConfig
     from shape_matching.evaluate.datasets import open_dataset
     from shape_matching.evaluate.protocols import read_pairs
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         for row in rows
     ]
     head = "matched (mean geodesic error as a percentage of sqrt(area)):"
-    images = f"pictures: {run_folder.previews}"
+    images = f"images: {run_folder.previews}"
     show_run(args, run_folder, "\n".join([head, *lines, f"  mean {mean:.2f}", images]))
     return 0
 

@@ -158,5 +158,5 @@ def _show(run_folder: Run, args: argparse.Namespace) -> int:
     }
     text = format_summary(read["summary"], read["timings"])
     payload = {**read["summary"], "timings": read["timings"], "run": str(run_folder.path)}
-    emit(args, payload, f"{text}\n  tables and pictures: {run_folder.path}")
+    emit(args, payload, f"{text}\n  tables and images: {run_folder.path}")
     return 0 if read["summary"]["scored"] else 5

@@ -1,4 +1,4 @@
-"""Make a 3D object from a picture: mesh, Gaussians, previews.
+"""Make a 3D object from an image: mesh, Gaussians, previews.
 
   geo3d generate chair.png
   geo3d generate chair.png --steps 1 --count 4 --faces 20000 --formats glb obj
@@ -10,12 +10,12 @@
   geo3d generate chair.png --structure steps=12 cfg_strength=7.5 --latent steps=12 cfg_strength=3
 
 An object that is cut out (transparent around it) is taken as it is; --mask FILE tells it (white, or
-opaque; one file per picture); else it is told from a plain background, or cut out of a photograph
+opaque; one file per image); else it is told from a plain background, or cut out of a photograph
 by its colours (extra `photos`).  --model
 names a folder of networks as published (pipeline.json); without it the shipped small pipeline is
 used.  With --student, or with --steps 1 or 2, its few-step students (student.json) take the
 place of its flows, if it has any; --no-student keeps the flows; --both takes one after the other
-and tells the times of each.  Object number i of a picture has the seed --seed + i.
+and tells the times of each.  Object number i of an image has the seed --seed + i.
 
 Both stages have steps, guidance, the interval of times in which it acts (1 noise, 0 data) and
 rescale_t (above 1: shorter steps near the noise).  --steps, --guidance, --interval and --rescale-t
@@ -25,7 +25,7 @@ TRELLIS and MDT-dist write the strength w = s - 1: their cfg_strength 7.5 is our
 
 The run folder holds, for each object: outputs/NAME.glb (and --formats), NAME-gaussians.ply,
 NAME-latent.safetensors, previews/NAME.png, previews/NAME-gaussians.png, previews/NAME-picture.png
-(what the networks saw), and metrics.json with the time of every stage.  Pictures that cannot be
+(what the networks saw), and metrics.json with the time of every stage.  Images that cannot be
 used, and objects without a voxel, are named; the others are made all the same.
 """
 
@@ -68,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="pictures of objects")
     parser.add_argument("--model", metavar="DIR", help="pipeline folder (default: the shipped one)")
     parser.add_argument("--encoder", metavar="DIR", help="folder of the image encoder")
-    parser.add_argument("--views", action="store_true", help="all pictures show one object")
-    parser.add_argument("--count", metavar="N", type=int, default=1, help="objects per picture")
+    parser.add_argument("--views", action="store_true", help="all images show one object")
+    parser.add_argument("--count", metavar="N", type=int, default=1, help="objects per image")
     parser.add_argument(
         "--student",
         action=argparse.BooleanOptionalAction,
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_sampling(parser)
     parser.add_argument(
-        "--mask", metavar="FILE", nargs="+", help="where the object is, one file per picture"
+        "--mask", metavar="FILE", nargs="+", help="where the object is, one file per image"
     )
     parser.add_argument(
         "--outputs",
@@ -140,8 +140,8 @@ def run(args: argparse.Namespace) -> int:
     if args.mask and len(args.mask) != len(args.images):
         raise ConfigError(
             "generate.wrong_masks",
-            f"There are {len(args.mask)} masks for {len(args.images)} pictures.",
-            "Give one mask per picture, in the same order.",
+            f"There are {len(args.mask)} masks for {len(args.images)} images.",
+            "Give one mask per image, in the same order.",
         )
     from scenes.objects.export import ExportConfig
     from scenes.objects.folder_check import require_whole
@@ -291,7 +291,7 @@ def _make_all(
 def _prepared(
     images: Sequence[str], masks: Sequence[str] | None, failed: list[dict[str, Any]]
 ) -> list[tuple[str, Image.Image]]:
-    """Return names and prepared pictures; what cannot be used goes to ``failed``."""
+    """Return names and prepared images; what cannot be used goes to ``failed``."""
     from scenes.objects.image import prepare_image
     from scenes.objects.image_files import read_image, read_mask
 
@@ -308,7 +308,7 @@ def _prepared(
                 raise
             failed.append({"image": image, **error.to_dict()})
     if not found:
-        raise InputError("generate.no_picture", "None of the pictures can be used.", "")
+        raise InputError("generate.no_image", "None of the images can be used.", "")
     return list(zip(unique_names(used), found, strict=True))
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from shape_matching.correspondence import Correspondence
 
 FINAL_FMAP, LIVE_FMAP = "fmap.png", "live-fmap.png"
-"""Pictures of the functional map: the result, and while the match runs."""
+"""Images of the functional map: the result, and while the match runs."""
 
 
 FILES = ("source", "target", "landmarks", "initial_map")
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--template", metavar="NAME", help="of a folder: match this with all others"
     )
     parser.add_argument("--workers", metavar="N", type=int, help="of a folder: processes")
-    parser.add_argument("--up", choices=("y", "z"), default="y", help="up axis of the pictures")
+    parser.add_argument("--up", choices=("y", "z"), default="y", help="up axis of the images")
     add_common(parser, *RUN_FLAGS)
 
 
@@ -210,7 +210,7 @@ def _known(request: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def write_results(found: Correspondence, run_folder: Run, up: str = "y") -> None:
-    """Write the map, the coloured meshes and the picture of ``found``."""
+    """Write the map, the coloured meshes and the image of ``found``."""
     from geo3d.mesh.io import save_mesh
     from geo3d.render.previews import match_image, position_colors, save_png, transfer_colors
     from geo3d.render.shading import UNKNOWN_COLOR
@@ -249,6 +249,6 @@ def _text(metrics: dict[str, Any], run_folder: Run) -> str:
         + (" (AMBIGUOUS: see the notes)" if metrics["ambiguous"] else ""),
         *(f"  note: {note}" for note in metrics["notes"]),
         f"  map:     {run_folder.outputs / 'map.txt'}",
-        f"  picture: {run_folder.previews / 'match.png'}",
+        f"  image: {run_folder.previews / 'match.png'}",
     ]
     return "\n".join(lines)

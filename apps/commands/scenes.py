@@ -109,6 +109,6 @@ def _show(run_folder: Run, args: argparse.Namespace) -> int:
         f"{summary['done']} of {summary['scenes']} scenes done, {summary['failed']} failed"
     )
     lines.append(f"table: {run_folder.outputs / 'scenes.md'}")
-    lines.append(f"pictures: {run_folder.previews / 'contact.png'}")
+    lines.append(f"images: {run_folder.previews / 'contact.png'}")
     emit(args, {**summary, "run": str(run_folder.path)}, "\n".join(lines))
     return FAILED if summary["failed"] else 0

@@ -1,4 +1,4 @@
-"""Find the mortar of brick walls in pictures, and count its components and holes.
+"""Find the mortar of brick walls in images, and count its components and holes.
 
   geo3d segment wall.jpg
   geo3d segment *.png --model my.safetensors --tile 1024
@@ -6,14 +6,14 @@
   geo3d segment wall.jpg --repair
   geo3d segment --resume runs/segment/RUN
 
-The run folder holds, for each picture: outputs/NAME-mask.png (0 and 255), NAME-probability.png (of
+The run folder holds, for each image: outputs/NAME-mask.png (0 and 255), NAME-probability.png (of
 mortar, 16 bits), NAME-regions.csv (every component and hole: number, pixels, place), and
 previews/NAME-overlay.png, where they are outlined and numbered, the largest of each kind first.
 With --repair, broken-off pieces are joined or removed, gaps closed and pinholes filled where that
 costs least probability, and NAME-changes.csv lists each change: kind, cost in nats, pixels, place.
 With --loss-maps, previews/NAME-loss-map-LOSS.png shows where a loss wants more mortar (blue) or
 less (red), compared with --label or, without one, with the prediction freed of small pieces.
-Pictures that cannot be read are named; the others are segmented all the same.
+Images that cannot be read are named; the others are segmented all the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from geo3d.segmentation.predict import Segmenter
 
 BAD_INPUT = 3
-"""Exit code when some of several pictures could not be segmented."""
+"""Exit code when some of several images could not be segmented."""
 
 COMPARED = "-compared"
 """Ending of the names of what the second segmenter makes."""
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--loss-maps", metavar="LOSS", nargs="+", default=[], help="losses to draw gradient maps of"
     )
-    parser.add_argument("--label", metavar="FILE", help="label of the picture, for the loss maps")
+    parser.add_argument("--label", metavar="FILE", help="label of the image, for the loss maps")
     parser.add_argument("--tile", metavar="N", type=int, help="side of a tile in pixels")
     parser.add_argument("--overlap", metavar="N", type=int, help="pixels that tiles share")
     parser.add_argument(
@@ -118,11 +118,11 @@ def _beginning(request: Mapping[str, Any]) -> Beginning:
 
 def _check_request(args: argparse.Namespace) -> None:
     if not args.images:
-        raise ConfigError("segment.no_picture", "No image is given.", "geo3d segment IMAGE")
+        raise ConfigError("segment.no_image", "No image is given.", "geo3d segment IMAGE")
     if args.label and (len(args.images) > 1 or not args.loss_maps):
         raise ConfigError(
             "segment.label_not_used",
-            "A label is for the loss maps of one picture.",
+            "A label is for the loss maps of one image.",
             "geo3d segment IMAGE --label FILE --loss-maps LOSS",
         )
     if args.loss_maps:
@@ -176,7 +176,7 @@ def _segment(
     run_folder: Run,
     how: tuple[Mapping[str, Any], ProgressCallback],
 ) -> None:
-    """Segment one picture; its summary is written last and marks it as done."""
+    """Segment one image; its summary is written last and marks it as done."""
     from geo3d.segmentation.images import read_image, read_label
     from geo3d.segmentation.outputs import Places, write_loss_maps, write_prediction
     from geo3d.topology.repair import repair

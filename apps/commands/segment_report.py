@@ -8,7 +8,7 @@ Files belong together by name ("-mask" at the end is left out); images, volumes 
 Foreground is 255 where a file has it, else all but 0; --foreground N takes class N.  Means, paired
 significance (random signs, Holm), the annotation floor, and ten readings of the masks: rankings
 that flip under one of them are marked.  The run folder gets outputs/report.html (one file, with
-pictures of each wrong component and hole), table.csv, verdicts.csv and a JSON for each image.
+images of each wrong component and hole), table.csv, verdicts.csv and a JSON for each image.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@
                                                     structure-student, latent-student)
   geo3d train objects --stage pipeline --work work --out DIR
   geo3d train objects --stage sheet --objects HELD-OUT --model DIR --out FILE.png
-  geo3d train objects --stage known --objects objects --model DIR   (what pictures it knows)
+  geo3d train objects --stage known --objects objects --model DIR   (what images it knows)
   geo3d train objects --stage curves --work work --out FILE.png
 
 Every stage goes on where it was interrupted when it is given again.  Its networks, checkpoint and

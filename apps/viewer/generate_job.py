@@ -47,7 +47,7 @@ MAX_GUIDANCE = 20.0
 FACES = 40_000
 """Most faces of a mesh: more are slow to turn on the page."""
 STAGES = {
-    "picture": "Picture to tokens",
+    "picture": "Image to tokens",
     "structure": "Structure: which voxels",
     "voxels": "Voxels",
     "latent": "Latents on the voxels",
@@ -62,7 +62,7 @@ ENDINGS = {TEACHER: "", STUDENT: "-student"}
 
 @dataclass(frozen=True)
 class Request:
-    """What the user chose beside the picture."""
+    """What the user chose beside the image."""
 
     model: str
     steps: int
@@ -158,7 +158,7 @@ def image_of(job: Job, scratch: Path) -> Upload:
 
 
 def shown(job: Job, who: str, scratch: Path) -> tuple[str | None, str | None]:
-    """Return copies of one object's mesh and of its Gaussians' picture; None for what is not."""
+    """Return copies of one object's mesh and of its Gaussians' image; None for what is not."""
     run = job.run_folder
     if run is None:
         return None, None

@@ -1,4 +1,4 @@
-"""The tab "Generate": a picture in, the object of the teacher and that of its student out."""
+"""The tab "Generate": an image in, the object of the teacher and that of its student out."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class GenerateTab(ImageTab):
     kind, work = generate_job.KIND, generate_job
 
     def _build_inputs(self) -> None:
-        self._build_image("Picture of an object (png, jpg, bmp, webp)", IMAGE_TYPES)
-        self.preview = image_box("Picture", "generate-picture", height=200)
+        self._build_image("Image of an object (png, jpg, bmp, webp)", IMAGE_TYPES)
+        self.preview = image_box("Image", "generate-picture", height=200)
         found = generate_job.models(self._jobs)
         first = next(iter(found), None)
         steps, guidance = generate_job.defaults(found[first]) if first else (25, 4.0)

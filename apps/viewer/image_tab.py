@@ -26,9 +26,7 @@ class ImageTab(JobTab):
 
     def _build_image(self, label: str, types: Sequence[str]) -> None:
         examples = ["", *self.work.EXAMPLES]
-        self.example = gr.Dropdown(
-            examples, label="Example picture", elem_id=f"{self.kind}-example"
-        )
+        self.example = gr.Dropdown(examples, label="Example image", elem_id=f"{self.kind}-example")
         self.file = file_box(label, types, f"{self.kind}-file")
         self.card = gr.HTML(elem_id=f"{self.kind}-card")
         self.image = gr.State(None)
@@ -72,7 +70,7 @@ def image_card(image: Upload | None) -> str:
     if image is None:
         return ""
     size = f"{image.width} x {image.height} pixels"
-    facts = [("Picture", image.name, size), ("Size", size, "")]
+    facts = [("Image", image.name, size), ("Size", size, "")]
     return fragments.facts_card(facts, image.notes, "")
 
 
@@ -80,9 +78,9 @@ def needed(image: Upload | None) -> Upload:
     """Return the image.
 
     Raises:
-        InputError: ``viewer.missing_picture``.
+        InputError: ``viewer.missing_image``.
     """
     if image is None:
         hint = "Upload one, or pick an example."
-        raise InputError("viewer.missing_picture", "There is no picture.", hint)
+        raise InputError("viewer.missing_image", "There is no image.", hint)
     return image

@@ -155,7 +155,7 @@ def result_card(job: Job, result: MatchResult) -> str:
 
 
 def map_picture(job: Job) -> tuple[str, bytes] | None:
-    """Return the newest picture of the job's functional map, and a name for this state of it."""
+    """Return the newest image of the job's functional map, and a name for this state of it."""
     if job.run_folder is None:
         return None
     for name in (FINAL_FMAP, LIVE_FMAP):

@@ -93,7 +93,7 @@ class MatchTab(JobTab):
         self.legend = gr.HTML(elem_id="legend")
         self.result = gr.HTML(elem_id="result")
         self.map = gr.HTML(elem_id="fmap")
-        # Which picture of the map the page has, so that it is sent once.
+        # Which image of the map the page has, so that it is sent once.
         self.map_shown = gr.State("")
         self.downloads = downloads_box(
             "map (target vertex → source vertex, 0-based) and coloured shapes"

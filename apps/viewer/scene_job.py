@@ -35,7 +35,7 @@ FILES = ("drive.gif", "drive.mp4", "mesh.glb", "points.ply", "gaussians.ply", "l
 """What can be downloaded of a scene."""
 _METRICS = {
     "depth_error_m": ("Depth error, m", "Scene against layout, at some cameras of the drive"),
-    "miou": ("Semantic mIoU", "Classes seen in the pictures against the layout's"),
+    "miou": ("Semantic mIoU", "Classes seen in the images against the layout's"),
     "consistency": ("View difference", "Colour of neighbouring views, one seen from the other"),
     "build_seconds": ("Build, seconds", "Without loading and export"),
     "peak_memory_mib": ("Memory, MiB", "Most that the process used"),
@@ -130,7 +130,7 @@ def layout_of(job: Job) -> Layout:
 
 
 def preview(job: Job, scratch: Path) -> str | None:
-    """Return a copy of the newest picture of a job, under a name that changes with it."""
+    """Return a copy of the newest image of a job, under a name that changes with it."""
     run = job.run_folder
     if run is None:
         return None

@@ -92,7 +92,7 @@ class SceneTab(JobTab):
         self.seed = seed_box()
         self.settings = {"preset": preset, "light": light, "look": look, "seed": self.seed}
         self.controls = JobControls(self._jobs, self.kind, "Build the scene")
-        self.preview = image_box("Newest picture", "scene-preview")
+        self.preview = image_box("Newest image", "scene-preview")
 
     def _build_map(self) -> None:
         with gr.Row(elem_classes="g3-tools g3-mapbar"):

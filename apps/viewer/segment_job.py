@@ -42,7 +42,7 @@ EXAMPLES = {
 """Seed and group of walls that `geo3d.synth.walls` draws."""
 EXAMPLE_SIDE = 384
 LIMITS = ImageLimits(max_bytes=64 << 20, max_pixels=MAX_PIXELS)
-"""Of pictures for the page; the command line takes larger ones."""
+"""Of images for the page; the command line takes larger ones."""
 MAX_LOSSES = 4
 WHITE = np.uint8(255)
 """Mortar in the image of a label."""
@@ -55,7 +55,7 @@ _TRAINED = (
 
 @dataclass(frozen=True)
 class Request:
-    """What the user chose beside the picture."""
+    """What the user chose beside the image."""
 
     model: str
     compared: str
@@ -140,7 +140,7 @@ def submit(jobs: Jobs, image: Upload, label: Upload | None, request: Request) ->
 
 
 def views(job: Job) -> dict[str, Path]:
-    """Return the pictures of a finished job by title, overlays first.
+    """Return the images of a finished job by title, overlays first.
 
     Raises:
         InputError: ``job.no_result``.
@@ -156,8 +156,8 @@ def views(job: Job) -> dict[str, Path]:
             path = folders[0] / f"picture{ending}-loss-map-{loss}.png"
             found[f"Loss map of {loss}: {model}"] = path
     found |= {f"Mask: {m}": folders[1] / f"picture{e}-mask.png" for m, e in named}
-    found["Picture"] = job.folder / "inputs" / "picture.png"
-    # A loss that could not be asked has left a note in place of a picture.
+    found["Image"] = job.folder / "inputs" / "picture.png"
+    # A loss that could not be asked has left a note in place of an image.
     return {title: path for title, path in found.items() if path.is_file()}
 
 
@@ -167,7 +167,7 @@ def first_views(titles: Sequence[str]) -> tuple[str, str]:
     others = [title for title in titles if title.startswith("Loss map")]
     if len(overlays) > 1:
         return overlays[0], overlays[1]
-    return overlays[0], others[0] if others else "Picture"
+    return overlays[0], others[0] if others else "Image"
 
 
 def result_card(job: Job) -> str:
@@ -187,7 +187,7 @@ def _card(model: str, row: Mapping[str, Any]) -> str:
         ("Components", str(row["betti0"]), "Betti number 0: pieces of mortar; 1 is a whole wall"),
         ("Holes", str(row["betti1"]), "Betti number 1: bricks that mortar goes all around"),
         ("Mortar", f"{100 * row['mortar_fraction']:.1f} %", "Share of the pixels"),
-        ("Seconds", f"{row['seconds']:.1f}", "Prediction, regions, pictures"),
+        ("Seconds", f"{row['seconds']:.1f}", "Prediction, regions, images"),
     ]
     return fragments.facts_card(facts, row["notes"], fragments.badge("info", model))
 
@@ -208,9 +208,9 @@ def _check(
     if label and (label.width, label.height) != (image.width, image.height):
         raise InputError(
             "viewer.label_size",
-            f"The label has {label.width} x {label.height} pixels, the picture "
+            f"The label has {label.width} x {label.height} pixels, the image "
             f"{image.width} x {image.height}.",
-            "Take the label of this picture.",
+            "Take the label of this image.",
         )
 
 

@@ -32,7 +32,7 @@ class SegmentTab(ImageTab):
     kind, work = segment_job.KIND, segment_job
 
     def _build_inputs(self) -> None:
-        self._build_image("Picture (png, jpg, bmp, tif, webp)", IMAGE_TYPES)
+        self._build_image("Image (png, jpg, bmp, tif, webp)", IMAGE_TYPES)
         names = list(segment_job.models(self._jobs))
         self.model = gr.Dropdown(names, value=SHIPPED, label="Model", elem_id="segment-model")
         self.compared = gr.Dropdown(
@@ -68,7 +68,7 @@ class SegmentTab(ImageTab):
                     )
                     self.panes.append(
                         gr.Image(
-                            label=f"{side.capitalize()} picture",
+                            label=f"{side.capitalize()} image",
                             type="filepath",
                             interactive=False,
                             height=460,

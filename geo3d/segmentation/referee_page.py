@@ -1,4 +1,4 @@
-"""The referee's page: one HTML file with tables, marks of flips, and pictures of what is wrong."""
+"""The referee's page: one HTML file with tables, marks of flips, and images of what is wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ img{max-width:260px;image-rendering:pixelated;border:1px solid #ccc}summary{curs
 font-weight:600}.scroll{overflow-x:auto}
 """
 _LEGEND = (
-    "Pictures: grey is right, orange only in the prediction, blue only in the truth; the frame is "
+    "Images: grey is right, orange only in the prediction, blue only in the truth; the frame is "
     "around the wrong component or hole."
 )
 Means = Mapping[str, Mapping[str, Mapping[str, float]]]

@@ -139,7 +139,7 @@ def region_wise_map(
     Args:
         mask: the class.
         spacing: size of a pixel along each axis; None: ones.
-        outside: pixels that are beyond the picture, so that no class ends there.
+        outside: pixels that are beyond the image, so that no class ends there.
 
     Raises:
         ShapeError: "topology.bad_dimensions", "topology.not_a_mask".

@@ -55,7 +55,7 @@ def test_all_means_every_pair(
         assert found["mean_error_x100"] == pytest.approx(np.mean(errors))
     assert main(["demo", "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert "octopus3 octopus2" in text and "error x100   2.00" in text and "pictures:" in text
+    assert "octopus3 octopus2" in text and "error x100   2.00" in text and "images:" in text
 
 
 @pytest.mark.parametrize(

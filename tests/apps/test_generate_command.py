@@ -163,7 +163,7 @@ def test_an_estimate_makes_nothing(
         (("red.png", "--mask", "broken.png"), "object_image.unreadable", 3),
         (("red.png", "--formats", "stp"), "object_export.unknown_format", 2),
         (("red.png", "--faces", "1"), "config.bad_value", 2),
-        (("broken.png", "nowhere.png"), "generate.no_picture", 3),
+        (("broken.png", "nowhere.png"), "generate.no_image", 3),
         (("red.png", "--model", "nowhere"), "folder.missing", 3),
     ],
 )

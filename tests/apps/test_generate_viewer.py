@@ -102,7 +102,7 @@ def test_what_cannot_be_done_is_named(tab: Any, jobs: Jobs, tmp_path: Path) -> N
     before = len(jobs.all())
     image = picture(tab, tmp_path)
     cases = [
-        ((None, "models/both", 1, 1, 1.0, 0), "viewer.missing_picture"),
+        ((None, "models/both", 1, 1, 1.0, 0), "viewer.missing_image"),
         ((image, "../models/both", 1, 1, 1.0, 0), "viewer.unknown_choice"),
         ((image, EVIL, 1, 1, 1.0, 0), "viewer.unknown_choice"),
         ((image, "models/both", 0, 1, 1.0, 0), "viewer.bad_steps"),

@@ -127,7 +127,7 @@ def test_a_run_goes_on_where_it_stopped(
 @pytest.mark.parametrize(
     ("arguments", "code", "exit_code"),
     [
-        ([], "segment.no_picture", 2),
+        ([], "segment.no_image", 2),
         (["x.png", "--model", "none.safetensors"], "file.missing", 3),
         (["none.png"], "file.missing", 3),
         (["x.png", "--loss-maps", "none"], "loss_maps.unknown_loss", 2),

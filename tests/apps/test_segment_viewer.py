@@ -92,12 +92,12 @@ def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -
         "Loss map of ce_dice: second",
         "Mask: first",
         "Mask: second",
-        "Picture",
+        "Image",
     ]
     assert shown[tab.result].count("Components") == 2
     left, right = (Path(shown[pane]).read_bytes() for pane in tab.panes)
     assert left != right
-    assert Path(tab._view(job_id, "Picture")).is_file()
+    assert Path(tab._view(job_id, "Image")).is_file()
     assert not isinstance(tab._view(job_id, "../../etc"), str)
     names = [Path(p).name for p in segment_job.downloads(jobs.get(job_id), tmp_path / "s")]
     assert names[0] == "my-compared-mask.png" and len(names) == 6
@@ -124,7 +124,7 @@ def test_what_cannot_be_done_is_named(tab: Any, jobs: Jobs, tmp_path: Path) -> N
     small = tab._upload_label(str(wall_label(tmp_path / "b.png", size=64)))[tab.label]
     losses = ["ce_dice", "cl_dice", "cb_dice", "cavity", "warping"]
     cases = [
-        ((None, None, SHIPPED, NOTHING, []), "viewer.missing_picture"),
+        ((None, None, SHIPPED, NOTHING, []), "viewer.missing_image"),
         ((picture, None, "../x", NOTHING, []), "viewer.unknown_choice"),
         ((picture, None, SHIPPED, EVIL, []), "viewer.unknown_choice"),
         ((picture, None, SHIPPED, NOTHING, ["none"]), "viewer.unknown_choice"),

@@ -6,7 +6,7 @@ z scores, p probabilities, t true maps.
 * Classes (softmax): c >= 2 channels exclude each other, channel 0 is the background.  A topology
   term judges each foreground class against the rest.
 * Regions (sigmoid): every channel is a mask of its own, and masks may overlap.
-* Pixels that are not annotated are outside the picture: p and t are 0 there, sums leave them out,
+* Pixels that are not annotated are outside the image: p and t are 0 there, sums leave them out,
   and no gradient reaches their scores.
 * `spacing` is the size of a pixel along each axis; lengths inside losses are counted in units of
   the smallest one, so that (1, 1) and (0.5, 0.5) mean the same.

@@ -169,7 +169,7 @@ def critical_pixels(
         true: the other.
         rule: what a simple pixel is.
         spacing: size of a pixel along each axis, for the order of flips.
-        outside: pixels beyond the picture, at which no mask has an edge.
+        outside: pixels beyond the image, at which no mask has an edge.
 
     Raises:
         ShapeError: "topology.bad_dimensions", "topology.not_a_mask".
@@ -198,7 +198,7 @@ def warp(
         grow: pixels outside the mask to add.
         rule: what a simple pixel is.
         spacing: size of a pixel along each axis, for the order of flips.
-        outside: pixels beyond the picture, at which no mask has an edge.
+        outside: pixels beyond the image, at which no mask has an edge.
     """
     if not (shrink.any() or grow.any()):
         return mask.copy()
