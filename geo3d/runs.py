@@ -263,6 +263,23 @@ def open_run(path: str | os.PathLike[str], verify_inputs: bool = True) -> Run:
     return run
 
 
+def amend_run(path: str | os.PathLike[str], **extra: Any) -> Path:
+    """Add to the manifest of a run that is done what was made of it since; list its files anew.
+
+    Raises:
+        InputError: ``run.not_a_run``, ``run.not_done``.
+    """
+    folder = Path(path)
+    state = run_state(folder)
+    if state["status"] != "done":
+        raise InputError("run.not_done", f"The run {folder} is not done.", "Resume it first.")
+    run = Run(folder, state["record"], "done")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    manifest |= extra
+    manifest["outputs"] = [provenance.describe(p, folder) for p in run._products()]
+    return atomic_write_json(folder / "manifest.json", manifest)
+
+
 def run_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a run's state; a "running" job whose process is gone reads "interrupted".
 

@@ -10,9 +10,12 @@ The run folder holds, for each image: outputs/NAME-mask.png (0 and 255), NAME-pr
 mortar, 16 bits), NAME-regions.csv (every component and hole: number, pixels, place), and
 previews/NAME-overlay.png, where they are outlined and numbered, the largest of each kind first.
 With --repair, broken-off pieces are joined or removed, gaps closed and pinholes filled where that
-costs least probability, and NAME-changes.csv lists each change: kind, cost in nats, pixels, place.
+costs least probability; NAME-changes.csv lists each change (kind, cost in nats, pixels, place), and
+previews/NAME-repair.png shows them: added in blue, taken away in red.
 With --loss-maps, previews/NAME-loss-map-LOSS.png shows where a loss wants more mortar (blue) or
 less (red), compared with --label or, without one, with the prediction freed of small pieces.
+With a --model that was trained on volumes, IMAGE is NIfTI, TIFF of several pages or .npy; masks and
+probabilities are NIfTI at the same place (or .npy), tunnels and cavities are counted and repaired.
 Images that cannot be read are named; the others are segmented all the same.
 """
 
@@ -86,9 +89,6 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     if not any(Path(image).is_file() for image in args.images):
         require_files(*args.images)
     _check_request(args)
-    from geo3d.segmentation.predict import OVERLAP, TILE
-
-    tile = TILE if args.tile is None else args.tile
     models = [args.model, *([args.compare] if args.compare else [])]
     return {
         "images": [full_path(image) for image in args.images],
@@ -96,10 +96,19 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         "label": full_path(args.label),
         "loss_maps": args.loss_maps,
         "repair": args.repair,
-        "tile": tile,
-        "overlap": min(OVERLAP, tile // 4) if args.overlap is None else args.overlap,
+        "tile": args.tile,
+        "overlap": _overlap(args),
         "device": args.device,
     }
+
+
+def _overlap(args: argparse.Namespace) -> int | None:
+    """Return what tiles share; a quarter of tiles of a given side, else as usual."""
+    from geo3d.segmentation.predict import OVERLAP
+
+    if args.overlap is not None or args.tile is None:
+        return args.overlap
+    return min(OVERLAP, args.tile // 4)
 
 
 def _beginning(request: Mapping[str, Any]) -> Beginning:
@@ -147,10 +156,14 @@ def _segment_all(
     segmenters: Sequence[Segmenter],
     progress: ProgressCallback,
 ) -> None:
+    from geo3d.segmentation.rasters import stem_of
+
     done: list[list[dict[str, Any]]] = [[] for _ in segmenters]
     failed = []
     images = [Path(image) for image in request["images"]]
-    named = list(zip(images, unique_names(images), strict=True))
+    # The name of a.nii.gz is a.
+    stems = [f"{stem_of(image.name) or image.stem}.image" for image in images]
+    named = list(zip(images, unique_names(stems), strict=True))
     for image, name in tell_each(named, progress, "pictures"):
         try:
             for segmenter, rows, ending in zip(segmenters, done, ("", COMPARED), strict=False):
@@ -177,29 +190,66 @@ def _segment(
     how: tuple[Mapping[str, Any], ProgressCallback],
 ) -> None:
     """Segment one image; its summary is written last and marks it as done."""
+    begun = time.perf_counter()
+    write = _write_volume if segmenter.kind.dimensions == 3 else _write_image
+    row = write(image, segmenter, summary.stem, run_folder, how)
+    row["seconds"] = round(time.perf_counter() - begun, 3)
+    atomic_write_json(summary, {"image": str(image), **row})
+
+
+def _write_image(
+    image: Path,
+    segmenter: Segmenter,
+    name: str,
+    run_folder: Run,
+    how: tuple[Mapping[str, Any], ProgressCallback],
+) -> dict[str, Any]:
     from geo3d.segmentation.images import read_image, read_label
     from geo3d.segmentation.outputs import Places, write_loss_maps, write_prediction
+    from geo3d.segmentation.repairs import write_repair
     from geo3d.topology.repair import repair
 
     request, progress = how
-    begun = time.perf_counter()
     picture = read_image(image)
     prediction = segmenter.predict(
         picture.pixels, tile=request["tile"], overlap=request["overlap"], progress=progress
     )
     places = Places(run_folder.outputs, run_folder.previews)
-    repaired = None
-    if request["repair"]:
-        repaired = repair(prediction.probabilities[1])
-    row = write_prediction(picture.pixels, prediction, summary.stem, places, repaired)
+    repaired = repair(prediction.probabilities[1]) if request["repair"] else None
+    row = write_prediction(picture.pixels, prediction, name, places, repaired)
+    if repaired is not None:
+        row["repair"] = write_repair(picture.pixels, prediction.mask, repaired, name, places)
     given = read_label(request["label"]) if request["label"] else None
     label = given.mask if given else None
-    losses = request["loss_maps"]
-    notes = write_loss_maps(picture.pixels, prediction, label, losses, summary.stem, places)
+    notes = write_loss_maps(picture.pixels, prediction, label, request["loss_maps"], name, places)
     of_label = [f"label: {note}" for note in given.notes] if given else []
     row["notes"] = [*picture.notes, *row["notes"], *of_label, *notes]
-    row["seconds"] = round(time.perf_counter() - begun, 3)
-    atomic_write_json(summary, {"image": str(image), **row})
+    return row
+
+
+def _write_volume(
+    image: Path,
+    segmenter: Segmenter,
+    name: str,
+    run_folder: Run,
+    how: tuple[Mapping[str, Any], ProgressCallback],
+) -> dict[str, Any]:
+    from geo3d.segmentation.outputs import Places
+    from geo3d.segmentation.rasters import read_raster
+    from geo3d.segmentation.volumes import write_volume
+    from geo3d.topology.repair import repair
+
+    request, progress = how
+    volume = read_raster(image)
+    prediction = segmenter.predict(
+        volume.values, tile=request["tile"], overlap=request["overlap"], progress=progress
+    )
+    places = Places(run_folder.outputs, run_folder.previews)
+    repaired = repair(prediction.probabilities[1]) if request["repair"] else None
+    row = write_volume(image, volume.values, prediction, name, places, repaired)
+    loss_maps = ["loss maps are of images, not of volumes"] if request["loss_maps"] else []
+    row["notes"] = [*volume.notes, *row["notes"], *loss_maps]
+    return row
 
 
 def _about(segmenter: Segmenter) -> dict[str, Any]:
@@ -212,17 +262,33 @@ def _text(metrics: Mapping[str, Any], run_folder: Run) -> str:
     for row in (*metrics["pictures"], *metrics["compared"]):
         second = " (second model)" if row["name"].endswith(COMPARED) else ""
         lines.append(
-            f"{row['image']}{second}: {row['betti0']} component{'s' * (row['betti0'] != 1)}, "
-            f"{row['betti1']} hole{'s' * (row['betti1'] != 1)}, "
-            f"{100 * row['mortar_fraction']:.1f} % mortar"
+            f"{row['image']}{second}: {_counted([row[k] for k in row if k.startswith('betti')])}, "
+            + _share(row)
         )
         if "repair" in row:
             found = row["repair"]
             lines.append(
-                f"  repaired: {found['changes']} changes; before, {found['before'][0]} components "
-                f"and {found['before'][1]} holes"
+                f"  repaired: {found['changes']} changes, {found['cost']:.1f} nats; before, "
+                f"{_counted(found['before'])}"
             )
         lines += [f"  note: {note}" for note in row["notes"]]
     lines += failed_lines(metrics["failed"])
     lines.append(f"masks: {run_folder.outputs}\noverlays: {run_folder.previews}")
     return "\n".join(lines)
+
+
+def _counted(betti: Sequence[int]) -> str:
+    """Return Betti numbers of an image or volume in words."""
+    names = ("component", "hole") if len(betti) == 2 else ("component", "tunnel", "cavity")
+    plural = {"cavity": "cavities"}
+    words = [
+        name if n == 1 else plural.get(name, f"{name}s")
+        for n, name in zip(betti, names, strict=True)
+    ]
+    return ", ".join(f"{n} {word}" for n, word in zip(betti, words, strict=True))
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    if "mortar_fraction" in row:
+        return f"{100 * row['mortar_fraction']:.1f} % mortar"
+    return f"{100 * row['foreground_fraction']:.1f} % foreground"

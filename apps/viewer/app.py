@@ -33,6 +33,7 @@ from apps.viewer.scene_tab import SceneTab
 from apps.viewer.segment_tab import SegmentTab
 
 HERE = Path(__file__).resolve().parent
+SCRIPTS = ("viewer.js", "strokes.js")
 WORKER = "apps.viewer.worker"
 MAX_UPLOAD = "64mb"
 CACHE_AGE_S = 24 * 3600
@@ -92,9 +93,15 @@ def application(page: gr.Blocks, rules: Rules) -> App:
         app_kwargs={"exception_handlers": dict.fromkeys((KeyError, IndexError), _unknown_function)},
         theme=_theme(),
         css_paths=HERE / "style.css",
-        js=(HERE / "viewer.js").read_text(encoding="utf-8"),
+        js=_scripts(),
     )
     return guarded(whole, rules)
+
+
+def _scripts() -> str:
+    """Return what runs once when the page opens."""
+    parts = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    return "() => {\n" + "\n".join(f"({part.rstrip()})();" for part in parts) + "\n}"
 
 
 def _unknown_function(request: Request, error: Exception) -> JSONResponse:

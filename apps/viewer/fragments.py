@@ -137,6 +137,28 @@ def facts_card(facts: Iterable[tuple[str, str, str]], remarks: Sequence[str], ma
     return f'<div class="g3-card">{mark}<div class="g3-tiles">{tiles}</div>{listed}</div>'
 
 
+def folded_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table that opens when its title is pressed."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    return (
+        f'<details class="g3-card"><summary>{escape(title)}</summary><table class="g3-table">'
+        f"<thead>{row(head, 'th')}</thead><tbody>{body}</tbody></table></details>"
+    )
+
+
+def commands(lines: Sequence[str]) -> str:
+    """Return how to do the same without the page."""
+    text = escape("\n".join(lines))
+    return (
+        '<details class="g3-card"><summary>The same from the command line and in Python</summary>'
+        f'<pre class="g3-commands">{text}</pre></details>'
+    )
+
+
 def image(png: bytes, alt: str, *, hidden: bool = False) -> str:
     """Return an image that needs no address."""
     data = base64.b64encode(png).decode("ascii")

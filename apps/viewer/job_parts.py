@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,6 +47,28 @@ def keep_image(
 def unknown_choice(what: str) -> InputError:
     """Return the refusal of what the page does not offer: a request need not come from our page."""
     return InputError("viewer.unknown_choice", f"There is no such {what}.", "Reload the page.")
+
+
+def bad_edit(why: str) -> InputError:
+    """Return the refusal of a change that the page cannot have asked for."""
+    return InputError(
+        "viewer.bad_edit", f"The change cannot be made: {why}.", "Reload the page and try again."
+    )
+
+
+def parsed_edit(message: str, limit: int) -> dict[str, Any]:
+    """Return a change that the page asks for: an object of at most ``limit`` letters with an "op".
+
+    Raises:
+        InputError: ``viewer.bad_edit``.
+    """
+    try:
+        request = json.loads(message) if len(message) <= limit else None
+    except (ValueError, RecursionError):
+        request = None
+    if not isinstance(request, dict) or not isinstance(request.get("op"), str):
+        raise bad_edit("it is no change")
+    return request
 
 
 def fresh(scratch: Path, kind: str) -> Path:

@@ -8,7 +8,6 @@ Notation: x to the right of the map's up, z along it, both in metres; yaw in rad
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.viewer.job_parts import unknown_choice
+from apps.viewer.job_parts import bad_edit, parsed_edit, unknown_choice
 from geo3d.errors import InputError, LimitError
 from geo3d.layout.classes import CLASSES, GROUND
 from geo3d.layout.layout import Layout, Primitive, box, ellipsoid
@@ -109,7 +108,7 @@ def change(street: Street, message: str, name: str) -> None:
             ``layout.nothing_to_redo``, or the error that the layout would have.
         LimitError: ``viewer.too_many_things``.
     """
-    request = _parsed(message)
+    request = parsed_edit(message, MAX_MESSAGE)
     with street.lock:
         if request["op"] == "select":
             chosen = str(request.get("id", ""))
@@ -143,7 +142,7 @@ def resize(street: Street, size: tuple[float, float, float]) -> None:
         InputError: ``viewer.nothing_selected``, ``viewer.bad_edit``.
     """
     if not all(math.isfinite(s) and 0.05 <= s <= MAX_SIZE for s in size):
-        raise _bad("sizes are 0.05 to 200 metres")
+        raise bad_edit("sizes are 0.05 to 200 metres")
     with street.lock:
         id = _selected(street, {})
         before = size_of(street.layout.primitive(id))
@@ -186,7 +185,7 @@ def _edit(street: Street, request: dict[str, Any], name: str) -> Edit:
         return edits.duplicate(layout, id, DUPLICATE_OFFSET)
     if op == "remove":
         return edits.remove(layout, id)
-    raise _bad("there is no such change")
+    raise bad_edit("there is no such change")
 
 
 def _added(layout: Layout, request: dict[str, Any], name: str) -> Edit:
@@ -247,24 +246,8 @@ def _check_count(layout: Layout) -> None:
         )
 
 
-def _parsed(message: str) -> dict[str, Any]:
-    try:
-        request = json.loads(message) if len(message) <= MAX_MESSAGE else None
-    except (ValueError, RecursionError):
-        request = None
-    if not isinstance(request, dict) or not isinstance(request.get("op"), str):
-        raise _bad("it is no change")
-    return request
-
-
 def _number(request: dict[str, Any], key: str) -> float:
     value = request.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _bad(f"{key} is no number")
+        raise bad_edit(f"{key} is no number")
     return float(value)
-
-
-def _bad(why: str) -> InputError:
-    return InputError(
-        "viewer.bad_edit", f"The change cannot be made: {why}.", "Reload the page and try again."
-    )

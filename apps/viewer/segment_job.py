@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from apps.commands.segment import COMPARED
-from apps.job_files import Job
+from apps.job_files import Job, read_json
 from apps.jobs import Jobs
-from apps.viewer import fragments
+from apps.viewer import fragments, segment_correct
 from apps.viewer.job_parts import (
     MAX_PIXELS,
     Upload,
@@ -23,13 +24,16 @@ from apps.viewer.job_parts import (
     result_of,
     unknown_choice,
 )
+from apps.viewer.segment_correct import Correction
 from geo3d.errors import InputError
 from geo3d.files import asset
+from geo3d.segmentation.corrections import CORRECTED
 from geo3d.segmentation.images import ImageLimits, read_image, read_label
 from geo3d.segmentation.loss_names import LOSS_MAP_HINTS
 from geo3d.synth.walls import brick_wall
 
 KIND = "segment"
+BY_HAND = "corrected by hand"
 SHIPPED = "shipped"
 NOTHING = "nothing"
 MODEL = "segmentation/mortar.safetensors"
@@ -44,6 +48,17 @@ EXAMPLE_SIDE = 384
 LIMITS = ImageLimits(max_bytes=64 << 20, max_pixels=MAX_PIXELS)
 """Of images for the page; the command line takes larger ones."""
 MAX_LOSSES = 4
+MAX_CHANGES = 200
+"""Changes of a repair that the page lists, the costliest; the table to download has all."""
+CHANGES = {
+    "join": "piece joined",
+    "remove": "piece removed",
+    "cut": "holes joined by a cut",
+    "fill": "hole filled",
+    "close": "gap closed",
+    "open": "loop cut",
+}
+"""The words for `geo3d.topology.repair_components.Change.kind`."""
 WHITE = np.uint8(255)
 """Mortar in the image of a label."""
 _TRAINED = (
@@ -60,6 +75,7 @@ class Request:
     model: str
     compared: str
     losses: tuple[str, ...]
+    repair: bool = False
 
 
 def models(jobs: Jobs) -> dict[str, Path | None]:
@@ -128,6 +144,7 @@ def submit(jobs: Jobs, image: Upload, label: Upload | None, request: Request) ->
         compare=compared,
         loss_maps=request.losses,
         label=given,
+        repair=request.repair,
     )
     record = {
         "kind": KIND,
@@ -146,13 +163,13 @@ def views(job: Job) -> dict[str, Path]:
         InputError: ``job.no_result``.
     """
     run, _ = result_of(job)
-    named = [(str(job.settings["model"]), "")]
-    if job.settings["compared"] != NOTHING:
-        named.append((str(job.settings["compared"]), COMPARED))
+    models = _models_of(job)
+    named = models + [(f"{m}, {BY_HAND}", e + CORRECTED) for m, e in models]
     folders = run / "previews", run / "outputs"
     found = {f"Overlay: {m}": folders[0] / f"picture{e}-overlay.png" for m, e in named}
+    found |= {f"Repair: {m}": folders[0] / f"picture{e}-repair.png" for m, e in models}
     for loss in job.settings["losses"]:
-        for model, ending in named:
+        for model, ending in models:
             path = folders[0] / f"picture{ending}-loss-map-{loss}.png"
             found[f"Loss map of {loss}: {model}"] = path
     found |= {f"Mask: {m}": folders[1] / f"picture{e}-mask.png" for m, e in named}
@@ -161,25 +178,110 @@ def views(job: Job) -> dict[str, Path]:
     return {title: path for title, path in found.items() if path.is_file()}
 
 
+def masks(job: Job) -> dict[str, tuple[str, bool]]:
+    """Return the masks of a finished job that can be corrected by hand, by title.
+
+    With each, the name of the segmenter's files and whether it was corrected before; those come
+    last.
+
+    Raises:
+        InputError: ``job.no_result``.
+    """
+    run, _ = result_of(job)
+    named = [(model, f"picture{ending}") for model, ending in _models_of(job)]
+    found = {model: (name, False) for model, name in named}
+    for model, name in named:
+        if (run / "outputs" / f"{name}{CORRECTED}-mask.png").is_file():
+            found[f"{model}, {BY_HAND}"] = name, True
+    return found
+
+
+def open_mask(job: Job, title: str) -> Correction:
+    """Return one of the `masks` of a job to be corrected.
+
+    Raises:
+        InputError: ``job.no_result``, ``viewer.unknown_choice``.
+    """
+    known = masks(job)
+    if title not in known:
+        raise unknown_choice("mask")
+    run, _ = result_of(job)
+    name, corrected = known[title]
+    picture = job.folder / "inputs" / "picture.png"
+    return segment_correct.open_mask(run, picture, name, corrected=corrected)
+
+
+def corrected_title(correction: Correction, job: Job) -> str:
+    """Return the title that a mask has once it is saved."""
+    return next(t for t, found in masks(job).items() if found == (correction.name, True))
+
+
 def first_views(titles: Sequence[str]) -> tuple[str, str]:
-    """Return what the two panes show first: both overlays, else the overlay and a loss map."""
+    """Return what the two panes show first: two overlays, else the overlay and what is special."""
     overlays = [title for title in titles if title.startswith("Overlay")]
-    others = [title for title in titles if title.startswith("Loss map")]
     if len(overlays) > 1:
         return overlays[0], overlays[1]
+    others = [title for title in titles if title.startswith(("Repair", "Loss map"))]
     return overlays[0], others[0] if others else "Image"
 
 
 def result_card(job: Job) -> str:
     """Return the numbers of each model of a finished job, as HTML."""
-    _, metrics = result_of(job)
+    run, metrics = result_of(job)
     both = (("model", "pictures"), ("compared", "compared"))
-    return "".join(_card(str(job.settings[name]), row) for name, k in both for row in metrics[k])
+    cards = [
+        _card(str(job.settings[name]), row) + _repair_card(run, row)
+        for name, k in both
+        for row in metrics[k]
+    ]
+    by_hand = (read_json(run / "manifest.json") or {}).get("corrected_by_hand", {})
+    for model, ending in _models_of(job):
+        if found := by_hand.get(f"picture{ending}"):
+            cards.append(_corrected_card(model, found))
+    return "".join(cards)
+
+
+def recipe(job: Job, jobs: Jobs) -> str:
+    """Return how to make the same without the page, as HTML."""
+    settings, known, root = job.settings, models(jobs), jobs.root.parent
+    files = {
+        name: f"{root.name}/{path.relative_to(root)}" if path else f"assets/{MODEL}"
+        for name, path in known.items()
+    }
+    chosen, compared = str(settings["model"]), str(settings["compared"])
+    words = ["geo3d segment IMAGE"]
+    if chosen != SHIPPED:
+        words.append(f"--model {files.get(chosen, 'MODEL')}")
+    if compared != NOTHING:
+        words.append(f"--compare {files.get(compared, 'MODEL')}")
+    if settings["losses"]:
+        words.append(f"--loss-maps {' '.join(settings['losses'])}")
+    given = "" if chosen == SHIPPED else f'"{files.get(chosen, "MODEL")}"'
+    lines = [
+        "from geo3d.segmentation.images import read_image",
+        "from geo3d.segmentation.predict import load_segmenter",
+        "",
+        f'found = load_segmenter({given}).predict(read_image("IMAGE").pixels)',
+        "mask = found.mask",
+    ]
+    if settings.get("repair"):
+        words.append("--repair")
+        lines.insert(2, "from geo3d.topology.repair import repair")
+        lines[-1:] = ["repaired = repair(found.probabilities[1])", "mask = repaired.mask"]
+    return fragments.commands([" ".join(words), "", *lines])
 
 
 def downloads(job: Job, scratch: Path) -> list[str]:
     """Return copies of masks, probabilities and regions under names that say what they are."""
     return renamed_outputs(job, scratch, (".png", ".csv"), "picture", job.settings["picture"])
+
+
+def _models_of(job: Job) -> list[tuple[str, str]]:
+    """Return the models of a job and the endings of their files."""
+    named = [(str(job.settings["model"]), "")]
+    if job.settings["compared"] != NOTHING:
+        named.append((str(job.settings["compared"]), COMPARED))
+    return named
 
 
 def _card(model: str, row: Mapping[str, Any]) -> str:
@@ -190,6 +292,48 @@ def _card(model: str, row: Mapping[str, Any]) -> str:
         ("Seconds", f"{row['seconds']:.1f}", "Prediction, regions, images"),
     ]
     return fragments.facts_card(facts, row["notes"], fragments.badge("info", model))
+
+
+def _repair_card(run: Path, row: Mapping[str, Any]) -> str:
+    """Return what a repair has changed, as HTML; empty where there was none."""
+    if "repair" not in row:
+        return ""
+    found = row["repair"]
+    pieces, holes = (f"{b} to {a}" for b, a in zip(found["before"], found["after"], strict=True))
+    facts = [
+        ("Components", pieces, "Betti number 0 before and after"),
+        ("Holes", holes, "Betti number 1 before and after"),
+        ("Changes", str(found["changes"]), "Listed below, numbered as in the image"),
+        ("Cost", f"{found['cost']:.1f} nats", "How much less likely the mask has become"),
+    ]
+    card = fragments.facts_card(facts, (), fragments.badge("info", "Repair"))
+    with (run / "outputs" / f"{row['name']}-changes.csv").open(newline="") as file:
+        changes = list(csv.DictReader(file))
+    table = [
+        (
+            c["number"],
+            CHANGES[c["kind"]],
+            f"{float(c['cost']):.2f}",
+            c["pixels"],
+            c["row"],
+            c["column"],
+        )
+        for c in changes[:MAX_CHANGES]
+    ]
+    head = ("Number", "Change", "Cost, nats", "Pixels", "Row", "Column")
+    title = f"{len(table)} changes" + ("" if len(table) == len(changes) else " that cost most")
+    return card + (fragments.folded_table(title, head, table) if table else "")
+
+
+def _corrected_card(model: str, found: Mapping[str, Any]) -> str:
+    (pieces, holes), (pieces_then, holes_then) = found["after"], found["before"]
+    facts = [
+        ("Components", f"{pieces} (was {pieces_then})", "Betti number 0, of the mask as saved"),
+        ("Holes", f"{holes} (was {holes_then})", "Betti number 1, of the mask as saved"),
+        ("Strokes", str(found["strokes"]), "Painted by hand"),
+        ("Pixels", str(found["pixels"]), "Different from the segmenter's mask"),
+    ]
+    return fragments.facts_card(facts, (), fragments.badge("warning", f"{model}, {BY_HAND}"))
 
 
 def _check(

@@ -33,47 +33,30 @@ from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.segmentation.predict import Prediction, Segmenter
 from geo3d.segmentation.samples import Dataset, Item, Sample
 from geo3d.synth.walls import GROUPS
-from geo3d.topology.metrics import (
-    MISSING,
-    betti_errors,
-    betti_matching_errors,
-    centreline_parts,
-    cl_dice,
-    dice,
-    euler_error,
-    hausdorff_95,
-    local_betti_errors,
-    surface_dice,
-)
+from geo3d.topology.metric_table import METRICS as METRIC_TABLE
+from geo3d.topology.metrics import MISSING
 from geo3d.work.tables import csv_text
 
-COLUMNS = {
-    "Betti0Local": "Betti0ErrorLocal_mortar",
-    "Betti0": "Betti0Error_mortar",
-    "Betti1Local": "Betti1ErrorLocal_mortar",
-    "Betti1": "Betti1Error_mortar",
-    "Dice": "Dice_mortar",
-    "HD95": "HD95_mortar",
-    "clDice": "clDice_mortar",
-    "BettiMatching0": "BettiMatching0Error_mortar",
-    "BettiMatching1": "BettiMatching1Error_mortar",
-    "Euler": "EulerError_mortar",
-    "clPrecision": "clPrecision_mortar",
-    "clSensitivity": "clSensitivity_mortar",
-    "SurfaceDice": "SurfaceDice_mortar",
-}
-"""Metric and its column, in the order of the published files, then ours."""
-VOLUME_COLUMNS = {"Betti2": "Betti2Error_mortar", "BettiMatching2": "BettiMatching2Error_mortar"}
-"""The same of what only volumes have."""
-_COLUMNS = COLUMNS | VOLUME_COLUMNS
 PUBLISHED_METRICS = ("Betti0", "Betti1", "Betti0Local", "Betti1Local", "Dice", "HD95", "clDice")
-METRICS = (*PUBLISHED_METRICS, *(m for m in COLUMNS if m not in PUBLISHED_METRICS))
+_PUBLISHED_COLUMNS = ("Betti0Local", "Betti0", "Betti1Local", "Betti1", "Dice", "HD95", "clDice")
+"""The same in the order of the published files."""
+_STEMS = {name: stem for metric in METRIC_TABLE.values() for name, stem in metric.columns.items()}
+_IN_ORDER = (*_PUBLISHED_COLUMNS, *(name for name in _STEMS if name not in _PUBLISHED_COLUMNS))
+VOLUME_METRICS = tuple(name for name in _IN_ORDER if name.endswith("2"))
+"""What only volumes have."""
+METRICS = tuple(
+    name
+    for name in (*PUBLISHED_METRICS, *_IN_ORDER[len(PUBLISHED_METRICS) :])
+    if name not in VOLUME_METRICS
+)
 """The metrics of an image in the order of the tables."""
-HIGHER_IS_BETTER = frozenset({"Dice", "clDice", "clPrecision", "clSensitivity", "SurfaceDice"})
+HIGHER_IS_BETTER = frozenset(
+    name for metric in METRIC_TABLE.values() if metric.higher_is_better for name in metric.columns
+)
 MORTAR = "mortar"
 """The class that the published columns name."""
-TOLERANCE = 1.0
-"""Of the surface Dice, in pixels."""
+COLUMNS = {name: f"{_STEMS[name]}_{MORTAR}" for name in _IN_ORDER if name not in VOLUME_METRICS}
+"""Metric and its column, in the order of the published files, then ours."""
 PUBLISHED_DIAGONAL = 722.663
 """What the published tables put for the HD95 of an empty prediction: the diagonal of 512 x 512."""
 
@@ -113,26 +96,12 @@ def measure_image(
         ShapeError: "topology.unequal_shapes".
         InputError: "topology.empty_truth" with ``compat``.
     """
-    betti = betti_errors(predicted, true, compat=compat)
-    local = local_betti_errors(predicted, true, compat=compat)
-    unmatched = betti_matching_errors(predicted, true)
-    parts = centreline_parts(predicted, true)
-    found = {
-        "Betti0": float(betti[0]),
-        "Betti1": float(betti[1]),
-        "Betti0Local": local[0],
-        "Betti1Local": local[1],
-        "Dice": dice(predicted, true),
-        "HD95": hausdorff_95(predicted, true, compat=compat),
-        "clDice": cl_dice(predicted, true, compat=compat),
-        **{f"BettiMatching{k}": float(n) for k, n in enumerate(unmatched)},
-        "Euler": float(euler_error(predicted, true)),
-        "clPrecision": parts[0],
-        "clSensitivity": parts[1],
-        "SurfaceDice": surface_dice(predicted, true, TOLERANCE),
-    }
-    if predicted.ndim == 3:
-        found["Betti2"] = float(betti[2])
+    found: dict[str, float] = {}
+    for metric in METRIC_TABLE.values():
+        if metric.columns:
+            settings: dict[str, Any] = {"compat": compat} if metric.has_compat else {}
+            numbers = metric.numbers(predicted, true, **settings)
+            found |= zip(metric.columns, numbers, strict=False)
     return found
 
 
@@ -185,7 +154,7 @@ def write_measures(measures: Measures, path: str | os.PathLike[str]) -> Path:
     """Write a run's CSV atomically: a file that is there is complete."""
     header, columns = ["ID"], []
     for label, values in (measures.classes or {MORTAR: measures.values}).items():
-        for name in (name for name in _COLUMNS if name in values):
+        for name in (name for name in _IN_ORDER if name in values):
             header.append(_stem(name) + label)
             columns.append(values[name])
     rows = [[image, *(_text(c[i]) for c in columns)] for i, image in enumerate(measures.ids)]
@@ -193,7 +162,7 @@ def write_measures(measures: Measures, path: str | os.PathLike[str]) -> Path:
 
 
 def _stem(metric: str) -> str:
-    return _COLUMNS[metric].removesuffix(MORTAR)
+    return f"{_STEMS[metric]}_"
 
 
 def read_measures(path: str | os.PathLike[str]) -> Measures:
@@ -229,7 +198,7 @@ def read_measures(path: str | os.PathLike[str]) -> Measures:
     classes = {}
     for label in labels:
         present = [
-            name for name in _COLUMNS if all(_stem(name) + each in header for each in labels)
+            name for name in _IN_ORDER if all(_stem(name) + each in header for each in labels)
         ]
         values = {name: _column(rows, _stem(name) + label, path) for name in present}
         values["HD95"] = np.where(values["HD95"] >= MISSING, PUBLISHED_DIAGONAL, values["HD95"])

@@ -3,7 +3,6 @@
 outputs/NAME-mask.png          0 and 255
 outputs/NAME-probability.png   of mortar, 16 bits
 outputs/NAME-regions.csv       kind,number,pixels,row,column of every component and hole
-outputs/NAME-changes.csv       kind,cost,pixels,row,column of every change of a repair
 previews/NAME-overlay.png      they are outlined and numbered
 previews/NAME-loss-map-LOSS.png   blue: the loss wants more mortar here, red: less
 
@@ -55,21 +54,13 @@ def write_prediction(
 ) -> dict[str, Any]:
     """Write all but the loss maps; return the numbers.
 
-    A repaired mask takes the place of the prediction's, and its changes are listed.
+    A repaired mask takes the place of the prediction's.
     """
-    mask, mortar = prediction.mask, prediction.probabilities[1]
-    if repaired is not None:
-        mask = repaired.mask
-        rows = [[c.kind, c.cost, c.pixels, *c.at] for c in repaired.changes]
-        table = csv_text(["kind", "cost", "pixels", "row", "column"], rows)
-        atomic_write_text(places.outputs / f"{name}-changes.csv", table)
-    topology = find_topology(mask)
-    save_mask(places.outputs / f"{name}-mask.png", mask)
+    mortar = prediction.probabilities[1]
+    mask = prediction.mask if repaired is None else repaired.mask
+    components, holes = write_mask(image, mask, name, places).betti
     _save(places.outputs / f"{name}-probability.png", (mortar * 65535).round().astype(np.uint16))
-    _save(places.previews / f"{name}-overlay.png", draw_overlay(image, topology))
-    atomic_write_text(places.outputs / f"{name}-regions.csv", _regions_csv(topology.regions))
-    components, holes = topology.betti
-    row = {
+    return {
         "name": name,
         "width": mask.shape[1],
         "height": mask.shape[0],
@@ -78,10 +69,17 @@ def write_prediction(
         "mortar_fraction": float(mask.mean()),
         "notes": list(prediction.notes),
     }
-    if repaired is not None:
-        found = {"before": list(repaired.before), "changes": len(repaired.changes)}
-        row["repair"] = found
-    return row
+
+
+def write_mask(
+    image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], name: str, places: Places
+) -> Topology:
+    """Write a mask, its regions and its overlay; return what was found in it."""
+    topology = find_topology(mask)
+    save_mask(places.outputs / f"{name}-mask.png", mask)
+    _save(places.previews / f"{name}-overlay.png", draw_overlay(image, topology))
+    atomic_write_text(places.outputs / f"{name}-regions.csv", _regions_csv(topology.regions))
+    return topology
 
 
 def write_loss_maps(

@@ -141,6 +141,32 @@ def save_labels(path: Path, labels: Integer[np.ndarray, "*space"], spacing: Any 
     return target
 
 
+def save_volume(path: Path, values: Integer[np.ndarray, "d h w"], source: Path) -> Path:
+    """Write a volume like another file: NIfTI with its place in space, else ``.npy``.
+
+    Args:
+        path: name of the file without ending.
+        values: uint8 or uint16.
+        source: the volume it belongs to.
+    """
+    from geo3d.files import atomic_path
+
+    if not ending_of(source.name).startswith(".nii"):
+        target = path.with_name(path.name + ".npy")
+        with atomic_path(target) as temporary:
+            np.save(temporary, values, allow_pickle=False)
+        return target
+    import nibabel
+
+    known: Any = nibabel.load(source)
+    target = path.with_name(path.name + ".nii.gz")
+    image = nibabel.Nifti1Image(values, known.affine)
+    image.header.set_xyzt_units(*known.header.get_xyzt_units())
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(_zipped(image.to_bytes()))
+    return target
+
+
 def _zipped(data: bytes) -> bytes:
     import gzip
 

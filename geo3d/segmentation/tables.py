@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from geo3d.errors import FileFormatError, InputError
-from geo3d.segmentation.measures import METRICS, VOLUME_COLUMNS, Measures, read_measures
+from geo3d.segmentation.measures import METRICS, VOLUME_METRICS, Measures, read_measures
 
 ID_GROUP = "indistr"
 ALL = "all"
@@ -182,7 +182,7 @@ def metrics_of(measures: Iterable[Measures], *, each_class: bool = False) -> lis
     """Return the metrics that all runs have, in the order of the tables; then those by class."""
     each = [m.columns if each_class else m.values for m in measures]
     common = set.intersection(*(set(columns) for columns in each))
-    known = [m for m in (*METRICS, *VOLUME_COLUMNS) if m in common]
+    known = [m for m in (*METRICS, *VOLUME_METRICS) if m in common]
     return [*known, *(m for m in each[0] if m in common and m not in known)]
 
 

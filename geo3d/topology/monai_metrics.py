@@ -12,9 +12,6 @@ metrics themselves say; nothing becomes NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,41 +22,14 @@ from monai.metrics.utils import do_metric_reduction
 from torch import Tensor
 
 from geo3d.errors import ConfigError, InputError
-from geo3d.topology.metrics import (
-    betti_errors,
-    betti_matching_errors,
-    centreline_parts,
-    cl_dice,
-    dice,
-    euler_error,
-    hausdorff_95,
-    local_betti_errors,
-    surface_dice,
-)
-from geo3d.topology.partitions import PartitionMetrics, partition_metrics
-from geo3d.topology.roads import average_path_length_similarity
-
-METRICS: dict[str, Callable[..., Any]] = {
-    "dice": dice,
-    "hausdorff_95": hausdorff_95,
-    "betti_errors": betti_errors,
-    "local_betti_errors": local_betti_errors,
-    "betti_matching_errors": betti_matching_errors,
-    "cl_dice": cl_dice,
-    "centreline_parts": centreline_parts,
-    "euler_error": euler_error,
-    "surface_dice": surface_dice,
-    "partition_metrics": partition_metrics,
-    "average_path_length_similarity": average_path_length_similarity,
-}
-"""Metrics by name; what each takes besides the two masks is in its docstring."""
+from geo3d.topology.metric_table import METRICS
 
 
 class TopologyMetric(CumulativeIterationMetric):
-    """One metric of `METRICS`, for items and channels of batches.
+    """One metric of `geo3d.topology.metric_table.METRICS`, for items and channels of batches.
 
     Args:
-        name: key of `METRICS`.
+        name: key of that table.
         include_background: whether channel 0 is judged.
         reduction: MONAI's: "mean", "mean_batch", "none", ...
         settings: of the metric.
@@ -83,18 +53,12 @@ class TopologyMetric(CumulativeIterationMetric):
                 f"There is no metric {name!r}.",
                 f"Known: {', '.join(METRICS)}.",
             )
-        self.measure = partial(METRICS[name], **settings)
-        self.name, self.include_background, self.reduction = name, include_background, reduction
+        self.metric, self.settings = METRICS[name], settings
+        self.include_background, self.reduction = include_background, reduction
 
     def parts(self, n_dims: int) -> tuple[str, ...]:
         """Return what the numbers along the last axis are, for images or volumes."""
-        if self.name == "partition_metrics":
-            return tuple(field.name for field in fields(PartitionMetrics))
-        if self.name == "centreline_parts":
-            return ("precision", "sensitivity")
-        if self.name.endswith("errors"):
-            return ("components", "holes") if n_dims == 2 else ("components", "tunnels", "cavities")
-        return (self.name,)
+        return self.metric.names(n_dims)
 
     def aggregate(self, reduction: str | None = None) -> Float[Tensor, "*any"]:
         """Return the numbers of all items since the last reset, reduced."""
@@ -119,11 +83,8 @@ class TopologyMetric(CumulativeIterationMetric):
         first = 0 if self.include_background or y.shape[1] == 1 else 1
         predicted, true = (each[:, first:].cpu().numpy() for each in (y_pred, y))
         shape = predicted.shape[:2]
-        rows = [self._numbers(predicted[at], true[at]) for at in np.ndindex(shape)]
+        rows = [
+            self.metric.numbers(predicted[at], true[at], **self.settings)
+            for at in np.ndindex(shape)
+        ]
         return torch.tensor(rows, dtype=torch.float32).reshape(*shape, -1)
-
-    def _numbers(self, predicted: np.ndarray, true: np.ndarray) -> list[float]:
-        found = self.measure(predicted, true)
-        if isinstance(found, PartitionMetrics):
-            return [float(getattr(found, field.name)) for field in fields(found)]
-        return [float(n) for n in (found if isinstance(found, tuple) else (found,))]

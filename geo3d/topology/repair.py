@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 
 from geo3d.errors import ConfigError, InputError, ShapeError
 from geo3d.topology.betti import betti_numbers
-from geo3d.topology.grids import Pixels, check_dimensions, check_pixels
+from geo3d.topology.grids import Pixels, check_dimensions, check_pixels, label_components
 from geo3d.topology.repair_basins import regions_apart
 from geo3d.topology.repair_components import Change, Rules, fewer_components
 from geo3d.topology.repair_tunnels import fewer_tunnels
@@ -120,15 +120,23 @@ def _with_right_holes(
         depth, height = settings.basin_depth, settings.ridge_height
         groups, ridges = regions_apart(log_odds, depth, height, settings.gap_price, corners=corners)
         closed, join_price = ridges & ~mask, np.inf
-        if closed.any():
-            cost, at = -float(log_odds[closed].sum()), np.argwhere(closed)[0]
-            place = tuple(int(i) for i in at)
-            changes.append(Change("close", cost, int(closed.sum()), place))
-            mask = mask | closed
+        changes += _gaps(log_odds, closed)
+        mask = mask | closed
     rules = Rules(join_price, settings.hole_price, corners, border=True)
     outside, more = fewer_components(-_decided(log_odds, mask), ~mask, rules, groups)
     names = {"join": "cut", "remove": "fill"}
     return ~outside, [*changes, *(replace(c, kind=names[c.kind]) for c in more)]
+
+
+def _gaps(log_odds: np.ndarray, closed: np.ndarray) -> list[Change]:
+    """Return the gaps that were closed, each by itself."""
+    labels, count = label_components(closed, corners=True)
+    flat = labels.ravel()
+    cost = -np.bincount(flat, log_odds.ravel(), count + 1)
+    pixels = np.bincount(flat, minlength=count + 1)
+    first = np.unique(flat, return_index=True)[1][-count:] if count else []
+    places = [tuple(int(i) for i in np.unravel_index(int(k), closed.shape)) for k in first]
+    return [Change("close", float(cost[n]), int(pixels[n]), at) for n, at in enumerate(places, 1)]
 
 
 def _decided(log_odds: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -7,40 +7,19 @@ import pickle
 import pickletools
 import struct
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from foreign_pickles import Call, Named, dumps, state_dict, tensor_pickle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geo3d import checkpoints, convert, unpickle
-from geo3d.errors import CheckpointError, Geo3dError, InputError, LimitError
+from geo3d import convert, unpickle
+from geo3d.errors import CheckpointError, Geo3dError, LimitError
 from geo3d.pickle_records import array_of
-
-
-def state_dict() -> OrderedDict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    base = torch.randn(4, 6, generator=generator)
-    return OrderedDict(
-        weight=base,
-        tied=base,
-        view=base.t()[1:3, ::2],
-        parameter=torch.nn.Parameter(base[0]),
-        half=base.half(),
-        bfloat16=base.bfloat16(),
-        double=base.double(),
-        integer=(base * 100).long(),
-        small=(base * 10).to(torch.int8),
-        byte=torch.arange(5, dtype=torch.uint8),
-        flags=base > 0,
-        scalar=torch.tensor(3),
-        empty=torch.zeros(0, 2),
-        expanded=torch.ones(1).expand(3, 4),
-    )
 
 
 def read(path: Path, inert: tuple[str, ...] = ()) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -122,7 +101,7 @@ def test_snapshots_that_carry_source_code(tmp_path: Path) -> None:
     class Snapshot:
         def __reduce__(self) -> tuple[Any, ...]:
             meta = {"module_src": "raise SystemExit", "state": {"_parameters": {"w": np.ones(2)}}}
-            return _Named("torch_utils.persistence", "_reconstruct_persistent_obj"), (meta,)
+            return Named("torch_utils.persistence", "_reconstruct_persistent_obj"), (meta,)
 
     file = tmp_path / "m.pkl"
     file.write_bytes(dumps({"ema": Snapshot()}))
@@ -131,76 +110,42 @@ def test_snapshots_that_carry_source_code(tmp_path: Path) -> None:
         read(file)
 
 
-class _Named:
-    """A global by name, pickled without being importable."""
-
-    def __init__(self, module: str, name: str) -> None:
-        self.module, self.name = module, name
-
-    def __call__(self) -> None:
-        raise AssertionError
-
-
-class _Pickler(pickle._Pickler):  # type: ignore[misc]  # the Python one can be extended
-    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
-        if isinstance(obj, _Named):
-            self.write(b"c" + f"{obj.module}\n{obj.name}\n".encode())
-        else:
-            super().save(obj, save_persistent_id)
-
-
-def dumps(content: Any) -> bytes:
-    stream = io.BytesIO()
-    _Pickler(stream, 2).dump(content)
-    return stream.getvalue()
-
-
-class _Call:
-    """Pickles as a call of ``module.name(*args)``."""
-
-    def __init__(self, module: str, name: str, *args: Any) -> None:
-        self.call = (_Named(module, name), args)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self.call
-
-
 ATTACKS = [
-    _Call("os", "system", "touch {mark}"),
-    _Call("posix", "system", "touch {mark}"),
-    _Call("subprocess", "Popen", ["touch", "{mark}"]),
-    _Call("builtins", "eval", "open('{mark}', 'w')"),
-    _Call("builtins", "exec", "open('{mark}', 'w')"),
-    _Call("__builtin__", "eval", "open('{mark}', 'w')"),
-    _Call("builtins", "getattr", _Named("os", "x"), "system"),
-    _Call("builtins", "open", "{mark}", "w"),
-    _Call("builtins", "__import__", "os"),
-    _Call("torch", "load", "{mark}"),
-    _Call("torch.serialization", "load", "{mark}"),
-    _Call("numpy", "load", "{mark}"),
-    _Call("numpy", "fromfile", "{mark}"),
-    _Call("functools", "partial", _Named("os", "system"), "touch {mark}"),
-    _Call("runpy", "run_path", "{mark}"),
-    _Call("importlib", "import_module", "os"),
-    _Call("collections", "OrderedDict.fromkeys", "ab"),
-    _Call("collections", "_sys.modules", "ab"),
-    _Call("torch.nn.modules.linear", "Linear", 3, 4),
-    _Call("geo3d.unpickle", "load_pickle", b""),
-    _Call("copyreg", "_reconstructor", _Named("builtins", "list"), _Named("builtins", "object"), 1),
-    _Call("_codecs", "encode", "x", "rot13"),
+    Call("os", "system", "touch {mark}"),
+    Call("posix", "system", "touch {mark}"),
+    Call("subprocess", "Popen", ["touch", "{mark}"]),
+    Call("builtins", "eval", "open('{mark}', 'w')"),
+    Call("builtins", "exec", "open('{mark}', 'w')"),
+    Call("__builtin__", "eval", "open('{mark}', 'w')"),
+    Call("builtins", "getattr", Named("os", "x"), "system"),
+    Call("builtins", "open", "{mark}", "w"),
+    Call("builtins", "__import__", "os"),
+    Call("torch", "load", "{mark}"),
+    Call("torch.serialization", "load", "{mark}"),
+    Call("numpy", "load", "{mark}"),
+    Call("numpy", "fromfile", "{mark}"),
+    Call("functools", "partial", Named("os", "system"), "touch {mark}"),
+    Call("runpy", "run_path", "{mark}"),
+    Call("importlib", "import_module", "os"),
+    Call("collections", "OrderedDict.fromkeys", "ab"),
+    Call("collections", "_sys.modules", "ab"),
+    Call("torch.nn.modules.linear", "Linear", 3, 4),
+    Call("geo3d.unpickle", "load_pickle", b""),
+    Call("copyreg", "_reconstructor", Named("builtins", "list"), Named("builtins", "object"), 1),
+    Call("_codecs", "encode", "x", "rot13"),
 ]
 
 
 @pytest.mark.parametrize("inert", [(), ("*",)])
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: f"{a.call[0].module}.{a.call[0].name}")
 def test_attacks_are_refused_and_nothing_runs(
-    tmp_path: Path, attack: _Call, inert: tuple[str, ...]
+    tmp_path: Path, attack: Call, inert: tuple[str, ...]
 ) -> None:
     mark = tmp_path / "mark"
     arguments = tuple(
         a.replace("{mark}", str(mark)) if isinstance(a, str) else a for a in attack.call[1]
     )
-    evil = _Call(attack.call[0].module, attack.call[0].name, *arguments)
+    evil = Call(attack.call[0].module, attack.call[0].name, *arguments)
     for wrapped in (evil, {"a": [np.ones(2), {"b": evil}]}):
         for data in (dumps(wrapped), torch_zip(dumps(wrapped)), npy(dumps(wrapped))):
             file = tmp_path / "evil.pt"
@@ -227,9 +172,9 @@ def npy(data: bytes) -> bytes:
 
 
 def test_nested_pickle_in_a_tensor_storage_is_restricted_too(tmp_path: Path) -> None:
-    inner = dumps(_Call("os", "system", "true"))
+    inner = dumps(Call("os", "system", "true"))
     file = tmp_path / "evil.pkl"
-    file.write_bytes(dumps(_Call("torch.storage", "_load_from_bytes", inner)))
+    file.write_bytes(dumps(Call("torch.storage", "_load_from_bytes", inner)))
     with pytest.raises(CheckpointError, match=r"os\.system"):
         read(file)
 
@@ -240,22 +185,6 @@ def test_inert_objects_do_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.pkl").write_bytes(made + pickle.dumps(state, 2)[2:-1] + b"b.")
     arrays, _ = read(tmp_path / "m.pkl", ("model",))
     assert arrays.keys() == {"w"}
-
-
-def tensor_pickle(offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
-    class Storage:
-        pass
-
-    stream = io.BytesIO()
-
-    class Pickler(_Pickler):
-        def persistent_id(self, obj: Any) -> Any:
-            kind = _Named("torch", "FloatStorage")
-            return ("storage", kind, "0", "cpu", 4) if isinstance(obj, Storage) else None
-
-    args = (Storage(), offset, size, stride, False, OrderedDict())
-    Pickler(stream, 2).dump(_Call("torch._utils", "_rebuild_tensor_v2", *args))
-    return stream.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -348,63 +277,3 @@ def opcodes(data: bytes) -> list[tuple[str, Any]]:
 
 def big(op: str, arg: Any) -> bool:
     return "PUT" in op and isinstance(arg, int) and arg > 10**6
-
-
-def test_the_child_converts_and_the_library_reads_it(tmp_path: Path) -> None:
-    source, out = tmp_path / "m.pt", tmp_path / "deep" / "m.safetensors"
-    torch.save({"model": state_dict(), "step": 7}, source)
-    made = convert.convert_file(source, out)
-    loaded = checkpoints.load(out)
-    assert made.sha256 == loaded.sha256 and loaded.config == {"step": 7}
-    assert set(made.names) == loaded.tensors.keys()
-    for name, tensor in state_dict().items():
-        assert torch.equal(loaded.tensors[f"model.{name}"], tensor)
-        assert loaded.tensors[f"model.{name}"].dtype == tensor.dtype
-    assert made.source_sha256 in out.read_bytes()[:4000].decode("latin1")
-
-
-def failing(source: Path, **kwargs: Any) -> str:
-    out = source.parent / "out.safetensors"
-    with pytest.raises(InputError) as caught:
-        convert.convert_file(source, out, **kwargs)
-    assert not out.exists() and not list(source.parent.glob(".tmp-*"))
-    return caught.value.code
-
-
-def test_the_child_reports_our_errors(tmp_path: Path) -> None:
-    source = tmp_path / "m.pkl"
-    assert failing(source) == "file.missing"
-    source.write_bytes(dumps(_Call("os", "system", "true")))
-    assert failing(source) == "checkpoint.forbidden_global"
-    source.write_bytes(pickle.dumps({"a": 1}))
-    assert failing(source) == "checkpoint.no_tensors"
-    source.write_bytes(b"not a pickle")
-    assert failing(source) == "checkpoint.damaged"
-    assert failing(source, max_bytes=3) == "checkpoint.too_large"
-
-
-def test_the_child_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "m.pkl"
-    monkeypatch.setattr(convert, "_SPARE_BYTES", 400 << 20)
-    # bytearray(2**40), and a memo slot numbered 2**31 - 1: both ask for memory out of nothing.
-    source.write_bytes(dumps(_Call("builtins", "bytearray", 2**40)))
-    assert failing(source) in ("checkpoint.too_large", "checkpoint.damaged")
-    source.write_bytes(b"\x80\x02]r" + struct.pack("<I", 2**31 - 1) + b".")
-    assert failing(source) in ("checkpoint.too_large", "checkpoint.converter_died")
-
-
-def test_a_slow_child_is_stopped(tmp_path: Path) -> None:
-    source = tmp_path / "m.pkl"
-    source.write_bytes(pickle.dumps({"a": np.ones(1)}))
-    assert failing(source, timeout_s=0.001) == "checkpoint.too_slow"
-
-
-def test_bombs_in_zip_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "_SPARE_BYTES", 300 << 20)
-    source = tmp_path / "m.pt"
-    with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("archive/data.pkl", tensor_pickle(0, (4,), (1,)))
-        with archive.open("archive/data/0", "w", force_zip64=True) as stream:
-            for _ in range(320):
-                stream.write(bytes(1 << 20))
-    assert failing(source) == "checkpoint.too_large"

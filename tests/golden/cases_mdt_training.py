@@ -224,8 +224,7 @@ def check_steps(path: Path) -> None:
         total = 0.0
         for start, end in story["micro_batches"]:
             values = whole.values[start:end]
-            draw_raw = torch.rand if config.time.kind == "uniform" else torch.randn
-            draws = make_draws(torch.randn_like(values), draw_raw(len(values)), values)
+            draws = make_draws(torch.randn_like(values), torch.randn(len(values)), values)
             draws = make_draws(draws.noise, draws.raw, torch.randn_like(values))
             batch = Latents(values, whole.condition[start:end])
             loss = batch_loss(roles, batch, draws, config).total / len(story["micro_batches"])

@@ -72,7 +72,7 @@ def check_layout(path: Path) -> None:
     told = (name.partition(" ") for name in case["names"].tolist())
     config = denoiser_config({name: json.loads(_as_list(shape)) for name, _, shape in told})
     network = Denoiser(config)
-    if (config.width, config.depth) == (DenoiserConfig().width, DenoiserConfig().depth):
+    if config.depth == DenoiserConfig().depth:
         assert replace(config, heads=DenoiserConfig().heads) == DenoiserConfig()
     found = [(f"{n} {tuple(p.shape)}", p) for n, p in network.named_parameters()]
     assert [name for name, _ in found] == list(case["names"])

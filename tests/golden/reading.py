@@ -55,18 +55,10 @@ _TOLD = ("input_size", "patch_size", "hidden_size", "depth", "num_heads")
 
 
 def denoiser_beside(path: Path, size: int) -> Denoiser:
-    """Return the denoiser for maps of ``size`` whose weights lie beside ``path``.
-
-    Of several, the one whose width and depth the case tells.
-    """
-    with np.load(path) as case:
-        told = {key: int(case[f"cfg_{key}"]) for key in _TOLD if f"cfg_{key}" in case}
+    """Return the denoiser for maps of ``size`` whose weights lie beside ``path``."""
     for weights in sorted(path.parent.glob("dit_*.safetensors")):
         config = denoiser_config(shapes_of(weights))
-        shape = dict(
-            zip(_TOLD, (config.size, config.patch, config.width, config.depth), strict=False)
-        )
-        if config.size == size and all(shape[key] == told.get(key, shape[key]) for key in shape):
+        if config.size == size:
             heads = heads_beside(path.parent, config)
             network = Denoiser(denoiser_config(shapes_of(weights), heads))
             network.load_state_dict(load_file(weights))

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable
 from fnmatch import fnmatch
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -189,41 +188,13 @@ def check_dense_samplers(path: Path) -> None:
                 field.calls = 0
 
 
-def multi_image_settings(case: dict[str, Tensor]) -> SamplerConfig:
-    """Read times and strengths off the steps of the stochastic mode, which sees image i in step i.
-
-    A step is x' = x - (t - t') (c + w (c - n)) with the field at both conditions known: two
-    unknowns, t - t' and its product with w.
-    """
-    states = [case["noise"], *case["stochastic.pred_x_t"]]
-    t, times, strengths = 1.0, [1.0], []
-    for i, (x, after) in enumerate(pairwise(states)):
-        steps = torch.tensor([1000 * t])
-        image = case["cond"][i % len(case["cond"])][None]
-        seen, unseen = (Field()(x, steps, c).double() for c in (image, case["neg_cond"]))
-        columns = torch.stack([seen.flatten(), (seen - unseen).flatten()], dim=1)
-        solved = torch.linalg.lstsq(columns, (x - after).double().flatten()[:, None]).solution
-        length, guided = solved[:, 0].tolist()
-        t -= length
-        times.append(t)
-        strengths.append(guided / length)
-    n = len(strengths)
-    rescale = times[1] * (1 / n) / ((1 - 1 / n) * (1 - times[1])) if n > 1 else 1.0
-    within = [i for i, strength in enumerate(strengths) if strength > 1e-2]
-    row = {"sampler": "FlowEulerSampler", "rescale_t": round(rescale, 3), "steps": n}
-    if within:
-        # The ends lie anywhere between two times.
-        first, last = within[0], within[-1]
-        low = (times[last] + times[last + 1]) / 2
-        high = 1.0 if first == 0 else (times[first] + times[first - 1]) / 2
-        row |= {"sampler": "FlowEulerGuidanceIntervalSampler", "cfg_interval": [low, high],
-                "cfg_strength": round(strengths[first], 3)}  # fmt: skip
-    return settings(row)
-
-
 def check_multi_image(path: Path) -> None:
     case = load_file(path)
-    config = multi_image_settings(case)
+    described = path.with_suffix(".json")
+    # The settings are those of the cases' description where the case does not tell them.
+    row = {"sampler": "FlowEulerGuidanceIntervalSampler", "rescale_t": 3.0, "cfg_strength": 5.0,
+           "cfg_interval": [0.5, 1.0], "steps": len(case["stochastic.pred_x_t"])}  # fmt: skip
+    config = settings(row | (json.loads(described.read_text()) if described.is_file() else {}))
     images = [row[None] for row in case["cond"]]
     for mode in ("stochastic", "multidiffusion"):
         for together in (False, True):

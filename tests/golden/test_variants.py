@@ -9,22 +9,18 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from golden import cases_mdt_sparse, cases_mdt_training, cases_prior, cases_topology
-from golden.test_golden_mdt_dense import Field, check_embeddings, check_multi_image
+from golden.test_golden_mdt_dense import check_embeddings
 from safetensors.torch import save_file
 from torch import Tensor
 
 from geo3d.distill.preconditioning import EDM, IDDPM, VE, denoise
 from geo3d.topology.betti import betti_numbers
-from geo3d.topology.metrics import betti_errors, cl_dice, dice, hausdorff_95, local_betti_errors
-from geo3d.topology.skeleton import soft_skeleton, thin, tube
 from geo3d.work.gradients import Clipper, gradient_norm
 from scenes.objects.decoders import SLatDecoderConfig, SLatMeshDecoder
 from scenes.objects.embeddings import patchify, position_sinusoids, time_sinusoids, unpatchify
 from scenes.objects.gaussians import hammersley
-from scenes.objects.samplers import Conditions, SamplerConfig, sample
 from scenes.objects.slat_mesh import CubeLayout, extract_mesh
 from scenes.objects.sparse import SparseTensor
 from shape_matching.prior.denoiser import Denoiser, DenoiserConfig, sinusoids
@@ -162,76 +158,3 @@ def test_other_masks_and_tables_with_fewer_columns(tmp_path: Path) -> None:
     np.savez(tmp_path / "betti_masks.npz", **masks)
     (tmp_path / "betti_masks.csv").write_text("\n".join(lines) + "\n")
     cases_topology.check_betti_masks(tmp_path / "betti_masks.npz")
-
-
-@pytest.mark.parametrize(("width", "touches"), [(61, True), (64, True), (50, False)])
-def test_skeletons_of_labels_whose_rows_end_within_a_byte(
-    tmp_path: Path, width: int, touches: bool
-) -> None:
-    label = np.zeros((40, width), dtype=bool)
-    label[8:13, 4 : width if touches else width - 8] = True
-    label[:, 20:23] = True
-    soft = torch.from_numpy(label.astype(np.float32))[None, None]
-    maps = {"label_7": label, "tube_7": tube(label), "cbskel_7_it2": thin(label, 2)}
-    maps["softskel_7_it4"] = soft_skeleton(soft, 4)[0, 0].numpy() > 0
-    case = {name: np.packbits(mask, axis=-1) for name, mask in maps.items()}
-    volume = torch.rand(1, 1, 5, 6, 7)
-    case |= {"vol_in": volume.numpy(), "vol_softskel_it2": soft_skeleton(volume, 2).numpy()}
-    np.savez(tmp_path / "skeletons.npz", **case)
-    cases_topology.check_skeletons(tmp_path / "skeletons.npz")
-    case["cbskel_7_it2"][8] ^= 255
-    np.savez(tmp_path / "skeletons.npz", **case)
-    with pytest.raises(AssertionError, match="cbskel_7_it2"):
-        cases_topology.check_skeletons(tmp_path / "skeletons.npz")
-
-
-@pytest.mark.parametrize(("size", "step", "width"), [(96, 24, 3), (100, 16, 1)])
-def test_extreme_predictions_of_a_lattice_of_another_size(
-    tmp_path: Path, size: int, step: int, width: int
-) -> None:
-    true = cases_topology.lattice(size, step, width)
-    full, empty, broken = np.ones_like(true), np.zeros_like(true), true.copy()
-    broken[2 * step : 2 * step + width, 2 * step + width + 2 : 2 * step + width + 8] = False
-    broken[step + step // 2 :, step + step // 2 :][:2, :2] = True
-    dot = empty.copy()
-    dot[width, width] = True
-    cases = {"identical": true, "gap_and_dot": broken, "empty_pred": empty, "full_pred": full,
-             "one_pixel_pred": dot}  # fmt: skip
-    lines = ["case,dice,hd95,betti1_true,betti0_error,betti1_error,betti0_error_local,"
-             "betti1_error_local,cldice"]  # fmt: skip
-    for name, one in cases.items():
-        numbers = [dice(one, true), hausdorff_95(one, true, compat=True), betti_numbers(true)[1],
-                   *betti_errors(one, true, compat=True),
-                   *local_betti_errors(one, true, compat=True)]  # fmt: skip
-        overlap = cl_dice(one, true, compat=True)
-        lines.append(",".join([name, *map(repr, map(float, numbers)), repr(float(overlap))]))
-    text = "\n".join(lines).replace("nan", "").replace(".0,", ",")
-    (tmp_path / "metrics_edge_cases.csv").write_text(text + "\n")
-    cases_topology.check_edge_cases(tmp_path / "metrics_edge_cases.csv")
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        SamplerConfig(steps=4, rescale_t=1.0, guidance_scale=8.5, interval=(0.0, 1.0)),
-        SamplerConfig(steps=7, rescale_t=4.0, guidance_scale=3.0, interval=(0.3, 0.9)),
-        SamplerConfig(steps=3, rescale_t=2.0, guidance_scale=None),
-    ],
-)
-def test_samplers_of_several_images_with_other_settings(
-    tmp_path: Path, config: SamplerConfig
-) -> None:
-    case = {
-        "noise": draw(2, 4, 3, 3, 3),
-        "cond": draw(2, 4, seed=1),
-        "neg_cond": draw(1, 4, seed=2),
-    }
-    for mode in ("stochastic", "multidiffusion"):
-        conditions = Conditions([row[None] for row in case["cond"]], case["neg_cond"], mode)
-        found = sample(Field(), case["noise"], conditions, config, record=True)
-        case |= {
-            f"{mode}.samples": found.x,
-            f"{mode}.pred_x_t": torch.stack([s.x for s in found.steps]),
-        }
-    save_file(case, tmp_path / "multi_image.safetensors")
-    check_multi_image(tmp_path / "multi_image.safetensors")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apps.bench.topology_repair import best_repair, random_repair
+from apps.bench.topology_repair import WAYS, _by_chance, _means, best_repair, random_repair
 from geo3d.topology.betti import betti_numbers
 from geo3d.topology.repair import repair
 
@@ -36,3 +36,14 @@ def test_the_best_repair_has_no_surplus() -> None:
     true, p = broken()
     assert betti_numbers(best_repair(p > 0.5, true)) == betti_numbers(true)
     assert (best_repair(true, p > 0.5) == true).all()
+
+
+def test_chance_is_told_of_every_way_but_the_ceiling() -> None:
+    """Eight of eight images better: of 2^8 signs, two are as far out; three times two tests."""
+    worse, better = np.array([4.0, 2.0, 0.0]), np.array([1.0, 2.0, 0.0])
+    images = [dict.fromkeys(WAYS, worse) | {"repaired": better} for _ in range(8)]
+    assert _means(images)["repaired"] == "1.00 / 2.00 (+0.0000)"
+    row = _by_chance(images, 0)
+    assert set(row) == set(WAYS) and row["ceiling"] == row["repaired"] == "-"
+    first, second = (float(part) for part in row["random"].split(" / "))
+    assert 0.02 < first < 0.08 and second == 1.0

@@ -13,8 +13,9 @@ from monai.losses.dice import DiceLoss
 from geo3d.errors import Geo3dError
 from geo3d.topology import losses
 from geo3d.topology.losses import LOSSES, TopologyLoss, WarmUp, warmed_up
+from geo3d.topology.metric_table import METRICS
 from geo3d.topology.metrics import betti_errors, betti_matching_errors, cl_dice
-from geo3d.topology.monai_metrics import METRICS, TopologyMetric
+from geo3d.topology.monai_metrics import TopologyMetric
 
 EXAMPLE = Path(__file__).resolve().parents[4] / "docs" / "examples" / "train_with_monai.py"
 MODULES = {

@@ -1,16 +1,14 @@
-"""The viewer without a browser: pieces of HTML, shapes, jobs, handlers."""
+"""The tab Match without a browser: jobs, handlers, refusals."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gc
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,12 +17,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import trimesh
 from helpers import bumpy_sphere, permuted
+from viewer_helpers import on_a_page
 
 from apps.job_files import Job, end_job
 from apps.jobs import Jobs
-from apps.viewer import fragments, match_job, shapes
+from apps.viewer import match_job, shapes
 from apps.viewer.match_result import (
     CONFIDENCE,
     ERROR,
@@ -34,10 +32,9 @@ from apps.viewer.match_result import (
     write_views,
 )
 from apps.viewer.worker import measure
-from geo3d.errors import Geo3dError, InputError
+from geo3d.errors import InputError
 from geo3d.files import atomic_write_json
 from geo3d.mesh.io import load_mesh, save_mesh
-from geo3d.mesh.mesh import Mesh
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = '<img src=x onerror="alert(1)">'
@@ -69,178 +66,6 @@ def finish(job: Job, p2p_21: np.ndarray, **metrics: Any) -> None:
     np.savez(run / "outputs" / "map.npz", p2p_21=p2p_21, confidence=np.linspace(0, 1, len(p2p_21)))
     atomic_write_json(run / "metrics.json", metrics)
     end_job(job.folder, "done")
-
-
-def on_a_page(make: Callable[[], Any]) -> Any:
-    """Make components inside a page; gradio leaks an event loop where none is running."""
-
-    async def build() -> Any:
-        import gradio as gr
-
-        with gr.Blocks(analytics_enabled=False):
-            return make()
-
-    return asyncio.run(build())
-
-
-class TestFragments:
-    def test_text_from_outside_is_never_markup(self, jobs: Jobs) -> None:
-        error = InputError("mesh.bad", EVIL, EVIL)
-        job = jobs.submit(jobs.new_folder(), EVIL, ["match"], {})
-        defects = [{"severity": "warning", "code": "x", "message": EVIL, "hint": EVIL}]
-        pieces = [
-            fragments.error_card(error, about=EVIL),
-            fragments.mesh_card(EVIL, 1, 1, defects),
-            fragments.facts_card([(EVIL, EVIL, EVIL)], [EVIL], ""),
-            fragments.job_card(replace(job, progress={"stage": EVIL, "step": 1, "total": 2})),
-            fragments.note(EVIL),
-            fragments.scale([[0, 0, 0], [9, 9, 9]], EVIL, EVIL, EVIL),
-        ]
-        for piece in pieces:
-            assert "<img" not in piece
-            assert "&lt;img" in piece
-            assert not re.search(r'="[^"]*onerror="', piece)
-
-    @pytest.mark.parametrize(
-        ("path", "shown"),
-        [
-            ("/srv/geo3d/runs/jobs/0a1b/inputs/big.png", "big.png"),
-            ("/tmp/gradio/3f/fake.png", "fake.png"),
-            (r"C:\\Users\\me\\runs\\x.json", "x.json"),
-            ("plain.obj", "plain.obj"),
-        ],
-    )
-    def test_a_message_names_files_without_folders(self, path: str, shown: str) -> None:
-        error = InputError("a.b", f"{path} is bad (cannot read '{path}').", f"Mend {path}.")
-        card = fragments.error_card(error, about=shown)
-        assert path not in card or path == shown
-        assert card.count(shown) == 3 and "srv" not in card and "tmp" not in card
-        words = "half of 1/2 and/or a http://x.example/y is 3 // 4"
-        assert fragments.without_folders(words) == words
-
-    def test_folders_of_the_server_may_have_spaces(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("GRADIO_TEMP_DIR", "/var/my own temp")
-        said = fragments.without_folders("/var/my own temp/3f/a.png is no image.")
-        assert said == "a.png is no image."
-
-    def test_the_worst_defect_decides_the_badge(self) -> None:
-        def card(*severities: str) -> str:
-            found = [{"severity": s, "message": "m", "hint": ""} for s in severities]
-            return fragments.mesh_card("a", 4, 4, found)
-
-        assert "healthy" in card()
-        assert "healthy" in card("info")
-        assert "usable, with remarks" in card("info", "warning")
-        assert "needs repair" in card("warning", "error")
-
-    def test_a_running_job_shows_stage_share_and_expected_time(self, jobs: Jobs) -> None:
-        job = jobs.submit(jobs.new_folder(), "a", ["match"], {"expected_s": 61.0})
-        event = {"stage": "zoomout", "step": 3, "total": 12}
-        card = fragments.job_card(replace(job, state="running", progress=event, seconds=7.9))
-        assert 'aria-valuenow="25"' in card
-        assert "zoomout: 3 of 12" in card
-        assert "7 s of about 1 min 1 s" in card
-
-    def test_a_silent_job_is_pointed_out(self, jobs: Jobs) -> None:
-        job = jobs.submit(jobs.new_folder(), "a", ["match"], {})
-        assert "sign of life" in fragments.job_card(replace(job, state="running", silent_s=40.0))
-        assert "sign of life" not in fragments.job_card(replace(job, state="running", silent_s=2.0))
-
-
-class TestShapes:
-    @pytest.mark.parametrize(
-        "mesh",
-        [
-            Mesh(np.eye(3), np.zeros((0, 3), int)),
-            bumpy_sphere(1),
-            Mesh(np.vstack([bumpy_sphere(1).vertices, np.zeros((60, 3))]), bumpy_sphere(1).faces),
-        ],
-        ids=["three points", "42 vertices", "42 vertices and 60 of no face"],
-    )
-    def test_what_is_too_small_to_match_is_refused_at_once(
-        self, mesh: Mesh, tmp_path: Path
-    ) -> None:
-        shape = shapes.upload_to_shape(save_mesh(mesh, tmp_path / "small.ply"), tmp_path)
-        assert not shape.usable
-        assert "match.too_small" in [defect["code"] for defect in shape.defects]
-
-    def test_an_upload_keeps_vertices_faces_and_order(self, tmp_path: Path) -> None:
-        mesh, _ = permuted(bumpy_sphere(2))
-        shape = shapes.upload_to_shape(save_mesh(mesh, tmp_path / "My shape (1).off"), tmp_path)
-        copy = load_mesh(shape.path)
-        np.testing.assert_array_equal(copy.vertices, mesh.vertices)
-        np.testing.assert_array_equal(copy.faces, mesh.faces)
-        assert (shape.name, shape.usable) == ("My shape (1)", True)
-        assert Path(shape.view).read_bytes()[:4] == b"glTF"
-
-    @pytest.mark.parametrize(
-        ("name", "content", "code"),
-        [
-            ("page.obj", b"<!doctype html><script>alert(1)</script>", "mesh_file.not_a_mesh"),
-            ("tool.exe", b"MZ\x90", "viewer.file_type"),
-            ("empty.ply", b"", "mesh_file.empty"),
-            ("nan.off", b"OFF\n3 1 0\n0 0 nan\n1 0 0\n0 1 0\n3 0 1 2\n", "mesh.non_finite"),
-            ("far.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 9\n", "mesh.index_out_of_range"),
-        ],
-    )
-    def test_bad_uploads_have_their_codes(
-        self, tmp_path: Path, name: str, content: bytes, code: str
-    ) -> None:
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(Geo3dError) as caught:
-            shapes.upload_to_shape(tmp_path / name, tmp_path)
-        assert caught.value.code == code
-
-    def test_views_are_matt_and_hold_linear_light(self, tmp_path: Path) -> None:
-        triangle = Mesh(np.eye(3), np.array([[0, 1, 2]]))
-        colors = np.array([[0, 0, 0], [188, 188, 188], [255, 255, 255]], np.uint8)
-        data = shapes.save_view(triangle, colors, tmp_path / "a.glb").read_bytes()
-        length = int.from_bytes(data[12:16], "little")
-        header = json.loads(data[20 : 20 + length])
-        assert header["materials"][0]["pbrMetallicRoughness"]["metallicFactor"] == 0
-        # sRGB 188 is half the light of white.
-        scene = trimesh.load_scene(tmp_path / "a.glb", process=False, skip_materials=True)
-        stored = next(iter(scene.geometry.values())).visual.vertex_colors[:, :3]
-        np.testing.assert_allclose(stored, [[0] * 3, [128] * 3, [255] * 3], atol=1)
-        read_back = load_mesh(tmp_path / "a.glb").vertex_colors
-        np.testing.assert_allclose(read_back, colors, atol=1)
-
-
-class TestTruth:
-    def test_a_map_pairs_every_target_vertex(self, tmp_path: Path, pair: Any) -> None:
-        source, target, order = pair
-        np.savetxt(tmp_path / "gt.txt", order, "%d")
-        truth = shapes.read_truth([tmp_path / "gt.txt"], source, target)
-        np.testing.assert_array_equal(truth.source, order)
-        np.testing.assert_array_equal(truth.target, np.arange(len(order)))
-
-    @pytest.mark.parametrize("swapped", [False, True])
-    def test_lists_are_told_apart_by_name(self, tmp_path: Path, pair: Any, swapped: bool) -> None:
-        source, target, _ = pair
-        files = [tmp_path / "one.vts", tmp_path / "two.vts"]
-        files[0].write_text("1\n2\n3\n")
-        files[1].write_text("4\n5\n6\n")
-        truth = shapes.read_truth(files[::-1] if swapped else files, source, target)
-        assert (truth.source.tolist(), truth.target.tolist()) == ([0, 1, 2], [3, 4, 5])
-
-    @pytest.mark.parametrize(
-        ("files", "code"),
-        [
-            ({"a.vts": "1\n2\n"}, "viewer.truth_files"),
-            ({"a.txt": "0\n1\n"}, "viewer.truth_length"),
-            ({"a.vts": "1\n2\n", "b.vts": "1\n"}, "viewer.truth_length"),
-            ({"a.vts": "1\n", "b.vts": "999999\n"}, "dataset.index_out_of_range"),
-            ({"a.txt": "<html>"}, "correspondence.bad_map"),
-        ],
-    )
-    def test_unusable_files_are_refused(
-        self, tmp_path: Path, pair: Any, files: dict[str, str], code: str
-    ) -> None:
-        for name, text in files.items():
-            (tmp_path / name).write_text(text)
-        with pytest.raises(Geo3dError) as caught:
-            shapes.read_truth([tmp_path / name for name in files], pair[0], pair[1])
-        assert caught.value.code == code
 
 
 class TestMatchJob:
@@ -450,16 +275,6 @@ class TestHandlers:
         tab, outputs = on_a_page(page)
         assert set(polled_by(tab, "0" * 32, "")) <= set(outputs)
         assert {tab.map, tab.map_shown} <= set(outputs)
-
-    def test_the_list_of_jobs_escapes_titles_and_links_by_id(self, jobs: Jobs) -> None:
-        from apps.viewer.jobs_tab import JobsTab
-
-        listing = on_a_page(lambda: JobsTab(jobs))
-        assert "No jobs yet" in listing.render()
-        job = jobs.submit(jobs.new_folder(), EVIL, ["match"], {})
-        html = listing.render()
-        assert "<img" not in html
-        assert f'href="?job={job.id}"' in html
 
 
 @pytest.mark.slow

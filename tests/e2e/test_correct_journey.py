@@ -1,0 +1,130 @@
+"""A person corrects a mask by hand, in a headless Chromium: pointer, keys, undo, save."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browsing import watched_page
+from PIL import Image
+from segmentation_helpers import tiny_segmenter, wall_image
+from served import serving
+
+from geo3d.topology.betti import betti_numbers
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE_MS = 90_000
+SIDE = 96
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    path = tmp_path / "runs"
+    model = path / "train-segmenter" / "first" / "outputs" / "segmenter.safetensors"
+    model.parent.mkdir(parents=True)
+    tiny_segmenter(model)
+    return path
+
+
+@pytest.fixture
+def page(runs: Path) -> Iterator[Any]:
+    with serving(runs) as url, watched_page(url, PATIENCE_MS) as page:
+        page.set_viewport_size({"width": 1280, "height": 720})
+        yield page
+
+
+def keep(page: Any, name: str) -> None:
+    """Keep an image for whoever wants to look: GEO3D_SHOTS names a folder."""
+    if os.environ.get("GEO3D_SHOTS"):
+        page.screenshot(path=str(Path(os.environ["GEO3D_SHOTS"]) / name))
+
+
+def segmented(page: Any, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Segment", exact=True).click()
+    page.set_input_files("#segment-file input[type=file]", wall_image(tmp_path / "garden.png"))
+    page.locator("#segment-card").get_by_text("garden").first.wait_for()
+    page.locator("#segment-model input").first.click()
+    page.get_by_role("option", name="first").first.click()
+    page.get_by_role("button", name="Segment", exact=True).click()
+    page.wait_for_url(re.compile(r"\?job=[0-9a-f]{32}$"))
+    page.locator("#segment-result .g3-card").first.wait_for()
+
+
+def paint(page: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Paint between two places, in parts of the picture's width and height."""
+    box = page.locator("#segment-canvas svg").bounding_box()
+    side = min(box["width"], box["height"])
+    x0, y0 = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
+    page.mouse.move(x0 + start[0] * side, y0 + start[1] * side)
+    page.mouse.down()
+    page.mouse.move(x0 + end[0] * side, y0 + end[1] * side, steps=12)
+    page.mouse.up()
+
+
+def strokes(page: Any, count: int) -> None:
+    page.locator("#segment-numbers .g3-number", has_text=f"Strokes {count}").wait_for()
+
+
+def width(page: Any, pixels: int) -> None:
+    page.locator("#segment-tools input[type=range]").fill(str(pixels))
+
+
+def test_a_mask_is_cut_joined_taken_back_and_saved(page: Any, runs: Path, tmp_path: Path) -> None:
+    segmented(page, tmp_path)
+    page.locator("#segment-mode").get_by_text("Correct by hand").click()
+    page.locator("#segment-canvas svg").wait_for()
+    width(page, 100)
+    paint(page, (0.5, 0.0), (0.5, 1.0))
+    strokes(page, 1)
+    page.locator("#segment-numbers").get_by_text("to 1, holes").wait_for()
+    page.locator("#segment-tools").get_by_text("Cut").click()
+    width(page, 4)
+    page.locator("#segment-canvas svg").scroll_into_view_if_needed()
+    paint(page, (-0.02, 0.25), (1.02, 0.25))
+    paint(page, (0.5, -0.02), (0.5, 1.02))
+    strokes(page, 3)
+    page.locator("#segment-numbers").get_by_text("components 2 to 4").wait_for()
+    keep(page, "correct-cut.png")
+    page.keyboard.press("Control+z")
+    strokes(page, 2)
+    page.keyboard.press("Control+y")
+    strokes(page, 3)
+    page.locator("#segment-tools").get_by_role("button", name="Undo").click()
+    strokes(page, 2)
+
+    # By keys alone: a bridge over the cut, from one half to the other.
+    canvas = page.locator("#segment-canvas svg")
+    canvas.focus()
+    page.keyboard.press("j")
+    page.keyboard.press("Space")
+    for _ in range(4):
+        page.keyboard.press("Shift+ArrowUp")
+    page.keyboard.press("Space")
+    strokes(page, 3)
+    page.locator("#segment-numbers").get_by_text("components 2 to 1").wait_for()
+    keep(page, "correct-join.png")
+    page.locator("#segment-save").click()
+    page.locator("#segment-numbers .g3-good").get_by_text("saved").wait_for()
+    page.locator("#segment-downloads").get_by_text("garden-corrected-mask").first.wait_for()
+    page.locator("#segment-result").get_by_text("corrected by hand").first.wait_for()
+
+    run = next((runs / "jobs").glob("*/run/segment/*"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    said = manifest["corrected_by_hand"]["picture"]
+    mask = np.asarray(Image.open(run / said["mask"]))
+    assert set(np.unique(mask)) == {0, 255}
+    assert said["strokes"] == 3 and tuple(said["after"]) == betti_numbers(mask == 255) == (1, 0)
+    listed = {entry["path"]: entry for entry in manifest["outputs"]}
+    assert said["mask"] in listed and "outputs/picture-mask.png" in listed
+
+    page.reload()
+    page.locator("#segment-result").get_by_text("corrected by hand").first.wait_for()
+    page.locator("#segment-mode").get_by_text("Correct by hand").click()
+    strokes(page, 3)
