@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shape_matching.confidence.data import outcome_path
+from geo3d.work.examples import example_path
 from shape_matching.confidence.signals import LOCAL, WHOLE
 
 
@@ -21,7 +21,7 @@ def write_outcomes(folder: Path, pairs: int, samples: int = 20) -> None:
         errors = rng.uniform(0, 0.1, (2, samples)) * (0.2 + 1.6 * wrong[:, None])
         local[..., 0] = errors * 40
         whole[:, 0] = errors.mean(axis=1) * 60
-        with open(outcome_path(folder, n), "wb") as file:
+        with open(example_path(folder, n), "wb") as file:
             np.savez(
                 file,
                 local=local.reshape(-1, len(LOCAL)).astype(np.float32),

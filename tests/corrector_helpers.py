@@ -13,8 +13,9 @@ from torch import Tensor
 
 from geo3d.mesh.mesh import Mesh
 from geo3d.spectral.fmap import p2p_to_fmap
+from geo3d.work.examples import example_path
 from shape_matching.corrector.corrector import CorrectorConfig, view
-from shape_matching.corrector.data import CorrectorDataConfig, example_path
+from shape_matching.corrector.data import CorrectorDataConfig
 from shape_matching.corrector.training import CorrectorTrainingConfig
 from shape_matching.search.prepare import Prepared, prepare
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,10 +49,11 @@ from apps.bench.objects_table import (
 )
 from apps.running import metrics_log
 from geo3d.config import config_to_dict, load_config
-from geo3d.errors import InputError
+from geo3d.errors import CheckpointError, InputError
 from geo3d.files import atomic_write_text
-from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.work.runner import claim
+from geo3d.progress import ProgressCallback, ignore_progress
+from geo3d.work.pool import Handler, Limits, Task
+from geo3d.work.runner import Work, claim, run_items
 from geo3d.work.tables import csv_text
 from scenes.objects.samplers import SamplerConfig
 from scenes.objects.small.cells import CellObject, read_cells
@@ -99,11 +100,18 @@ def compare_methods(
     grid = Grid(config)
     grid.claim()
     grid.train(progress)
-    parts = list(grid.parts())
-    for done, part in enumerate(parts):
-        report(progress, f"sampling {part.maker.name} {part.maker.steps}", done, len(parts))
-        grid.made(part)
-    report(progress, "sampling", len(parts), len(parts))
+    parts = {str(grid.path(part).relative_to(grid.folder)): part for part in grid.parts()}
+    work = Work(
+        grid.folder,
+        [Task(name, part) for name, part in parts.items()],
+        partial(_sampler, config),
+        lambda name: grid.kept(parts[name]) is not None,
+        "sampling",
+        retry_all=True,
+    )
+    # one at a time: their seconds are compared
+    for failure in run_items(work, Limits(), progress).values():
+        raise CheckpointError(failure["code"], failure["message"], failure["hint"])
     return write_table(config)
 
 
@@ -131,6 +139,15 @@ def write_table(config: ComparisonConfig) -> list[Row]:
     atomic_write_text(grid.folder / "samples.csv", csv_text(columns, lines))
     atomic_write_text(grid.folder / "table.md", markdown(rows))
     return rows
+
+
+def _sampler(config: ComparisonConfig) -> Handler:
+    grid = Grid(config)
+
+    def sample(part: Part) -> None:
+        grid.made(part)
+
+    return sample
 
 
 def _truth(part: Part) -> Part:
@@ -213,18 +230,25 @@ class Grid:
         folder = f"{part.maker.name}-{part.maker.steps}"
         return self.folder / "samples" / folder / f"{part.seed}-{part.chunk:03d}.npz"
 
+    def kept(self, part: Part) -> Measured | None:
+        """Return the samples of a part; None where they are not there.
+
+        Raises:
+            CheckpointError: ``comparison.bad_file``.
+        """
+        path = self.path(part)
+        found = read_measured(path) if path.is_file() else None
+        # the last file of a smaller comparison holds fewer objects
+        return None if found is None or len(found.seconds) < len(part.objects) else found
+
     def made(self, part: Part) -> Measured:
         """Return the samples of a part, made if they are not there.
 
         Raises:
             CheckpointError: ``comparison.bad_file``, and those of reading the networks.
         """
-        path = self.path(part)
-        if path.is_file():
-            found = read_measured(path)
-            # the last file of a smaller comparison holds fewer objects
-            if len(found.seconds) >= len(part.objects):
-                return found
+        if (kept := self.kept(part)) is not None:
+            return kept
         objects, seconds = [self.objects[i] for i in part.objects], 0.0
         threshold = self.config.threshold
         if part.maker.name == TRUTH:
@@ -244,7 +268,7 @@ class Grid:
             # the truth keeps all points, samples no more than their diversity needs
             found = compared(found, self.made(_truth(part)), threshold)
             found = replace(found, points=found.points[:, :KEPT_POINTS])
-        write_measured(path, found)
+        write_measured(self.path(part), found)
         return found
 
     def samples(self) -> list[Sample]:

@@ -15,20 +15,18 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int64
 from scipy.spatial import KDTree
 
 from geo3d.config import config_from_dict, require, require_at_least
 from geo3d.errors import Geo3dError, InputError
-from geo3d.files import atomic_path
 from geo3d.mesh.geodesic import graph_distances
 from geo3d.mesh.ops import total_area
 from geo3d.npz import read_npz
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.synth.creatures.generate import Creature
-from geo3d.work.pool import Limits, Task
-from geo3d.work.runner import Work, claim, failure_text, run_items
+from geo3d.work.examples import fill_examples
+from geo3d.work.pool import Limits
 from shape_matching.confidence.defects import Shape, random_defects
 from shape_matching.confidence.signals import LOCAL, WHOLE, Signals, signals
 from shape_matching.config import PRESETS, MatchConfig
@@ -99,20 +97,10 @@ def make_outcomes(
         InputError: ``work.other_folder`` when ``out`` is for other settings.
         Cancelled: from ``progress``.
     """
-    folder = Path(out)
-    claim(folder, {key: value for key, value in asdict(config).items() if key != "pairs"})
-    tasks = [Task(outcome_path(folder, n).stem, n) for n in range(config.pairs)]
-    make_handler = partial(partial, _make_outcomes, config, folder)
-    work = Work(
-        folder, tasks, make_handler, lambda name: (folder / f"{name}.npz").is_file(), "outcomes"
-    )
-    failures = run_items(work, Limits(workers, timeout=PAIR_SECONDS, threads=1), progress)
-    return {name: failure_text(failure) for name, failure in failures.items()}
-
-
-def outcome_path(folder: Path, number: int) -> Path:
-    """Return the file of a pair."""
-    return folder / f"pair-{number:05d}.npz"
+    settings = {key: value for key, value in asdict(config).items() if key != "pairs"}
+    limits = Limits(workers, timeout=PAIR_SECONDS, threads=1)
+    make = partial(_outcomes, config)
+    return fill_examples(Path(out), settings, config.pairs, make, limits, "outcomes", progress)
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
@@ -166,8 +154,7 @@ def true_errors(
     return errors
 
 
-def _make_outcomes(config: OutcomeConfig, folder: Path, number: int) -> None:
-    torch.set_num_threads(1)
+def _outcomes(config: OutcomeConfig, number: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([*b"outcomes", config.shapes.seed, number])
     creature, members = family(config.shapes, 2 * number)
     first = Shape(members[0].mesh, members[0].template_ids)
@@ -197,15 +184,13 @@ def _make_outcomes(config: OutcomeConfig, folder: Path, number: int) -> None:
             continue
         errors = true_errors(found, seen.samples, truth, unit)
         kept.append(Outcome(seen, errors, start is None))
-    with atomic_path(outcome_path(folder, number)) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(
-            file,
-            local=np.concatenate([o.seen.local for o in kept]).astype(np.float32),
-            whole=np.stack([o.seen.whole for o in kept]).astype(np.float32),
-            errors=np.concatenate([o.errors for o in kept]).astype(np.float32),
-            chosen=np.array([o.chosen for o in kept]),
-            counts=np.array([len(o.errors) for o in kept]),
-        )
+    return {
+        "local": np.concatenate([o.seen.local for o in kept]).astype(np.float32),
+        "whole": np.stack([o.seen.whole for o in kept]).astype(np.float32),
+        "errors": np.concatenate([o.errors for o in kept]).astype(np.float32),
+        "chosen": np.array([o.chosen for o in kept]),
+        "counts": np.array([len(o.errors) for o in kept]),
+    }
 
 
 def true_map(creature: Creature, one: Shape, two: Shape) -> Int64[np.ndarray, " v2"]:

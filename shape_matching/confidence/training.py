@@ -21,9 +21,10 @@ from geo3d.device import item_generator
 from geo3d.errors import InputError
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.work import schedules
+from geo3d.work.examples import examples
 from geo3d.work.state import TrainingState
 from geo3d.work.training import Backward, Method, Numbers, Plan, run_training
-from shape_matching.confidence.data import Outcome, OutcomeConfig, outcome_path, read_outcomes
+from shape_matching.confidence.data import Outcome, OutcomeConfig, read_outcomes
 from shape_matching.confidence.model import Confidence, Head, save_confidence, vertex_inputs
 from shape_matching.evaluate.metrics import (
     FLAG,
@@ -153,11 +154,9 @@ def load_tables(config: ConfidenceTrainingConfig) -> tuple[Table, Table, Table]:
         InputError: ``confidence_training.too_few``; ``confidence_data.bad_outcome``.
     """
     sides: tuple[list[Outcome], list[Outcome], list[Outcome]] = ([], [], [])
-    for n in range(config.data.pairs):
-        path = outcome_path(Path(config.outcomes), n)
-        if path.is_file():
-            held = n % HELD_OUT == HELD_OUT - 1
-            sides[(1 + n // HELD_OUT % 2) if held else 0].extend(read_outcomes(path))
+    for n, path in examples(config.outcomes, config.data.pairs):
+        held = n % HELD_OUT == HELD_OUT - 1
+        sides[(1 + n // HELD_OUT % 2) if held else 0].extend(read_outcomes(path))
     if not all(sides):
         raise InputError(
             "confidence_training.too_few",

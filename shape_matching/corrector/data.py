@@ -25,12 +25,11 @@ from torch import Tensor
 
 from geo3d.config import require_at_least
 from geo3d.errors import InputError
-from geo3d.files import atomic_path
 from geo3d.npz import read_npz
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.spectral.fmap import fmap_to_p2p, p2p_to_fmap
-from geo3d.work.pool import Limits, Task
-from geo3d.work.runner import Work, claim, failure_text, run_items
+from geo3d.work.examples import fill_examples
+from geo3d.work.pool import Limits
 from shape_matching.config import MatchConfig
 from shape_matching.corrector.corrector import CorrectorConfig, View, reverse, view
 from shape_matching.prior.families import PriorDataConfig, family
@@ -87,20 +86,11 @@ def make_examples(
         InputError: ``work.other_folder`` when ``out`` is for other settings.
         Cancelled: from ``progress``.
     """
-    folder = Path(out)
-    claim(folder, _plain(config))
-    tasks = [Task(example_path(folder, n).stem, n) for n in range(config.pairs)]
-    make_handler = partial(partial, _make_example, config, folder)
-    work = Work(
-        folder, tasks, make_handler, lambda name: (folder / f"{name}.npz").is_file(), "examples"
+    limits = Limits(workers, timeout=PAIR_SECONDS, threads=1)
+    make = partial(_example, config)
+    return fill_examples(
+        Path(out), _plain(config), config.pairs, make, limits, "examples", progress
     )
-    failures = run_items(work, Limits(workers, timeout=PAIR_SECONDS, threads=1), progress)
-    return {name: failure_text(failure) for name, failure in failures.items()}
-
-
-def example_path(folder: Path, number: int) -> Path:
-    """Return the file of an example."""
-    return folder / f"pair-{number:05d}.npz"
 
 
 def read_example(path: Path, config: CorrectorConfig) -> Example:
@@ -139,8 +129,7 @@ def searched(
     return found, torch.stack([reverse(fmap, one, two) for fmap in found])
 
 
-def _make_example(config: CorrectorDataConfig, folder: Path, number: int) -> None:
-    torch.set_num_threads(1)
+def _example(config: CorrectorDataConfig, number: int) -> dict[str, np.ndarray]:
     _, members = family(config.shapes, number)
     order = np.random.default_rng(number)
     first, second = (members[i] for i in order.permutation(len(members))[:2])
@@ -171,13 +160,8 @@ def _make_example(config: CorrectorDataConfig, folder: Path, number: int) -> Non
         "truth": torch.stack([t[:size, :size] for t in truth]),
         "found": found[:, :, :size, :size].half(),
     }
-    stored: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
     errors = 100 * np.linalg.norm(apart, axis=-1).mean(axis=1)
-    with (
-        atomic_path(example_path(folder, number)) as temporary,
-        open(temporary, "wb") as stream,
-    ):
-        np.savez(stream, errors=errors, **stored)
+    return {"errors": errors, **{name: tensor.numpy() for name, tensor in arrays.items()}}
 
 
 def _slopes(surface: Surface) -> tuple[Tensor, Tensor]:

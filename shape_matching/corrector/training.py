@@ -23,11 +23,12 @@ from geo3d.device import item_generator
 from geo3d.errors import InputError
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.work import schedules
+from geo3d.work.examples import examples
 from geo3d.work.gradients import Clipper
 from geo3d.work.state import TrainingState, running_average
 from geo3d.work.training import Backward, Method, Numbers, Plan, run_training
 from shape_matching.corrector.corrector import Corrector, CorrectorConfig, save_corrector
-from shape_matching.corrector.data import CorrectorDataConfig, Example, example_path, read_example
+from shape_matching.corrector.data import CorrectorDataConfig, Example, read_example
 
 CORRECTOR = "corrector.safetensors"
 HELD_OUT = 8
@@ -149,17 +150,15 @@ def load_examples(config: CorrectorTrainingConfig) -> tuple[list[Example], list[
     Raises:
         InputError: ``corrector_training.too_few``; ``corrector_data.bad_example``.
     """
-    numbers = [
-        n for n in range(config.data.pairs) if example_path(Path(config.examples), n).is_file()
-    ]
+    files = examples(config.examples, config.data.pairs)
     sides: tuple[list[Example], list[Example]] = ([], [])
-    for n in numbers:
+    for n, path in files:
         held = n % HELD_OUT == HELD_OUT - 1
-        sides[held].append(read_example(example_path(Path(config.examples), n), config.network))
+        sides[held].append(read_example(path, config.network))
     if not sides[0] or not sides[1]:
         raise InputError(
             "corrector_training.too_few",
-            f"{config.examples or 'The folder'} has {len(numbers)} examples; {HELD_OUT} are the "
+            f"{config.examples or 'The folder'} has {len(files)} examples; {HELD_OUT} are the "
             "least.",
             "Make more: raise --pairs.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ from confidence_helpers import write_outcomes
 
 from geo3d.errors import CheckpointError, InputError
 from geo3d.synth.creatures import generate_creature, pose
+from geo3d.work.examples import example_path, write_example
 from shape_matching.confidence.calibrate import calibrated
 from shape_matching.confidence.data import (
     OutcomeConfig,
-    _make_outcomes,
-    outcome_path,
+    _outcomes,
     read_outcomes,
 )
 from shape_matching.confidence.model import Head, load_confidence, save_confidence
@@ -71,9 +72,9 @@ def test_too_few_and_damaged_outcomes(tmp_path: Path) -> None:
     config = ConfidenceTrainingConfig(outcomes=str(tmp_path), data=OutcomeConfig(pairs=3))
     with pytest.raises(InputError, match=r"confidence_training\.too_few"):
         train_confidence(config, tmp_path / "out")
-    outcome_path(tmp_path, 0).write_bytes(b"no zip")
+    example_path(tmp_path, 0).write_bytes(b"no zip")
     with pytest.raises(InputError, match=r"confidence_data\.bad_outcome"):
-        read_outcomes(outcome_path(tmp_path, 0))
+        read_outcomes(example_path(tmp_path, 0))
 
 
 def test_the_shipped_model_knows_right_mirrored_and_wrong_maps() -> None:
@@ -111,7 +112,7 @@ def test_outcomes_are_made_and_are_those_of_the_settings(tmp_path: Path) -> None
     config = OutcomeConfig(pairs=1)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        _make_outcomes(config, tmp_path / folder, 2)
-    one, two = (read_outcomes(outcome_path(tmp_path / f, 2))[0] for f in ("a", "b"))
+        write_example(partial(_outcomes, config), tmp_path / folder, 2)
+    one, two = (read_outcomes(example_path(tmp_path / f, 2))[0] for f in ("a", "b"))
     np.testing.assert_array_equal(one.errors, two.errors)
     assert one.chosen and one.error < 0.05

@@ -17,6 +17,7 @@ from geo3d.config import load_config
 from geo3d.errors import Cancelled, CheckpointError, InputError, MeshError, NumericalError
 from geo3d.mesh.mesh import Mesh
 from geo3d.progress import ignore_progress
+from geo3d.work.examples import example_path
 from shape_matching.config import MatchConfig
 from shape_matching.corrector.corrector import (
     Corrector,
@@ -29,7 +30,6 @@ from shape_matching.corrector.corrector import (
 )
 from shape_matching.corrector.data import (
     CorrectorDataConfig,
-    example_path,
     make_examples,
     read_example,
 )
