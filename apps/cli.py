@@ -39,6 +39,7 @@ VERBS: dict[str, str] = {
     "distill": "train few-step students (and teachers) of image-to-3D",
     "bench": "time the building blocks on this machine, compare ways of training",
     "view": "show a run as one HTML file: 3D, images, numbers, command",
+    "runs": "list, find, tag and delete runs",
     "app": "open the workbench in a browser",
 }
 

@@ -62,6 +62,20 @@ def pictures_of(run: Path, verb: str, budget: int = BUDGET) -> tuple[list[Pictur
     return shown, left_out
 
 
+def thumbnail(run: Path, side: int = 220) -> bytes | None:
+    """Return a small JPEG of the run's main picture, None without one."""
+    for path in own_files(run, "previews", *_TYPES):
+        try:
+            with _opened(path) as image:
+                image.thumbnail((2 * side, side))
+                stream = io.BytesIO()
+                _flat(image).save(stream, "JPEG", quality=82)
+                return stream.getvalue()
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue
+    return None
+
+
 def _sources(run: Path, verb: str) -> Iterator[tuple[str, Path | bytes]]:
     """Yield what may be shown: films, previews, masks, pictures inside pages of the run."""
     outputs = own_files(run, "outputs", ".mp4", ".gif", ".html", *_TYPES)
