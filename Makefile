@@ -20,7 +20,7 @@ TEST_PARALLEL := -n $(WORKERS) --maxprocesses=4 --dist loadfile
 .PHONY: help demo test test-slow mutate fuzz app lint format clean
 
 help:
-	@echo "make demo       build .venv, install, match the shipped shapes, say where the pictures are"
+	@echo "make demo       build .venv, install, show all four methods, name the page with them"
 	@echo "make test       the test suite (minutes)      make test-slow  all of it (an hour)"
 	@echo "make mutate     the share of one-line faults in the mathematics that tests notice"
 	@echo "make fuzz       damaged mesh files through the readers"

@@ -25,7 +25,7 @@ VERBS: dict[str, str] = {
     "doctor": "what this machine has, what is missing, how to get it",
     "check": "look for defects in a mesh file",
     "convert": "turn a foreign weight file (pickle) into safetensors, safely",
-    "demo": "match the shipped example shapes and draw the result",
+    "demo": "show all four methods on shipped examples, on one page",
     "match": "find the correspondence between two meshes",
     "evaluate": "measure a matching method on a dataset",
     "train": "train a prior, corrector, segmenter, objects, or a teacher of streets",

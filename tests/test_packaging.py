@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -47,6 +48,46 @@ def test_the_wheel_works_away_from_the_checkout(tmp_path: Path) -> None:
     assert Path(where).is_relative_to(site)
     shipped = sorted(p for p in (checkout / "assets").rglob("*") if p.is_file())
     assert len(assets) == len(shipped) > 0
+
+
+def test_the_licence_of_every_shipped_file_is_told() -> None:
+    text = (ROOT / "assets" / "LICENCES.md").read_text("utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    told = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    listed = subprocess.run(
+        ["git", "ls-files", "assets"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    files = [line.removeprefix("assets/") for line in listed.stdout.splitlines()]
+    files = [name for name in files if not name.endswith(".md")]
+    assert files
+    lost = [f for f in files if not any(f == t or (t[-1] == "/" and f.startswith(t)) for t in told)]
+    assert not lost
+    assert not [t for t in told if not (ROOT / "assets" / t).exists()]
+
+
+def test_the_shipped_files_fit_into_a_package_index() -> None:
+    files = [p for p in (ROOT / "assets").rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 90e6
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_dockerfiles_keep_to_the_rules(name: str) -> None:
+    """What linters of Dockerfiles ask for, as far as it can be read without one."""
+    text = (ROOT / "docker" / f"Dockerfile.{name}").read_text("utf-8")
+    steps = re.sub(r" *\\\n *", " ", text)
+    images = re.findall(r"^FROM (\S+)", steps, re.MULTILINE)
+    assert images and all(":" in image and "latest" not in image for image in images)
+    words = {line.split()[0] for line in steps.splitlines() if line and line[0] not in "# "}
+    known = "FROM WORKDIR COPY RUN ENV USER VOLUME ENTRYPOINT CMD".split()
+    assert words <= set(known) and "ADD" not in words
+    assert steps.rindex("USER geo3d") > steps.rindex("RUN ")
+    assert "sudo" not in text and "curl" not in text and "apt-get" not in text
+    assert re.findall(r'^ENTRYPOINT \["geo3d"\]$', steps, re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--from)(\S+) ", steps, re.MULTILINE)
+    assert all((ROOT / source).exists() for source in copied)
+    extras = re.findall(r"\[([a-z,]+)\]\"$", steps, re.MULTILINE)
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert extras and all(f"\n{e} = [" in project for e in extras[0].split(","))
 
 
 def test_constraints_pin_what_is_asked_for() -> None:
