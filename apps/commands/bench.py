@@ -113,9 +113,11 @@ BENCHES = {
             "toys": "steps in which each term alone repairs the toys",
             "volumes": "Betti numbers of volumes before and after each term alone",
             "repair": "Betti 0 / 1 errors (change of Dice), shipped segmenter, by group",
+            "repair-volumes": "Betti 0 / 1 / 2 errors (change of Dice), drawn volumes",
+            "repair-tune": "the same by prices, on validation images and drawn walls",
         },
         ("data", "repeats"),
-        alone=("repair",),
+        alone=("repair", "repair-tune"),
     ),
     "conditions": Bench(
         "maps of a street's layout; of those in --data, too",
@@ -192,6 +194,8 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
             return {"": bench_sparse}
         case "topology":
             from apps.bench import topology, topology_repair, topology_toys, topology_volumes
+            from apps.bench.topology_repair_tune import bench_tune
+            from apps.bench.topology_repair_volumes import bench_repair_volumes
 
             return {
                 "losses": topology.bench_losses,
@@ -199,6 +203,8 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
                 "toys": topology_toys.bench_toys,
                 "volumes": topology_volumes.bench_volumes,
                 "repair": topology_repair.bench_repair,
+                "repair-volumes": bench_repair_volumes,
+                "repair-tune": bench_tune,
             }
         case "partial":
             from apps.bench import partial as pieces

@@ -270,7 +270,9 @@ class JobTab:
             updates |= self._reopened(job)
         except Geo3dError as error:
             return updates | self.controls.refused(error)
-        for name, box in self.settings.items():
+        # A job of an earlier day may lack what can be chosen since; that box stays as it is.
+        known = {name: box for name, box in self.settings.items() if name in job.settings}
+        for name, box in known.items():
             value = job.settings[name]
             updates[box] = gr.Dropdown(lists[box], value=value) if box in lists else value
         return updates | self.controls.started(job)

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -237,3 +238,8 @@ def test_the_tab_repairs_and_corrects(jobs: Jobs, tmp_path: Path) -> None:
     assert "viewer.unknown_choice" in tab._open_mask(job_id, "../first")[tab.numbers]
     assert tab._enter("Look", job_id)[tab.correction] is None
     assert tab._no_result()[tab.correction] is None
+    record = json.loads((job.folder / "job.json").read_text())
+    del record["settings"]["repair"]
+    (job.folder / "job.json").write_text(json.dumps(record))
+    old = tab.attach(SimpleNamespace(query_params={"job": job_id}))
+    assert tab.repair not in old and old[tab.controls.job_id] == job_id

@@ -20,7 +20,7 @@ from geo3d.topology.betti import betti_numbers
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE_MS = 90_000
+PATIENCE_MS = 240_000
 SIDE = 96
 
 

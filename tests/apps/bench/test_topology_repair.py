@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from apps.bench import topology_repair_volumes as volumes
 from apps.bench.topology_repair import WAYS, _by_chance, _means, best_repair, random_repair
 from geo3d.topology.betti import betti_numbers
 from geo3d.topology.repair import repair
@@ -47,3 +49,25 @@ def test_chance_is_told_of_every_way_but_the_ceiling() -> None:
     assert set(row) == set(WAYS) and row["ceiling"] == row["repaired"] == "-"
     first, second = (float(part) for part in row["random"].split(" / "))
     assert 0.02 < first < 0.08 and second == 1.0
+
+
+def test_volumes_are_repaired_beside_random_balls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volumes, "SIDE", 24)
+    monkeypatch.setattr(volumes, "DRAWS", 1)
+    rows = volumes.bench_repair_volumes()
+    assert [row["volume"] for row in rows] == ["vessel tree", "hollow body"]
+
+    def total(text: str) -> float:
+        return sum(float(part) for part in text.partition(" (")[0].split(" / "))
+
+    tree = rows[0]
+    assert total(tree["repaired"]) < total(tree["before"])
+    assert total(tree["repaired"]) < total(tree["random"])
+
+
+def test_random_balls_cut_and_add() -> None:
+    mask = np.zeros((12, 12, 12), bool)
+    mask[4:8] = True
+    drawn = volumes.random_balls(mask, 6, np.random.default_rng(1))
+    assert (mask & ~drawn).any() and (drawn & ~mask).any()
+    assert (volumes.random_balls(mask, 0, np.random.default_rng(1)) == mask).all()
