@@ -146,7 +146,7 @@ def resize(street: Street, size: tuple[float, float, float]) -> None:
     with street.lock:
         id = _selected(street, {})
         before = size_of(street.layout.primitive(id))
-        _apply(street, edits.scale(street.layout, id, np.array(size) / before))
+        _apply(street, edits.scale(street.layout, id, (np.array(size) / before).tolist()))
 
 
 def size_of(primitive: Primitive) -> np.ndarray:

@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
@@ -255,17 +255,18 @@ def _apply(correction: Correction, done: _Done, *, forward: bool) -> None:
 
 def _stroke_of(request: dict[str, Any]) -> Stroke:
     width, points, join = request.get("width"), request.get("points"), request.get("join")
-    if not isinstance(join, bool) or not _is_number(width) or not 0 < width <= MAX_WIDTH:
+    size = float(width) if _is_number(width) else 0.0
+    if not isinstance(join, bool) or not 0 < size <= MAX_WIDTH:
         raise bad_edit(f"a stroke joins or cuts, and is at most {MAX_WIDTH} pixels wide")
     if not isinstance(points, list) or not 1 <= len(points) <= MAX_POINTS:
         raise bad_edit(f"a stroke has 1 to {MAX_POINTS} points")
     for point in points:
         if not isinstance(point, list) or len(point) != 2 or not all(map(_is_number, point)):
             raise bad_edit("a point is a row and a column")
-    return Stroke(join, float(width), tuple((float(r), float(c)) for r, c in points))
+    return Stroke(join, size, tuple((float(r), float(c)) for r, c in points))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and math.isfinite(value) and abs(value) < 1e6
 

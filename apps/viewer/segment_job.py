@@ -359,5 +359,5 @@ def _check(
 
 
 def _model_name(path: Path, root: Path) -> str:
-    parts = path.relative_to(root).parts
+    parts: Sequence[str] = path.relative_to(root).parts
     return f"{parts[1]}/{'/'.join(parts[4:-1])}" if len(parts) > 4 else parts[1]

@@ -99,7 +99,7 @@ class SegmentTab(ImageTab):
             with gr.Row():
                 for side in ("left", "right"):
                     with gr.Column(min_width=240):
-                        box = {"visible": False, "interactive": True}
+                        box: dict[str, Any] = {"visible": False, "interactive": True}
                         self.choices.append(
                             gr.Dropdown(
                                 [], label=f"Shown {side}", elem_id=f"segment-show-{side}", **box

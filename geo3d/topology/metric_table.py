@@ -7,7 +7,7 @@ are both made from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, field, fields, is_dataclass
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class Metric:
     ) -> tuple[float, ...]:
         """Return the numbers of two masks."""
         found = self.function(predicted, true, **settings)
-        found = astuple(found) if is_dataclass(found) else found
+        found = astuple(found) if isinstance(found, PartitionMetrics) else found
         return tuple(float(n) for n in (found if isinstance(found, tuple) else (found,)))
 
 

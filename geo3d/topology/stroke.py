@@ -121,7 +121,7 @@ def _checked(points: Points, dimensions: int, width: float) -> Float[np.ndarray,
         corners = np.asarray(points, dtype=np.float64)
     except (TypeError, ValueError):
         corners = np.zeros(0)
-    fits = corners.ndim == 2 and corners.shape[1] == dimensions
+    fits = corners.shape[1:] == (dimensions,)
     if not fits or not 1 <= len(corners) <= MAX_POINTS or not np.isfinite(corners).all():
         raise InputError(
             "topology.bad_stroke",

@@ -9,6 +9,7 @@ import pytest
 
 from geo3d.errors import InputError
 from geo3d.topology.betti import betti_numbers
+from geo3d.topology.grids import Pixels
 from geo3d.topology.stroke import MAX_POINTS, brushed, stroke
 
 
@@ -42,7 +43,7 @@ def test_a_ring_that_is_closed_gets_a_hole_and_loses_it_by_a_cut() -> None:
 @pytest.mark.parametrize("end", [(0.0, 13.0), (13.0, 0.0), (3.0, 13.0), (12.9, 5.1)])
 @pytest.mark.parametrize("pixels", ["cells", "vertices"])
 def test_the_thinnest_line_joins_and_cuts_however_slanted(
-    end: tuple[float, float], pixels: str
+    end: tuple[float, float], pixels: Pixels
 ) -> None:
     start = (13.0 - end[0], 13.0 - end[1])
     line = stroke(np.zeros((13, 13), bool), [start, end], 0.01, True, pixels)
