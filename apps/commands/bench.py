@@ -109,6 +109,7 @@ BENCHES = {
         "topology losses, on generated walls or --data TOPOMORTAR; Betti numbers; repairs",
         {
             "losses": "losses, batch of two 512^2 images, forward and backward",
+            "rivals": "losses beside MONAI and topolosses, forward and backward",
             "betti": "Betti numbers",
             "toys": "steps in which each term alone repairs the toys",
             "volumes": "Betti numbers of volumes before and after each term alone",
@@ -117,7 +118,7 @@ BENCHES = {
             "repair-tune": "the same by prices, on validation images and drawn walls",
         },
         ("data", "repeats"),
-        alone=("repair", "repair-tune"),
+        alone=("rivals", "repair", "repair-tune"),
     ),
     "conditions": Bench(
         "maps of a street's layout; of those in --data, too",
@@ -196,9 +197,11 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
             from apps.bench import topology, topology_repair, topology_toys, topology_volumes
             from apps.bench.topology_repair_tune import bench_tune
             from apps.bench.topology_repair_volumes import bench_repair_volumes
+            from apps.bench.topology_rivals import bench_rivals
 
             return {
                 "losses": topology.bench_losses,
+                "rivals": bench_rivals,
                 "betti": topology.bench_betti,
                 "toys": topology_toys.bench_toys,
                 "volumes": topology_volumes.bench_volumes,

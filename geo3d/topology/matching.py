@@ -146,7 +146,9 @@ def _match_tunnels(
     own = [_refined(each, common_order) for each in values[:2]]
     ordered = (*own, common_order)
     for mine, theirs, common in zip(*(grids(each, pixels) for each in ordered), strict=True):
-        tunnels = [_tunnels(own, common, pixels) for own in (mine, theirs)]
+        # A mask has the very order of the comparison: what is made of one is not made again.
+        two = [common if np.array_equal(e.order, common.order) else e for e in (mine, theirs)]
+        tunnels = [_tunnels(each, common, pixels) for each in two]
         seen = [
             np.where(values[k][t.pairs[:, 0]] > values[2][t.gone_at], t.seen_as, -1 - k)
             for k, t in enumerate(tunnels)

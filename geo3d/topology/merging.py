@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float, Int32, Int64
 from numba import njit
 
 from geo3d.topology.grids import Pixels, neighbourhood
+from geo3d.topology.joins import needed_steps
 from geo3d.topology.kernels import find_root
 
 FIRST_MET = {
@@ -101,12 +102,11 @@ def component_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
     """Merge components of bright pixels (dimension 0), read with the ages of further images."""
     n_dims = len(own.padded) - 1
     around = FIRST_MET.get((n_dims, pixels, "bright"), neighbourhood(n_dims, pixels))
-    steps = _strides(own, around)
     orders = tuple(each.ascending[::-1] for each in (own, *others))
     ages = np.stack([_ranks(own, order, len(order)) for order in orders])
     parent = np.arange(ages.shape[1], dtype=np.int32)
-    ends = np.stack([np.zeros_like(steps), steps], axis=1)
-    return _merge(own, orders, ages[0], (steps, ends, False, 1), parent, ages)
+    taken = _needed(own, ages[0], around, corners=pixels == "cells")
+    return _merge(own, orders, (taken, _ends(own, around), 1), parent, ages)
 
 
 def cavity_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
@@ -116,31 +116,50 @@ def cavity_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
     ranks = np.stack([_ranks(own, order, -1) for order in orders])
     if pixels == "vertices" and n_dims == 2:
         width = own.padded[2]
-        steps = np.array([-width, -1, width, 1])
         ends = np.array([[0, 1], [0, width], [width, width + 1], [1, width + 1]])
         ages = np.stack([_square_ages(rank.reshape(own.padded)) for rank in ranks])
-        rules = (steps, ends, True, 4)
+        rules = (_later(ranks[0], np.array([-width, -1, width, 1])), ends, 4)
     else:
         around = neighbourhood(n_dims, pixels, background=True)
-        steps = _strides(own, FIRST_MET.get((n_dims, pixels, "dark"), around))
-        ends, ages = np.stack([np.zeros_like(steps), steps], axis=1), ranks.copy()
-        rules = (steps, ends, False, 1)
+        around = FIRST_MET.get((n_dims, pixels, "dark"), around)
+        taken = _needed(own, ranks[0], around, corners=pixels == "vertices")
+        rules, ages = (taken, _ends(own, around), 1), ranks
     # Node 0 is a corner of the border, so it stands for the outside.
     parent = np.where(ages[0] < 0, 0, np.arange(ages.shape[1])).astype(np.int32)
-    return _merge(own, orders, ranks[0], rules, parent, ages)
+    return _merge(own, orders, rules, parent, ages)
 
 
 def _merge(
     own: Stack,
     orders: tuple[np.ndarray, ...],
-    rank: np.ndarray,
-    rules: tuple[np.ndarray, np.ndarray, bool, int],
+    rules: tuple[np.ndarray, np.ndarray, int],
     parent: np.ndarray,
     ages: np.ndarray,
 ) -> Merges:
-    steps, ends, after, per_pixel = rules
-    at, age = merge_grid(own.inner[orders[0]], rank, steps, ends, after, per_pixel, parent, ages)
+    taken, ends, per_pixel = rules
+    at, age = merge_grid(own.inner[orders[0]], taken, ends, per_pixel, parent, ages)
     return Merges(orders[0][at], age, orders, per_pixel)
+
+
+def _needed(
+    own: Stack, rank: Int32[np.ndarray, " p"], steps: Int64[np.ndarray, "s d"], *, corners: bool
+) -> Int32[np.ndarray, " p"]:
+    """Return the steps to neighbours that each pixel must be joined to, as bits."""
+    n, *space = own.padded
+    volumes = rank.reshape(n, *(1,) * (3 - len(space)), *space)
+    bits = 13 + steps @ np.array([9, 3, 1])[-len(space) :]
+    return needed_steps(volumes, bits, corners).ravel()
+
+
+def _later(rank: Int32[np.ndarray, " p"], steps: Int64[np.ndarray, " s"]) -> np.ndarray:
+    """Return the steps to pixels that come later, as bits; those of the border are any."""
+    return sum(np.int32(1 << k) * (np.roll(rank, -s) >= rank) for k, s in enumerate(steps))
+
+
+def _ends(own: Stack, steps: Int64[np.ndarray, "s d"]) -> Int64[np.ndarray, "s 2"]:
+    """Return the steps to both ends of each edge."""
+    flat = _strides(own, steps)
+    return np.stack([np.zeros_like(flat), flat], axis=1)
 
 
 def _ascending(values: Float[np.ndarray, "n m"]) -> Int32[np.ndarray, "n m"]:
@@ -187,24 +206,20 @@ def _square_ages(rank: Int32[np.ndarray, "n h w"]) -> Int32[np.ndarray, " p"]:
 @no_type_check
 def merge_grid(
     order: np.ndarray,
-    rank: np.ndarray,
-    steps: np.ndarray,
+    taken: np.ndarray,
     ends: np.ndarray,
-    after: bool,
     per_pixel: int,
     parent: np.ndarray,
     ages: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Go through pixels in order and join the nodes of each of their edges.
+    """Go through pixels in order and join the nodes of their edges.
 
     Components that would die at the pixel of their birth have no row.
 
     Args:
         order: padded indices of the pixels.
-        rank: the inverse of `order`; what pixels of the border get decides whether they join.
-        steps: steps to the neighbours.
-        ends: for each step the steps to the two nodes that it joins.
-        after: join along steps to pixels that come later rather than earlier.
+        taken: for each pixel the edges to take with it, as bits.
+        ends: for each edge the steps to the two nodes that it joins.
         per_pixel: how many ages of nodes belong to one pixel.
         parent: the trees of the nodes, changed in place.
         ages: (k, p) ages of the nodes, the first one decides; changed in place.
@@ -218,8 +233,13 @@ def merge_grid(
     count = 0
     for position in range(order.size):
         pixel = order[position]
-        for step in range(steps.size):
-            if (rank[pixel + steps[step]] < position) == after:
+        left = taken[pixel]
+        step = -1
+        while left:
+            step += 1
+            takes = left & 1
+            left >>= 1
+            if not takes:
                 continue
             one = find_root(parent, pixel + ends[step, 0])
             two = find_root(parent, pixel + ends[step, 1])

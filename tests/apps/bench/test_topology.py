@@ -21,7 +21,8 @@ from apps.bench.topology import (
     peak_memory,
     run_loss,
 )
-from geo3d.errors import InputError
+from apps.bench.topology_rivals import draw_volume, matching_of_topolosses
+from geo3d.errors import BackendUnavailable, InputError
 from geo3d.topology.betti import betti_numbers
 from geo3d.topology.losses.catalogue import LOSSES
 
@@ -88,6 +89,17 @@ def test_missing_labels(tmp_path: Path) -> None:
 def test_betti_rows() -> None:
     rows = bench_betti(rounds=1)
     assert {"mask", "Betti", "cpu ms"} == set(rows[0]) and rows[0]["Betti"].startswith("(1, ")
+
+
+def test_rivals_are_named_when_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendUnavailable, match="no_topolosses"):
+        matching_of_topolosses()
+
+
+def test_sheets_and_lines_are_thin() -> None:
+    logits, labels = draw_volume(16)
+    assert logits.shape == (1, 2, 16, 16, 16) and 0 < float(labels.float().mean()) < 0.5
 
 
 @pytest.mark.slow
