@@ -177,8 +177,7 @@ BENCHES = {
 def functions(what: str) -> Mapping[str, Callable[..., Any]]:
     """Return what measures each part; only now is loaded what it needs.
 
-    A function is given what it has parameters for: flags, ``progress``, ``previews`` (a folder),
-    ``overrides`` (``--set``) or ``config`` (settings read from it).
+    Each gets what it has parameters for: flags, progress, previews, overrides (`--set`), config.
     """
     match what:
         case "spectral":
