@@ -15,12 +15,8 @@ from geo3d.config import dump_config
 from geo3d.synth.objects.generate import generate_object
 from scenes.objects.condition import SmallEncoderConfig, SmallImageEncoder
 from scenes.objects.data.voxels import visible_shell, voxelize
-from scenes.objects.decoders import (
-    SLatDecoderConfig,
-    SLatEncoder,
-    SLatEncoderConfig,
-    SLatMeshDecoder,
-)
+from scenes.objects.decoders import SLatDecoderConfig, SLatMeshDecoder
+from scenes.objects.linear_code import LinearCodeConfig, LinearSLatEncoder
 from scenes.objects.models import save_model
 from scenes.objects.objectives import ObjectiveConfig
 from scenes.objects.small.cells import CHANNELS, CellObject, cell_object, write_cells
@@ -38,7 +34,7 @@ def small_objects() -> tuple[CellObject, ...]:
         shell = visible_shell(voxelize(generate_object(kind, seed).mesh))
         view = np.zeros((1, 64, 64, 4), np.uint8)
         view[:, 20:40, 10:50] = (200, 90, 60, 255)
-        found.append(cell_object(kind, seed, shell, view))
+        found.append(cell_object(kind, seed, shell, view, np.zeros((1, 6), np.float32)))
     return tuple(found)
 
 
@@ -49,15 +45,7 @@ def write_stages(root: Path) -> tuple[Path, Path]:
     networks: dict[str, nn.Module] = {PARTS[k]: n for k, n in tiny_networks().items() if k in PARTS}
     encoder = SmallEncoderConfig(size=64, patch=32, channels=16, depth=1, heads=2)
     networks["picture/image_encoder"] = SmallImageEncoder(encoder)
-    latent = SLatEncoderConfig(
-        in_channels=CHANNELS,
-        resolution=8,
-        latent_channels=4,
-        model_channels=32,
-        num_blocks=1,
-        num_heads=2,
-    )
-    networks["latent/slat_encoder"] = SLatEncoder(latent)
+    networks["latent/slat_encoder"] = LinearSLatEncoder(LinearCodeConfig(CHANNELS, 4))
     wide = SLatDecoderConfig(
         resolution=16, latent_channels=4, model_channels=256, num_blocks=1, num_heads=2
     )

@@ -33,7 +33,7 @@ from geo3d.errors import ConfigError
 from geo3d.mesh.sampling import cell_overlap, compare_points
 from geo3d.progress import ProgressCallback, ignore_progress, report, tell_each
 from scenes.objects.models import load_model
-from scenes.objects.small.autoencoders import cell_features, surface_points
+from scenes.objects.small.autoencoders import cell_features, structure_latents, surface_points
 from scenes.objects.small.cells import COARSE, CellObject, read_cells
 from scenes.objects.small.train import PARTS, TEACHER_SAMPLER
 
@@ -86,16 +86,14 @@ def bench_reconstruction(
     """
     objects = read_cells(config.cells)[: config.objects]
     work = Path(config.work)
-    encode = load_model(work / "structure" / "structure_encoder")
-    # The decoder of the pipeline has the latents' normalisation in it; this one is as trained.
-    decode = load_model(work / "structure" / "sparse_structure_decoder")
+    decode = load_model(work / PARTS["sparse_structure_decoder"])
     latent = load_model(work / "latent" / "slat_encoder")
     to_mesh = load_model(work / PARTS["slat_decoder_mesh"])
     to_gaussians = load_model(work / PARTS["slat_decoder_gs"])
     found: dict[str, list[float]] = {}
     for item in tell_each(objects, progress, "reconstruction"):
         occupancy = item.occupancy()
-        logits = decode(encode(torch.from_numpy(occupancy)[None, None].float()).mean)
+        logits = decode(structure_latents(torch.from_numpy(occupancy)[None]))
         x = latent(cell_features([item]))
         numbers = {"structure: voxel IoU": cell_overlap(logits[0, 0].numpy() > 0, occupancy)}
         points, colors = _surface(item)

@@ -34,6 +34,7 @@ from geo3d.synth.objects.generate import generate_object
 from scenes.objects.condition import SmallImageEncoder
 from scenes.objects.data.views import draw_views
 from scenes.objects.data.voxels import RESOLUTION, coarser, visible_shell, voxelize
+from scenes.objects.lifting import LiftingEncoder
 from scenes.objects.models import load_model, read_description
 from scenes.objects.pipeline import GenerateConfig, Pipeline
 from scenes.objects.samplers import SamplerConfig
@@ -42,6 +43,7 @@ from scenes.objects.small.autoencoders import cell_features
 from scenes.objects.small.cells import CellObject
 from scenes.objects.small.train import PARTS
 
+OwnEncoder = SmallImageEncoder | LiftingEncoder
 AZIMUTHS = (0.6, 3.7)
 """Of the images whose features are compared, in radians."""
 _TRIES = 4
@@ -108,9 +110,9 @@ class Stages:
         return {key: load_model(self.work / PARTS[key]) for key in _NEEDED}
 
     @cached_property
-    def encoder(self) -> SmallImageEncoder:
+    def encoder(self) -> OwnEncoder:
         """The network that reads images."""
-        return cast(SmallImageEncoder, load_model(self.work / "picture" / "image_encoder"))
+        return cast(OwnEncoder, load_model(self.work / "picture" / "image_encoder"))
 
     def digests(self) -> dict[str, str]:
         """Return the hashes of the teacher's networks.
@@ -173,7 +175,7 @@ def finite_mesh(mesh: ExtractedMesh | None) -> Mesh | None:
 
 def measured(
     meshes: Sequence[Mesh | None],
-    encoder: SmallImageEncoder,
+    encoder: OwnEncoder,
     points: int,
     seconds: float = 0.0,
     choice: int = 0,
@@ -219,7 +221,7 @@ def visible_surface(
 
 
 @torch.no_grad()
-def image_features(mesh: Mesh | None, encoder: SmallImageEncoder) -> Float[np.ndarray, " d"]:
+def image_features(mesh: Mesh | None, encoder: OwnEncoder) -> Float[np.ndarray, " d"]:
     """Return the mean token of each of two images by the small encoder, one after the other."""
     size = encoder.config.size
     pictures = np.zeros((len(AZIMUTHS), size, size, 4), np.uint8)
@@ -227,7 +229,8 @@ def image_features(mesh: Mesh | None, encoder: SmallImageEncoder) -> Float[np.nd
         pictures = draw_views(mesh, [orbit(mesh, a, up="z", size=size) for a in AZIMUTHS])
     values = pictures.astype(np.float32) / 255
     on_black = torch.from_numpy(values[..., :3] * values[..., 3:]).movedim(-1, 1)
-    return encoder(on_black).mean(1).flatten().numpy()
+    count = getattr(encoder.config, "picture_tokens", None)
+    return encoder(on_black)[:, :count].mean(1).flatten().numpy()
 
 
 def compared(made: Measured, true: Measured, threshold: float) -> Measured:

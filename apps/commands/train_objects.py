@@ -81,8 +81,11 @@ def _cells(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _latents(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from scenes.objects.small.cells import read_cells
     from scenes.objects.small.latents import write_latents
+    from scenes.objects.small.settings import LatentsConfig
 
-    out = write_latents(read_cells(args.cells), Path(args.work).resolve(), listener(args))
+    config = load_config(LatentsConfig, overrides=args.set)
+    work = Path(args.work).resolve()
+    out = write_latents(read_cells(args.cells), work, listener(args), config)
     return {"folder": str(out)}, str(out)
 
 
@@ -146,7 +149,6 @@ def _settings(args: argparse.Namespace) -> StageConfig:
     work = Path(args.work).resolve()
     given = {
         "cells": full_path(args.cells),
-        "structure": str(work / "structure" / "structure_encoder"),
         "latent": str(work / "latent" / "slat_encoder"),
     }
     return settings(args, StageConfig, given, preset=args.stage)

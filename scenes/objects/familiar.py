@@ -29,6 +29,7 @@ from geo3d.files import sha256_file
 from geo3d.work.shards import read_batches
 from scenes.objects.data.shards import OBJECT_SHARDS
 from scenes.objects.image import prepare_image
+from scenes.objects.models import load_model
 from scenes.objects.pipeline import Pipeline, load_pipeline
 from scenes.objects.pipeline_folder import encoder_path, is_own_encoder, read_pipeline
 
@@ -76,14 +77,17 @@ def learn_known(objects: str | Path, model: str | Path) -> Path:
         FileFormatError: as `read_batches`.
         CheckpointError: as `load_pipeline`.
     """
-    pipeline = load_pipeline(model)
+    pipeline, encoder = load_pipeline(model), encoder_path(model, read_pipeline(model))
+    own = load_model(encoder) if is_own_encoder(encoder) else None
+    # an encoder may add its guess of the object, which is not what the picture is like
+    count = getattr(getattr(own, "config", None), "picture_tokens", None)
     tokens = [
-        pipeline.encode([prepare_image(Image.fromarray(view))])[0]
+        pipeline.encode([prepare_image(Image.fromarray(view))])[0, :count]
         for batch in read_batches(OBJECT_SHARDS, objects)
         for views in batch.views
         for view in views
     ]
-    return write_known(model, encoder_path(model, read_pipeline(model)), tokens)
+    return write_known(model, encoder, tokens)
 
 
 def unlikeness(
@@ -103,8 +107,9 @@ def unlikeness(
         return None
     if known.config.get("encoder_sha256") != _fingerprint(used):
         return None
-    tokens = pipeline.encode(pictures).float()
-    return _distances(tokens, known.tensors["mean"], known.tensors["root"]).tolist()
+    mean = known.tensors["mean"]
+    tokens = pipeline.encode(pictures)[:, : len(mean)].float()
+    return _distances(tokens, mean, known.tensors["root"]).tolist()
 
 
 def note_unlikeness(

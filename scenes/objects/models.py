@@ -28,6 +28,8 @@ from scenes.objects.decoders import (
     SLatMeshDecoder,
     SLatRadianceFieldDecoder,
 )
+from scenes.objects.lifting import LiftingConfig, LiftingEncoder
+from scenes.objects.linear_code import LinearCodeConfig, LinearSLatEncoder
 from scenes.objects.precision import set_torso
 from scenes.objects.slat_flow import SLatFlowConfig, SLatFlowModel
 from scenes.objects.ss_flow import SparseStructureFlowModel, SSFlowConfig
@@ -68,6 +70,8 @@ _PLAIN: Mapping[str, ModelKind] = {
     "SLatRadianceFieldDecoder": ModelKind(SLatRadianceFieldDecoder, SLatDecoderConfig, _DECODER),
     "SLatEncoder": ModelKind(SLatEncoder, SLatEncoderConfig, _DECODER),
     "SmallImageEncoder": ModelKind(SmallImageEncoder, SmallEncoderConfig, {}),
+    "LiftingEncoder": ModelKind(LiftingEncoder, LiftingConfig, {}),
+    "LinearSLatEncoder": ModelKind(LinearSLatEncoder, LinearCodeConfig, {}),
 }
 # "Elastic" means that training saves memory as it needs to; weights and arithmetic are the same.
 MODELS: Mapping[str, ModelKind] = {

@@ -12,7 +12,6 @@ Source: Xiang et al., "Structured 3D Latents for Scalable and Versatile 3D Gener
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -31,7 +30,7 @@ from scenes.objects.embeddings import TimestepEmbedder, position_sinusoids, rota
 from scenes.objects.precision import torso_dtype
 from scenes.objects.sparse import SparseTensor
 from scenes.objects.sparse_ops import SparseConv3d, downsample, upsample
-from scenes.objects.ss_flow import flow_block
+from scenes.objects.ss_flow import flow_block, split_guess
 
 _EPS = 1e-6
 
@@ -62,7 +61,7 @@ class SLatFlowConfig:
     """Edge of the cubes that become tokens, 2 to the number of ``io_block_channels``."""
     num_io_res_blocks: int = 2
     """Residual blocks per level before and after the transformer."""
-    io_block_channels: Sequence[int] | None = (128,)
+    io_block_channels: tuple[int, ...] | None = (128,)
     """Channels of each level, fine to coarse; None for no level."""
     pe_mode: Literal["ape", "rope"] = "ape"
     """Positions added to tokens (as published), or rotating queries and keys."""
@@ -78,12 +77,18 @@ class SLatFlowConfig:
     """Normalise queries and keys of the self attention."""
     qk_rms_norm_cross: bool = False
     """Normalise queries and keys of the cross attention."""
+    guess_channels: int = 0
+    """Channels of a guess that the condition's last tokens hold, as in `ss_flow`; published: 0."""
+    guess_resolution: int = 16
+    """Cells per side of the guess, if any."""
 
     def __post_init__(self) -> None:
         cells = 2 ** len(self.io_block_channels or ())
         require(
             self.patch_size == cells, "patch_size", f"{cells}, doubled by each io_block_channel"
         )
+        aligned = not self.guess_channels or self.resolution % self.guess_resolution == 0
+        require(aligned, "guess_resolution", f"a divisor of the resolution {self.resolution}")
 
     @property
     def heads(self) -> int:
@@ -107,6 +112,8 @@ class SLatFlowModel(nn.Module):
         if config.share_mod:
             self.adaLN_modulation = modulation_layers(width)
         self.input_layer = nn.Linear(config.in_channels, first)
+        if config.guess_channels:
+            self.guess_layer = nn.Linear(config.guess_channels, first)
         self.input_blocks = nn.ModuleList(_input_blocks(config))
         self.blocks = nn.ModuleList(flow_block(config) for _ in range(config.num_blocks))
         self.out_blocks = nn.ModuleList(_output_blocks(config))
@@ -127,7 +134,11 @@ class SLatFlowModel(nn.Module):
         time = self.t_embedder(t)
         steering = self.adaLN_modulation(time) if self.config.share_mod else time
         time = time.to(torso)
-        h = x.replace(self.input_layer(x.feats)).to(torso)
+        feats = self.input_layer(x.feats)
+        if self.config.guess_channels:
+            cond, guess = self._guessed(x, cond)
+            feats = feats + self.guess_layer(guess)
+        h = x.replace(feats).to(torso)
         skips = []
         for block in self.input_blocks:
             h = block(h, time)
@@ -140,6 +151,14 @@ class SLatFlowModel(nn.Module):
         # Published weights expect this norm before the cast, unlike that of the structure's flow.
         normed = F.layer_norm(h.feats, h.feats.shape[-1:]).to(x.dtype)
         return x.replace(self.out_layer(normed))
+
+    def _guessed(self, x: SparseTensor, cond: Tensor) -> tuple[Tensor, Float[Tensor, "n g"]]:
+        """Return the tokens to attend to, and what is guessed of each voxel."""
+        edge = self.config.guess_resolution
+        cond, grid = split_guess(cond, self.config.guess_channels, edge)
+        item, *place = x.coords.long().T
+        place = [axis * edge // self.config.resolution for axis in place]
+        return cond, grid[item, :, place[0], place[1], place[2]]
 
     def _transform(self, h: SparseTensor, steering: Tensor, cond: Tensor) -> SparseTensor:
         config, angles = self.config, None

@@ -3,6 +3,10 @@
 ``SSFlowConfig()`` is the published network for images (555,543,560 parameters).  Parameter names
 are those of the published network, so that its weights load by name.
 
+A network with ``guess_channels`` (none that is published) takes the last m tokens of its condition
+for a guess of the object, g channels on s^3 cells with m k = g s^3, and adds to each token what is
+guessed in its place; a condition of zeros holds no guess.
+
 Notation: b batch, c latent channels, r edge of the grid, n = (r / p)^3 tokens of p^3 voxels,
 d width of a token, l tokens of the condition with k channels.
 
@@ -71,10 +75,17 @@ class SSFlowConfig:
     """Normalise queries and keys of the self attention."""
     qk_rms_norm_cross: bool = False
     """Normalise queries and keys of the cross attention."""
+    guess_channels: int = 0
+    """Channels of a guess that the condition's last tokens hold; published: 0."""
+    guess_resolution: int = 16
+    """Cells per side of the guess, if any."""
 
     def __post_init__(self) -> None:
         divides = self.patch_size >= 1 and self.resolution % self.patch_size == 0
         require(divides, "patch_size", f"a divisor of the resolution {self.resolution}")
+        edge = self.resolution // self.patch_size
+        aligned = not self.guess_channels or self.guess_resolution % edge == 0
+        require(aligned, "guess_resolution", f"a multiple of {edge}, the tokens per side")
 
     @property
     def heads(self) -> int:
@@ -104,6 +115,9 @@ class SparseStructureFlowModel(nn.Module):
             angles = rotary_angles(positions, width // config.heads)
             self.register_buffer("rope_angles", angles, persistent=False)
         self.input_layer = nn.Linear(config.in_channels * cells, width)
+        if config.guess_channels:
+            block = config.guess_resolution * config.patch_size // config.resolution
+            self.guess_layer = nn.Linear(config.guess_channels * block**3, width)
         self.blocks = nn.ModuleList(flow_block(config) for _ in range(config.num_blocks))
         self.out_layer = nn.Linear(width, config.out_channels * cells)
         initialise_flow(self, generator)
@@ -123,6 +137,10 @@ class SparseStructureFlowModel(nn.Module):
                 "ss_flow.wrong_grid", f"The grid is {tuple(x.shape[1:])}, expected {expected}.", ""
             )
         h = self.input_layer(patchify(x, config.patch_size).flatten(2).transpose(1, 2))
+        if config.guess_channels:
+            cond, guess = split_guess(cond, config.guess_channels, config.guess_resolution)
+            block = config.guess_resolution * config.patch_size // config.resolution
+            h = h + self.guess_layer(patchify(guess, block).flatten(2).transpose(1, 2))
         if config.pe_mode == "ape":
             h = h + self.pos_emb
         time = self.t_embedder(t)
@@ -143,6 +161,26 @@ class SparseStructureFlowModel(nn.Module):
             else:
                 h = block(h, time, cond, angles)
         return h
+
+
+def split_guess(
+    cond: Float[Tensor, "b l k"], channels: int, resolution: int
+) -> tuple[Float[Tensor, "b l-m k"], Float[Tensor, "b g s s s"]]:
+    """Return the tokens to attend to, and the grid of the guess that the last tokens hold.
+
+    Raises:
+        ShapeError: ``flow.no_guess``.
+    """
+    count, rest = divmod(channels * resolution**3, cond.shape[2])
+    if rest or count >= cond.shape[1]:
+        raise ShapeError(
+            "flow.no_guess",
+            f"The condition's {cond.shape[1]} tokens hold no guess of {channels} channels on "
+            f"{resolution}^3 cells, which this network takes.",
+            "Use the image encoder of the network's own pipeline.",
+        )
+    guess = cond[:, -count:].reshape(len(cond), channels, *[resolution] * 3)
+    return cond[:, :-count], guess
 
 
 def flow_block(config: Any) -> ModulatedBlock:

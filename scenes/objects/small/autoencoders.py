@@ -1,15 +1,13 @@
-"""The autoencoders of the small pipeline, of its structures and of its latents, as training tasks.
+"""The decoders of the small pipeline as training tasks, against what is known exactly.
 
-Notation: b objects, n cells of all of them, c channels.
-
-The mesh and Gaussian decoders of the small pipeline, trained against what is known exactly.
-
+Latents need no training: those of structures are the occupancy, those of cells a linear code
+(`scenes.objects.linear_code`).
 No rendering and no extraction: the mesh decoder is told the signed distance at every corner, and
 colour and normal of every fine cell that the surface passes; displacements and weights of the
 extraction stay 0, as the output layer begins.  Gaussians are told where the fine cells' surface is.
 
-Notation: n cells, f = 64 n fine cubes (cell after cell, in the order of the decoder's rows), m fine
-cells with surface, k Gaussians per cell.
+Notation: b objects, n cells of all of them, f = 64 n fine cubes (cell after cell, in the order of
+the decoder's rows), m fine cells with surface, k Gaussians per cell.
 """
 
 from __future__ import annotations
@@ -23,86 +21,48 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from scenes.objects.decoders import SLatEncoder, SLatGaussianDecoder, SLatMeshDecoder, SLatTrunk
+from scenes.objects.decoders import SLatGaussianDecoder, SLatMeshDecoder
+from scenes.objects.embeddings import patchify
 from scenes.objects.flexicubes_tables import CORNERS
+from scenes.objects.linear_code import LinearSLatEncoder
 from scenes.objects.small.cells import CHILDREN, COARSE, CellObject
 from scenes.objects.small.settings import (
     GAUSSIAN_DECODER,
-    LATENT_ENCODER,
     MESH_DECODER,
-    PROBE,
     STRUCTURE_DECODER,
-    STRUCTURE_ENCODER,
+    STRUCTURE_EDGE,
 )
 from scenes.objects.sparse import SparseTensor
-from scenes.objects.ss_vae import SparseStructureDecoder, SparseStructureEncoder
-
-_CORNERS = (CHILDREN + 1) ** 3
-_MEANS = 9
+from scenes.objects.ss_vae import SparseStructureDecoder
 
 
 class StructureTask:
-    """Occupancy grids to latents and back."""
+    """The decoder of structures, whose latents are the occupancy itself, 2^3 cells a latent.
 
-    def __init__(self, objects: Sequence[CellObject], divergence_weight: float) -> None:
+    It learns to read latents that are not clean, as samples are not.
+    """
+
+    def __init__(self, objects: Sequence[CellObject]) -> None:
         self.names = [item.name for item in objects]
         self.grids = torch.from_numpy(np.stack([item.occupancy() for item in objects]))
-        self.weight = divergence_weight
-        self.encoder = SparseStructureEncoder(STRUCTURE_ENCODER)
         self.decoder = SparseStructureDecoder(STRUCTURE_DECODER)
-        self.network = nn.ModuleDict({"encoder": self.encoder, "decoder": self.decoder})
+        self.network = nn.ModuleDict({"decoder": self.decoder})
 
     def loss(self, items: list[int], generator: torch.Generator) -> dict[str, Tensor]:
-        """Return cross entropy, the Dice loss, and the divergence."""
+        """Return cross entropy and the Dice loss."""
         truth = self.grids[items][:, None].float()
-        posterior = self.encoder(truth)
-        logits = self.decoder(posterior.sample(generator))
+        clean = structure_latents(truth[:, 0])
+        spread = _LARGEST_NOISE * torch.rand((len(items), 1, 1, 1, 1), generator=generator)
+        logits = self.decoder(clean + spread * torch.randn(clean.shape, generator=generator))
         return {
             "entropy": F.binary_cross_entropy_with_logits(logits, truth),
             "dice": dice_loss(logits, truth),
-            "divergence": self.weight * divergence(posterior.mean, posterior.logvar),
         }
 
 
-class LatentTask:
-    """Features of cells to latents, from which a probe reads shape and looks."""
-
-    def __init__(self, objects: Sequence[CellObject], divergence_weight: float) -> None:
-        self.objects = list(objects)
-        self.names = [item.name for item in objects]
-        self.weight = divergence_weight
-        self.encoder = SLatEncoder(LATENT_ENCODER)
-        self.probe = Probe()
-        self.network = nn.ModuleDict({"encoder": self.encoder, "probe": self.probe})
-
-    def loss(self, items: list[int], generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the errors of distances, colours and other means, and the divergence."""
-        objects = [self.objects[i] for i in items]
-        x = cell_features(objects)
-        mean, logvar = self.encoder.distribution(x)
-        noise = torch.randn(mean.shape, generator=generator)
-        read = self.probe(x.replace(mean + torch.exp(0.5 * logvar) * noise)).feats
-        truth = corner_distances(objects)
-        # what decides where the surface is lies near it
-        near = 1.0 + 3.0 * (truth.abs() < 0.5)
-        return {
-            "distance": (near * (read[:, :_CORNERS] - truth).abs()).mean(),
-            "color": 2 * F.l1_loss(read[:, _CORNERS:][:, :3], x.feats[:, :3]),
-            "means": F.mse_loss(read[:, _CORNERS + 3 :], x.feats[:, 3:_MEANS]),
-            "divergence": self.weight * divergence(mean, logvar),
-        }
-
-
-class Probe(SLatTrunk):
-    """Latents to the signed distances at the corners within a cell, and its mean features."""
-
-    def __init__(self) -> None:
-        super().__init__(PROBE)
-        self.out_layer = nn.Linear(PROBE.model_channels, _CORNERS + _MEANS)
-
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        """Read every cell."""
-        return self.raw(x)
+def structure_latents(occupancy: Tensor) -> Float[Tensor, "b 8 r r r"]:
+    """Return occupancy (b, 2r, 2r, 2r) as latents: -1 or 1, the cells of 2^3 as channels."""
+    return patchify(2 * occupancy[:, None].float() - 1, COARSE // STRUCTURE_EDGE)
 
 
 def cell_features(objects: Sequence[CellObject]) -> SparseTensor:
@@ -133,33 +93,31 @@ def dice_loss(logits: Tensor, truth: Tensor) -> Float[Tensor, ""]:
     return (1 - overlap / (share.sum(1) + truth.sum(1) + 1)).mean()
 
 
-def divergence(mean: Tensor, logvar: Tensor) -> Float[Tensor, ""]:
-    """Return the Kullback-Leibler divergence from unit normals, per channel."""
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-
-
+_LARGEST_NOISE = 0.6
+"""Of structure latents, which are -1 or 1."""
+_LATENT_NOISE = 0.1
+"""Of latents of cells, which have mean square 1."""
 _OPACITY = 0.95
 _NEAR = 0.5
 """Corners nearer than this share of the reach weigh more."""
 
 
 class Encoded:
-    """The latents of objects, each drawn once and kept."""
+    """The latents of objects, each computed once, and blurred a little when they are used."""
 
-    def __init__(self, objects: Sequence[CellObject], encoder: SLatEncoder) -> None:
+    def __init__(self, objects: Sequence[CellObject], encoder: LinearSLatEncoder) -> None:
         self.objects, self.encoder = list(objects), encoder
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._kept: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def latents(self, items: Sequence[int], generator: torch.Generator) -> SparseTensor:
-        """Return latents drawn from the encoder's distribution, as decoders meet them."""
+        """Return latents with some noise, as decoders meet them."""
         feats = []
         for i in items:
             if i not in self._kept:
-                self._kept[i] = self.encoder.distribution(cell_features([self.objects[i]]))
-            mean, logvar = self._kept[i]
-            noise = torch.randn(mean.shape, generator=generator)
-            feats.append(mean + torch.exp(0.5 * logvar) * noise)
+                self._kept[i] = self.encoder(cell_features([self.objects[i]])).feats
+            noise = torch.randn(self._kept[i].shape, generator=generator)
+            feats.append(self._kept[i] + _LATENT_NOISE * noise)
         coords = cell_coords([self.objects[i].coords for i in items])
         return SparseTensor(torch.cat(feats), coords, len(items))
 
@@ -167,7 +125,7 @@ class Encoded:
 class MeshTask:
     """Latents to signed distances, colours and normals at the corners of fine cubes."""
 
-    def __init__(self, objects: Sequence[CellObject], encoder: SLatEncoder) -> None:
+    def __init__(self, objects: Sequence[CellObject], encoder: LinearSLatEncoder) -> None:
         self.encoded = Encoded(objects, encoder)
         self.names = [item.name for item in objects]
         self.decoder = SLatMeshDecoder(MESH_DECODER)
@@ -196,7 +154,7 @@ class MeshTask:
 class GaussianTask:
     """Latents to Gaussians on the surface."""
 
-    def __init__(self, objects: Sequence[CellObject], encoder: SLatEncoder) -> None:
+    def __init__(self, objects: Sequence[CellObject], encoder: LinearSLatEncoder) -> None:
         self.encoded = Encoded(objects, encoder)
         self.names = [item.name for item in objects]
         self.decoder = SLatGaussianDecoder(GAUSSIAN_DECODER)

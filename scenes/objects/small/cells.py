@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int8, UInt8
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int8, UInt8
 from PIL import Image
 
 from geo3d.errors import FileFormatError, InputError
@@ -26,6 +27,7 @@ from geo3d.work.runner import Work, run_items
 from geo3d.work.shards import read_sound
 from scenes.objects.data.shards import OBJECT_SHARDS, ObjectBatch
 from scenes.objects.data.voxels import RESOLUTION, SurfaceVoxels
+from scenes.objects.lifting import camera_parameters
 from scenes.objects.small.distances import signed_distances
 
 COARSE = 16
@@ -35,7 +37,7 @@ CHILDREN = RESOLUTION // COARSE
 REACH = 2.0
 """Distances are cut off at this many fine cells."""
 PIXELS = 64
-CHANNELS = 9 + CHILDREN**3
+CHANNELS = (CHILDREN + 1) ** 3 + 3
 """Of `CellObject.features`."""
 _PARTS = CHILDREN**3
 _BYTES = 2 << 30
@@ -58,6 +60,8 @@ class CellObject:
     """Signed distance at the fine corners, in 1/127 of `REACH`, negative inside."""
     views: UInt8[np.ndarray, "s p p 3"]
     """Images on black."""
+    cameras: Float32[np.ndarray, "s 6"]
+    """Of the views, see `scenes.objects.lifting.camera_parameters`."""
 
     def occupancy(self) -> Bool[np.ndarray, "16 16 16"]:
         """Return the cells as a dense grid."""
@@ -65,26 +69,27 @@ class CellObject:
         grid[tuple(self.coords.T)] = True
         return grid
 
-    def features(self) -> Float[np.ndarray, "n 73"]:
-        """Return what the encoder sees: mean colour, normal and centroid, and what is filled.
+    def mean_colors(self) -> Float[np.ndarray, "n 3"]:
+        """Return the mean colour of each cell, in [0, 1]."""
+        cell, _ = np.nonzero(self.filled)
+        sums = np.zeros((len(self.coords), 3))
+        np.add.at(sums, cell, self.colors / 255)
+        return sums / self.filled.sum(1, keepdims=True)
 
-        All within [-1, 1].
-        """
-        cell, child = np.nonzero(self.filled)
-        place = np.stack(np.unravel_index(child, (CHILDREN,) * 3), axis=1)
-        middle = (place + 0.5 + self.offsets / 254.0) / CHILDREN * 2 - 1
-        values = np.concatenate([self.colors / 127.5 - 1, self.normals / 127.0, middle], axis=1)
-        sums = np.zeros((len(self.coords), values.shape[1]))
-        np.add.at(sums, cell, values)
-        means = sums / self.filled.sum(1, keepdims=True)
-        return np.concatenate([means, self.filled * 2.0 - 1], axis=1).astype(np.float32)
+    def features(self) -> Float[np.ndarray, "n 128"]:
+        """Return what latents are made of: signed distances and the mean colour, in [-1, 1]."""
+        values = (self.distances / 127, 2 * self.mean_colors() - 1)
+        return np.concatenate(values, axis=1).astype(np.float32)
 
 
-_SHARED = tuple(f.name for f in fields(CellObject) if f.name not in ("name", "views"))
+_PER_VIEW = ("views", "cameras")
+_SHARED = tuple(f.name for f in fields(CellObject) if f.name not in ("name", *_PER_VIEW))
 
 
-def cell_object(kind: str, seed: int, voxels: SurfaceVoxels, views: np.ndarray) -> CellObject:
-    """Return an object from its fine cells and its images with opacity.
+def cell_object(
+    kind: str, seed: int, voxels: SurfaceVoxels, views: np.ndarray, cameras: np.ndarray
+) -> CellObject:
+    """Return an object from its fine cells, its images with opacity, and their cameras.
 
     Raises:
         NumericalError: ``creature.no_surface`` from making the object again.
@@ -107,6 +112,7 @@ def cell_object(kind: str, seed: int, voxels: SurfaceVoxels, views: np.ndarray) 
         voxels.offsets[order],
         np.rint(_corner_values(field, coords) * (127 / REACH)).astype(np.int8),
         np.stack([_on_black(view) for view in views]),
+        cameras,
     )
 
 
@@ -170,7 +176,10 @@ def read_cells(folder: str | Path) -> list[CellObject]:
 
 
 def _from_batch(batch: ObjectBatch, i: int) -> CellObject:
-    return cell_object(str(batch.kinds[i]), int(batch.seeds[i]), batch.voxels(i), batch.views[i])
+    c2w, intrinsics = (torch.from_numpy(a[i]) for a in (batch.c2w, batch.intrinsics))
+    views, name = batch.views[i], (str(batch.kinds[i]), int(batch.seeds[i]))
+    cameras = camera_parameters(c2w, intrinsics, views.shape[2])
+    return cell_object(*name, batch.voxels(i), views, cameras.float().numpy())
 
 
 def _corner_values(
@@ -195,14 +204,14 @@ def write_cells(path: Path, items: Sequence[CellObject]) -> None:
             names=np.array([item.name for item in items], np.str_),
             cells=np.array([len(item.coords) for item in items]),
             fine=np.array([len(item.colors) for item in items]),
-            views=np.stack([item.views for item in items]),
+            **{n: np.stack([getattr(item, n) for item in items]) for n in _PER_VIEW},
             **cast(Any, {n: np.concatenate([getattr(i, n) for i in items]) for n in _SHARED}),
         )
 
 
 def _read(path: Path) -> Iterator[CellObject]:
     try:
-        arrays = read_npz(path, ("names", "cells", "fine", "views", *_SHARED), _BYTES)
+        arrays = read_npz(path, ("names", "cells", "fine", *_PER_VIEW, *_SHARED), _BYTES)
         ends = np.cumsum(arrays["cells"])[:-1], np.cumsum(arrays["fine"])[:-1]
         columns = {
             name: np.split(arrays[name], ends[name in ("colors", "normals", "offsets")])
@@ -210,7 +219,8 @@ def _read(path: Path) -> Iterator[CellObject]:
         }
         for i, name in enumerate(arrays["names"]):
             parts = {key: column[i] for key, column in columns.items()}
-            yield CellObject(name=str(name), views=arrays["views"][i], **parts)
+            parts |= {key: arrays[key][i] for key in _PER_VIEW}
+            yield CellObject(name=str(name), **parts)
     except (OSError, ValueError, IndexError) as error:
         raise FileFormatError(
             "cells.bad_file", f"{path} cannot be used: {error}.", "Delete it and make it again."

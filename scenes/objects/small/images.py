@@ -1,14 +1,11 @@
-"""The image encoder of the small pipeline: its tokens learn to tell what the latents are.
+"""The image encoder of the small pipeline learns to guess the object: camera, structure, latents.
 
-A reader with one query per structure cell guesses from the tokens the structure's latent there, and
-whether and with what mean latents there are cells.  The reader is dropped; the tokens condition the
-flows and are not trained with them.
+It is not trained with the flows, which take its tokens and its guess as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,81 +13,75 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scenes.objects.condition import SmallImageEncoder
-from scenes.objects.decoders import SLatEncoder
-from scenes.objects.small.autoencoders import cell_features
-from scenes.objects.small.cells import COARSE, CellObject
-from scenes.objects.small.settings import IMAGE_ENCODER, STRUCTURE_EDGE, STRUCTURE_FLOW
-from scenes.objects.ss_flow import SparseStructureFlowModel
-from scenes.objects.ss_vae import SparseStructureEncoder
+from scenes.objects.lifting import Guess, LiftingEncoder, azimuth_bins
+from scenes.objects.linear_code import COLORS, LinearSLatEncoder
+from scenes.objects.small.autoencoders import cell_coords, cell_features, dice_loss
+from scenes.objects.small.cells import CellObject
+from scenes.objects.small.settings import IMAGE_ENCODER
 
-_CHANNELS = 8
-_BLOCK = COARSE // STRUCTURE_EDGE
-_READER = replace(
-    STRUCTURE_FLOW, model_channels=128, num_heads=4, num_blocks=3, out_channels=2 * _CHANNELS + 1
-)
+_TOLD = 0.5
+"""Share of the pictures whose true camera the grid sees by."""
+_SWAPPED = 0.5
+"""Share of the pictures whose red, green and blue change places, in the object too."""
 
 
 class ImageTask:
-    """Images to tokens that tell the latents."""
+    """Images to a guess of the object."""
 
-    def __init__(
-        self,
-        objects: Sequence[CellObject],
-        structure: SparseStructureEncoder,
-        latent: SLatEncoder,
-    ) -> None:
-        self.objects, self.names = list(objects), [item.name for item in objects]
-        self.targets = torch.stack([_target(item, structure, latent) for item in objects])
-        known = self.targets[:, -1:] > 0
-        self.mean, self.std = _moments(self.targets[:, :-1], known)
-        self.encoder = SmallImageEncoder(IMAGE_ENCODER)
-        self.reader = SparseStructureFlowModel(_READER)
-        self.network = nn.ModuleDict({"encoder": self.encoder, "reader": self.reader})
+    def __init__(self, objects: Sequence[CellObject], latent: LinearSLatEncoder) -> None:
+        self.names = [item.name for item in objects]
+        self.coords = [item.coords for item in objects]
+        self.views = [item.views for item in objects]
+        self.cameras = torch.from_numpy(np.stack([item.cameras for item in objects]))
+        self.grids = torch.from_numpy(np.stack([item.occupancy() for item in objects]))
+        with torch.no_grad():
+            self.feats = [latent(cell_features([item])).feats.half() for item in objects]
+        self.encoder = LiftingEncoder(IMAGE_ENCODER)
+        self.network = nn.ModuleDict({"encoder": self.encoder})
 
     def loss(self, items: list[int], generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the errors of the structure's latents, of presence, and of mean latents."""
-        images = torch.stack([self._image(i, generator) for i in items])
-        tokens = self.encoder(images)
-        nothing = tokens.new_zeros((len(items), _CHANNELS, *[STRUCTURE_EDGE] * 3))
-        read = self.reader(nothing, tokens.new_zeros(len(items)), tokens)
-        truth = self.targets[items]
-        known = truth[:, -1:]
-        error = (read[:, :-1] - (truth[:, :-1] - self.mean) / self.std).square()
-        inside = (error[:, _CHANNELS:] * known).sum() / (known.sum() * _CHANNELS).clamp(min=1)
-        presence = F.binary_cross_entropy_with_logits(read[:, -1:], known)
-        return {"structure": error[:, :_CHANNELS].mean(), "presence": presence, "latent": inside}
-
-    def _image(self, item: int, generator: torch.Generator) -> Float[Tensor, "3 p p"]:
-        """Return one view, a little brighter or darker than it is."""
-        views = self.objects[item].views
-        view = int(torch.randint(len(views), (1,), generator=generator))
-        light = 0.85 + 0.3 * float(torch.rand(1, generator=generator))
-        pixels = torch.from_numpy(views[view]).float().movedim(-1, 0) / 255
-        return (pixels * light).clamp(max=1)
+        """Return the errors of camera, structure, and latents of the cells that there are."""
+        pictures, feats, cameras = [], [], []
+        for i in items:
+            view = int(torch.randint(len(self.views[i]), (1,), generator=generator))
+            order = _order(generator)
+            pixels = torch.from_numpy(self.views[i][view]).float().movedim(-1, 0) / 255
+            light = 0.85 + 0.3 * float(torch.rand(1, generator=generator))
+            pictures.append((pixels[order] * light).clamp(max=1))
+            own = self.feats[i].float()
+            feats.append(torch.cat([own[:, :-COLORS], own[:, -COLORS:][:, order]], dim=1))
+            cameras.append(self.cameras[i, view])
+        truth = torch.stack(cameras)
+        told = (torch.rand(len(items), generator=generator) < _TOLD).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            guess = self.encoder.guess(torch.stack(pictures), truth, told)
+        cells = cell_coords([self.coords[i] for i in items]).long()
+        return losses(guess, truth, self.grids[items].float(), cells, torch.cat(feats))
 
 
-@torch.no_grad()
-def _target(
-    item: CellObject, structure: SparseStructureEncoder, latent: SLatEncoder
-) -> Float[Tensor, "c 4 4 4"]:
-    """Return the structure's latents, the mean latents of the cells in each block, and presence."""
-    grid = torch.from_numpy(item.occupancy())[None, None].float()
-    z = structure(grid).mean[0]
-    feats = latent(cell_features([item])).feats
-    blocks = torch.from_numpy(item.coords.astype(np.int64)) // _BLOCK
-    number = (blocks[:, 0] * STRUCTURE_EDGE + blocks[:, 1]) * STRUCTURE_EDGE + blocks[:, 2]
-    count = torch.bincount(number, minlength=STRUCTURE_EDGE**3)
-    total = feats.new_zeros(STRUCTURE_EDGE**3, feats.shape[1]).index_add(0, number, feats)
-    means = (total / count.clamp(min=1)[:, None]).T.unflatten(1, (STRUCTURE_EDGE,) * 3)
-    known = (count > 0).float().reshape(1, *[STRUCTURE_EDGE] * 3)
-    return torch.cat([z, means, known])
+def losses(
+    guess: Guess,
+    cameras: Float[Tensor, "b 6"],
+    occupancy: Float[Tensor, "b r r r"],
+    cells: Tensor,
+    latents: Float[Tensor, "n c"],
+) -> dict[str, Tensor]:
+    """Return the terms of the loss of a guess; ``cells`` are (n, 4): item, x, y, z."""
+    item, x, y, z = cells.T
+    error = (guess.latents[item, :, x, y, z] - latents).abs()
+    bins = azimuth_bins(cameras[:, 0], guess.azimuth.shape[1])
+    return {
+        "azimuth": 0.5 * F.cross_entropy(guess.azimuth, bins),
+        "camera": 4 * F.l1_loss(guess.camera, cameras[:, 1:]),
+        "entropy": 2 * F.binary_cross_entropy_with_logits(guess.occupancy, occupancy),
+        "dice": dice_loss(guess.occupancy, occupancy),
+        "latent": error[:, :-COLORS].mean(),
+        "color": 0.5 * error[:, -COLORS:].mean(),
+    }
 
 
-def _moments(values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation per channel, of mean latents where there are any."""
-    structure, means = values[:, :_CHANNELS], values[:, _CHANNELS:]
-    rows = means.movedim(1, -1)[known[:, 0]]
-    mean = torch.cat([structure.mean((0, 2, 3, 4)), rows.mean(0)])
-    std = torch.cat([structure.std((0, 2, 3, 4)), rows.std(0)]).clamp(min=1e-4)
-    return mean[:, None, None, None], std[:, None, None, None]
+def _order(generator: torch.Generator) -> Tensor:
+    """Return an order of red, green and blue."""
+    if float(torch.rand(1, generator=generator)) >= _SWAPPED:
+        return torch.arange(3)
+    return torch.randperm(3, generator=generator)

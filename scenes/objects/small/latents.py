@@ -1,10 +1,7 @@
-"""From trained autoencoders to what the flows are trained on: folders of latents and tokens.
+"""What the flows are trained on: folders of latents, and of tokens with the encoder's guess.
 
-    structure/NAME.npz  latent/NAME.npz  tokens/NAME.npz      as `scenes.objects.latent_folder`
-    structure_encoder.* sparse_structure_decoder.*            rescaled: latents of unit size
-    CONFIG.yaml                                               for `geo3d distill`, see `RECIPES`
-
-The pipeline does not normalise structure latents, so their scale goes into the weights around them.
+structure/NAME.npz  latent/NAME.npz  tokens/NAME.npz      as `scenes.objects.latent_folder`
+CONFIG.yaml                                               for `geo3d distill`, see `RECIPES`
 """
 
 from __future__ import annotations
@@ -15,19 +12,21 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from geo3d.config import config_to_dict, dump_config, load_config
 from geo3d.files import atomic_path, atomic_write_text
 from geo3d.progress import ProgressCallback, ignore_progress, report
-from scenes.objects.condition import SmallImageEncoder
-from scenes.objects.decoders import SLatEncoder
-from scenes.objects.models import load_model, save_model
-from scenes.objects.small.autoencoders import cell_features
+from scenes.objects.lifting import LiftingEncoder
+from scenes.objects.linear_code import LinearSLatEncoder
+from scenes.objects.models import load_model
+from scenes.objects.small.autoencoders import cell_features, structure_latents
 from scenes.objects.small.cells import CellObject
-from scenes.objects.small.settings import LATENT_FLOW, STRUCTURE_FLOW
-from scenes.objects.ss_vae import SparseStructureDecoder, SparseStructureEncoder
+from scenes.objects.small.settings import (
+    LATENT_CHANNELS,
+    LATENT_FLOW,
+    STRUCTURE_FLOW,
+    LatentsConfig,
+)
 from scenes.objects.train_config import DistillConfig
 
 GUIDANCE_SCALE = 3.0
@@ -44,8 +43,8 @@ _STUDENT: Mapping[str, Any] = {
         "time": {"kind": "uniform"},
     },
     "optimiser": {"learning_rate": 2e-4, "warmup_steps": 50, "decay": "cosine"},
-    "batch": 16,
-    "steps": 600,
+    "batch": 8,
+    "steps": 150,
     "log_every": 20,
     "checkpoint_every": 100,
 }
@@ -61,60 +60,53 @@ _TEACHER: Mapping[str, Any] = {
     "checkpoint_every": 200,
 }
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "structure-flow": {**_TEACHER, "network": "dense", "batch": 48, "steps": 2500},
-    "latent-flow": {**_TEACHER, "network": "sparse", "batch": 8, "steps": 3000},
+    "structure-flow": {**_TEACHER, "network": "dense", "batch": 24, "steps": 1200},
+    "latent-flow": {**_TEACHER, "network": "sparse", "batch": 8, "steps": 900},
     "structure-student": {**_STUDENT, "network": "dense"},
-    "latent-student": {**_STUDENT, "network": "sparse", "batch": 4, "steps": 500},
+    "latent-student": {**_STUDENT, "network": "sparse", "batch": 4, "steps": 80},
 }
 """Settings of the four flows; folders and normalisation are filled in."""
 TEACHER_OF = {"structure-student": "structure-flow", "latent-student": "latent-flow"}
 
 
 def write_latents(
-    objects: Sequence[CellObject], work: Path, progress: ProgressCallback = ignore_progress
+    objects: Sequence[CellObject],
+    work: Path,
+    progress: ProgressCallback = ignore_progress,
+    config: LatentsConfig = LatentsConfig(),  # noqa: B008
 ) -> Path:
     """Write latents, tokens and settings of the flows to ``work/latents`` and return the folder.
 
     Args:
-        objects: what to encode.
+        objects: what there is to encode.
         work: folder of the trained stages.
         progress: hears of every object.
+        config: which of the objects, and how many views.
 
     Raises:
         CheckpointError: those of reading the networks.
     """
     out = work / "latents"
-    structure = cast(SparseStructureEncoder, load_model(work / "structure" / "structure_encoder"))
-    decoder = cast(
-        SparseStructureDecoder, load_model(work / "structure" / "sparse_structure_decoder")
-    )
-    latent = cast(SLatEncoder, load_model(work / "latent" / "slat_encoder"))
-    encoder = cast(SmallImageEncoder, load_model(work / "picture" / "image_encoder"))
+    latent = cast(LinearSLatEncoder, load_model(work / "latent" / "slat_encoder"))
+    encoder = cast(LiftingEncoder, load_model(work / "picture" / "image_encoder"))
     out.mkdir(parents=True, exist_ok=True)
-    rescale(structure, decoder, structure_latents(structure, objects))
-    save_model(structure, out / "structure_encoder")
-    save_model(decoder, out / "sparse_structure_decoder")
-    latents = structure_latents(structure, objects)
-    sums, rows = torch.zeros(2, latents.shape[1], dtype=torch.float64), 0
+    objects = objects[config.skip :][: config.objects]
     for i, item in enumerate(objects):
         with torch.no_grad():
-            x = cell_features([item])
-            feats = latent(x).feats
-            tokens = encoder(torch.from_numpy(item.views).float().movedim(-1, 1) / 255)
-        sums += torch.stack([feats.double().sum(0), feats.double().square().sum(0)])
-        rows += len(feats)
-        _write(out / "structure", item.name, mean=latents[i].numpy())
+            grid = structure_latents(torch.from_numpy(item.occupancy())[None])[0]
+            feats = latent(cell_features([item])).feats
+            pixels = torch.from_numpy(item.views[: config.views]).float().movedim(-1, 1) / 255
+            tokens = encoder(pixels)
+        _write(out / "structure", item.name, mean=grid.numpy().astype(np.float16))
         _write(out / "latent", item.name, coords=item.coords, feats=feats.numpy())
         _write(out / "tokens", item.name, tokens=tokens.numpy().astype(np.float16))
         report(progress, "latents", i + 1, len(objects))
-    mean = sums[0] / rows
-    std = (sums[1] / rows - mean.square()).sqrt()
-    write_recipes(work, (mean.tolist(), std.tolist()))
+    write_recipes(work)
     return out
 
 
-def write_recipes(work: Path, normalization: tuple[list[float], list[float]]) -> None:
-    """Write the settings of the four flows, with the latents' mean and deviation."""
+def write_recipes(work: Path) -> None:
+    """Write the settings of the four flows; latents come normalised."""
     latents = work / "latents"
     for name, settings in RECIPES.items():
         is_sparse = settings["network"] == "sparse"
@@ -123,7 +115,7 @@ def write_recipes(work: Path, normalization: tuple[list[float], list[float]]) ->
             "conditions": str(latents / "tokens"),
         }
         if is_sparse:
-            data |= {"mean": normalization[0], "std": normalization[1]}
+            data |= {"mean": [0.0] * LATENT_CHANNELS, "std": [1.0] * LATENT_CHANNELS}
         size = config_to_dict(LATENT_FLOW if is_sparse else STRUCTURE_FLOW)
         full = {**settings, "data": data}
         if name in TEACHER_OF:
@@ -132,32 +124,6 @@ def write_recipes(work: Path, normalization: tuple[list[float], list[float]]) ->
             full["arguments"] = [f"{key}={_argument(value)}" for key, value in size.items()]
         config = load_config(DistillConfig, presets={"recipe": full}, preset="recipe")
         atomic_write_text(latents / f"{name}.yaml", dump_config(config))
-
-
-@torch.no_grad()
-def structure_latents(
-    encoder: SparseStructureEncoder, objects: Sequence[CellObject], batch: int = 64
-) -> Float[Tensor, "b c r r r"]:
-    """Return the structure's latent of every object."""
-    grids = [torch.from_numpy(item.occupancy())[None].float() for item in objects]
-    parts = [torch.stack(grids[i : i + batch]) for i in range(0, len(grids), batch)]
-    return torch.cat([encoder(part).mean for part in parts])
-
-
-@torch.no_grad()
-def rescale(
-    encoder: SparseStructureEncoder,
-    decoder: SparseStructureDecoder,
-    latents: Float[Tensor, "b c r r r"],
-) -> None:
-    """Divide the encoder's latents by their size per channel, and let the decoder undo it."""
-    size = latents.square().mean((0, 2, 3, 4)).sqrt()
-    last = cast(nn.Conv3d, encoder.out_layer[-1])
-    means = slice(0, len(size))
-    last.weight[means] /= size[:, None, None, None, None]
-    if last.bias is not None:
-        last.bias[means] /= size
-    decoder.input_layer.weight *= size[None, :, None, None, None]
 
 
 def _argument(value: Any) -> str:

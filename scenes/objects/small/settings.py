@@ -11,26 +11,25 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from geo3d.config import require, require_at_least
-from scenes.objects.condition import SmallEncoderConfig
-from scenes.objects.decoders import SLatDecoderConfig, SLatEncoderConfig
+from scenes.objects.decoders import SLatDecoderConfig
+from scenes.objects.lifting import LiftingConfig
+from scenes.objects.linear_code import LinearCodeConfig
 from scenes.objects.slat_flow import SLatFlowConfig
-from scenes.objects.small.cells import CHANNELS, COARSE
+from scenes.objects.small.cells import CHANNELS, COARSE, PIXELS
 from scenes.objects.ss_flow import SSFlowConfig
-from scenes.objects.ss_vae import SSDecoderConfig, SSEncoderConfig
+from scenes.objects.ss_vae import SSDecoderConfig
 
 Stage = Literal["structure", "latent", "mesh", "gaussian", "picture"]
 _CELLS: Mapping[str, Any] = {"resolution": COARSE, "window_size": 8}
 IMAGE_WIDTH = 128
-STRUCTURE_EDGE = 4
+STRUCTURE_EDGE = 8
+LATENT_CHANNELS = 13
+"""Ten of the distances, three of the colour."""
 
-STRUCTURE_ENCODER = SSEncoderConfig(channels=(8, 32, 64), num_res_blocks=1, num_res_blocks_middle=1)
-STRUCTURE_DECODER = SSDecoderConfig(channels=(64, 32, 8), num_res_blocks=1, num_res_blocks_middle=1)
-LATENT_ENCODER = SLatEncoderConfig(
-    in_channels=CHANNELS, model_channels=128, num_blocks=1, num_heads=4, **_CELLS
-)
-PROBE = SLatDecoderConfig(model_channels=128, num_blocks=1, num_heads=4, **_CELLS)
-"""What reads latents back while the encoder is trained."""
+STRUCTURE_DECODER = SSDecoderConfig(channels=(16, 8), num_res_blocks=1, num_res_blocks_middle=1)
+LATENT_ENCODER = LinearCodeConfig(CHANNELS, LATENT_CHANNELS)
 MESH_DECODER = SLatDecoderConfig(
+    latent_channels=LATENT_CHANNELS,
     model_channels=256,
     num_blocks=1,
     num_heads=8,
@@ -38,30 +37,41 @@ MESH_DECODER = SLatDecoderConfig(
     **_CELLS,
 )
 GAUSSIAN_DECODER = SLatDecoderConfig(
+    latent_channels=LATENT_CHANNELS,
     model_channels=128,
     num_blocks=2,
     num_heads=4,
     representation_config={"num_gaussians": 16, "scaling_bias": 0.016},
     **_CELLS,
 )
-IMAGE_ENCODER = SmallEncoderConfig(size=64, patch=8, channels=IMAGE_WIDTH, depth=4, heads=4)
+IMAGE_ENCODER = LiftingConfig(
+    size=PIXELS, channels=IMAGE_WIDTH, resolution=COARSE, latent_channels=LATENT_CHANNELS
+)
+_GUESS: Mapping[str, Any] = {
+    "guess_channels": IMAGE_ENCODER.guess_channels,
+    "guess_resolution": COARSE,
+}
 STRUCTURE_FLOW = SSFlowConfig(
     resolution=STRUCTURE_EDGE,
+    patch_size=2,
     model_channels=128,
     cond_channels=IMAGE_WIDTH,
     num_blocks=8,
     num_heads=4,
     share_mod=True,
+    **_GUESS,
 )
 LATENT_FLOW = SLatFlowConfig(
     resolution=COARSE,
+    in_channels=LATENT_CHANNELS,
+    out_channels=LATENT_CHANNELS,
     model_channels=128,
     cond_channels=IMAGE_WIDTH,
     num_blocks=6,
     num_heads=4,
-    patch_size=1,
-    io_block_channels=None,
+    io_block_channels=(64,),
     share_mod=True,
+    **_GUESS,
 )
 
 
@@ -72,17 +82,15 @@ class StageConfig:
     stage: Stage = "structure"
     cells: str = ""
     """Folder of cells."""
-    structure: str = ""
-    """Model file of the trained structure encoder, without suffix ("picture")."""
     latent: str = ""
-    """Model file of the trained latent encoder ("mesh", "gaussian", "picture")."""
+    """Model file of the latent encoder, without suffix ("mesh", "gaussian", "picture")."""
+    start: str = ""
+    """Model file that the mesh or Gaussian decoder starts from, where shapes fit."""
     steps: int = 2000
     batch: int = 16
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 0.01
-    divergence_weight: float = 1e-3
-    """Of the divergence of latents from unit normals."""
     average_rate: float = 0.998
     """Of the running average of the weights, which is what is written."""
     objects: int | None = None
@@ -97,11 +105,30 @@ class StageConfig:
         require(self.learning_rate > 0, "learning_rate", "above 0")
 
 
+@dataclass(frozen=True)
+class LatentsConfig:
+    """What the flows are trained on."""
+
+    skip: int = 0
+    """Leave out the first objects, which the image encoder has learned: its guess of those is
+    better than it will be of others."""
+    objects: int | None = None
+    """Use so many of the rest."""
+    views: int = 2
+    """How many of each object's; the tokens and the guess of a view take 131 kB."""
+    seed: int = 0
+    """Kept for the command line; nothing is drawn."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "skip")
+        require_at_least(self, 1, "views")
+
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "structure": {"stage": "structure", "steps": 1200, "batch": 16},
-    "latent": {"stage": "latent", "steps": 2000, "batch": 4, "learning_rate": 1.5e-3},
+    "structure": {"stage": "structure", "steps": 500, "batch": 16},
+    "latent": {"stage": "latent"},
     "mesh": {"stage": "mesh", "steps": 1200, "batch": 2, "average_rate": 0.99},
     "gaussian": {"stage": "gaussian", "steps": 500, "batch": 4, "average_rate": 0.98},
-    "picture": {"stage": "picture", "steps": 1500, "batch": 32, "average_rate": 0.99},
+    "picture": {"stage": "picture", "steps": 2500, "batch": 16, "average_rate": 0.995},
 }
 """The recipes of the shipped networks."""

@@ -2,18 +2,18 @@
 
 | stage | writes | needs |
 |---|---|---|
-| structure | structure_encoder, sparse_structure_decoder | cells |
-| latent | slat_encoder | cells |
+| structure | sparse_structure_decoder | cells |
+| latent | slat_encoder, without training | cells |
 | mesh | slat_decoder_mesh | cells, the latent encoder |
 | gaussian | slat_decoder_gs | cells, the latent encoder |
-| picture | image_encoder | cells, both encoders |
+| picture | image_encoder | cells, the latent encoder |
 
 The trained parts of the small pipeline, put together as a pipeline folder with its students.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -23,23 +23,21 @@ from torch import nn
 from geo3d.config import load_config
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.work.training import Numbers
-from scenes.objects.decoders import SLatEncoder
+from scenes.objects.linear_code import LinearSLatEncoder
 from scenes.objects.models import load_model, save_model
 from scenes.objects.pipeline_folder import write_pipeline, write_student
 from scenes.objects.precision import set_torso
 from scenes.objects.samplers import SamplerConfig
-from scenes.objects.small.autoencoders import GaussianTask, LatentTask, MeshTask, StructureTask
-from scenes.objects.small.cells import read_cells
+from scenes.objects.small.autoencoders import GaussianTask, MeshTask, StructureTask
+from scenes.objects.small.cells import CellObject, read_cells
 from scenes.objects.small.fit import Task, fit
 from scenes.objects.small.images import ImageTask
 from scenes.objects.small.latents import GUIDANCE_SCALE, INTERVAL
-from scenes.objects.small.settings import StageConfig
-from scenes.objects.ss_vae import SparseStructureEncoder
+from scenes.objects.small.settings import LATENT_ENCODER, StageConfig
 from scenes.objects.train_config import DistillConfig
 
 _FILES: Mapping[str, Mapping[str, str]] = {
-    "structure": {"encoder": "structure_encoder", "decoder": "sparse_structure_decoder"},
-    "latent": {"encoder": "slat_encoder"},
+    "structure": {"decoder": "sparse_structure_decoder"},
     "mesh": {"decoder": "slat_decoder_mesh"},
     "gaussian": {"decoder": "slat_decoder_gs"},
     "picture": {"encoder": "image_encoder"},
@@ -62,31 +60,41 @@ def train_stage(
         NumericalError: ``training.diverged``.
     """
     torch.manual_seed(config.seed)
-    task = _task(config)
+    objects = read_cells(config.cells)[: config.objects]
+    if config.stage == "latent":
+        encoder = LinearSLatEncoder(LATENT_ENCODER)
+        numbers = encoder.fit([item.features() for item in objects])
+        save_model(encoder, out / "slat_encoder")
+        return numbers
+    task = _task(config, objects)
     network, numbers = fit(task, config, out, log_metrics, progress)
     for part, name in _FILES[config.stage].items():
         save_model(cast(nn.ModuleDict, network)[part], out / name)
     return numbers
 
 
-def _task(config: StageConfig) -> Task:
-    objects = read_cells(config.cells)[: config.objects]
+def _task(config: StageConfig, objects: Sequence[CellObject]) -> Task:
     if config.stage == "structure":
-        return StructureTask(objects, config.divergence_weight)
-    if config.stage == "latent":
-        return LatentTask(objects, config.divergence_weight)
-    latent = cast(SLatEncoder, load_model(config.latent))
-    if config.stage == "mesh":
-        return MeshTask(objects, latent)
-    if config.stage == "gaussian":
-        return GaussianTask(objects, latent)
-    structure = cast(SparseStructureEncoder, load_model(config.structure))
-    return ImageTask(objects, structure, latent)
+        return StructureTask(objects)
+    latent = cast(LinearSLatEncoder, load_model(config.latent))
+    if config.stage == "picture":
+        return ImageTask(objects, latent)
+    task = (MeshTask if config.stage == "mesh" else GaussianTask)(objects, latent)
+    if config.start:
+        _start(task.decoder, load_model(config.start))
+    return task
+
+
+def _start(network: nn.Module, other: nn.Module) -> None:
+    """Take over the other network's weights where name and shape are the same."""
+    own, found = network.state_dict(), other.state_dict()
+    fits = {n: v for n, v in found.items() if n in own and own[n].shape == v.shape}
+    network.load_state_dict({**own, **fits})
 
 
 PARTS: Mapping[str, str] = {
     "sparse_structure_flow_model": "structure-flow/outputs/student",
-    "sparse_structure_decoder": "latents/sparse_structure_decoder",
+    "sparse_structure_decoder": "structure/sparse_structure_decoder",
     "slat_flow_model": "latent-flow/outputs/student",
     "slat_decoder_mesh": "mesh/slat_decoder_mesh",
     "slat_decoder_gs": "gaussian/slat_decoder_gs",
@@ -110,7 +118,7 @@ def assemble(work: Path, out: Path) -> list[Path]:
     """
     data = load_config(DistillConfig, work / "latents" / "latent-flow.yaml").data
     networks = {key: _half(work / stem) for key, stem in PARTS.items()}
-    encoder = _half(work / "picture" / "image_encoder")
+    encoder = load_model(work / "picture" / "image_encoder").half()
     samplers = (TEACHER_SAMPLER, TEACHER_SAMPLER)
     written = [write_pipeline(out, networks, samplers, (data.mean, data.std), encoder)]
     if all((work / f"{stem}.json").is_file() for stem in STUDENTS.values()):

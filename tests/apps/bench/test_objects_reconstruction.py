@@ -19,6 +19,7 @@ from apps.bench.objects_reconstruction import (
 )
 from apps.cli import main
 from geo3d.errors import ConfigError
+from scenes.objects.embeddings import unpatchify
 from scenes.objects.samplers import SamplerConfig
 from scenes.objects.slat_mesh import ExtractedMesh
 from scenes.objects.small.autoencoders import surface_points
@@ -41,8 +42,7 @@ def stand_ins(item: CellObject, moved: float) -> dict[str, Callable[[Any], Any]]
     places = torch.arange(len(points))
     faces = torch.stack([places, places.roll(-1), places.roll(-2)], dim=1)
     return {
-        "structure_encoder": lambda grid: SimpleNamespace(mean=grid),
-        "sparse_structure_decoder": lambda latent: latent - 0.5,
+        "sparse_structure_decoder": lambda latent: unpatchify(latent, 2),
         "slat_encoder": lambda x: x,
         "slat_decoder_mesh": lambda x: [ExtractedMesh(points, faces, attributes)],
         "slat_decoder_gs": lambda x: [SimpleNamespace(unit_xyz=points + 0.5, colors=colors)],

@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 
 from geo3d.synth.objects.generate import generate_object
 from scenes.objects.data.voxels import visible_shell, voxelize
-from scenes.objects.decoders import SLatEncoder
+from scenes.objects.linear_code import LinearSLatEncoder
 from scenes.objects.neighbours import children
 from scenes.objects.slat_mesh import CubeLayout, ExtractedMesh, extract_mesh
 from scenes.objects.small.autoencoders import (
@@ -33,7 +33,8 @@ def objects() -> list[CellObject]:
     found = []
     for kind in ("cup", "table"):
         cells = visible_shell(voxelize(generate_object(kind, 2).mesh))
-        found.append(cell_object(kind, 2, cells, np.zeros((1, 64, 64, 4), np.uint8)))
+        views = np.zeros((1, 64, 64, 4), np.uint8)
+        found.append(cell_object(kind, 2, cells, views, np.zeros((1, 6), np.float32)))
     return found
 
 
@@ -92,7 +93,7 @@ def test_an_open_extraction_has_no_inner_surface(objects: list[CellObject]) -> N
 
 def test_losses_fall_and_reach_every_weight(objects: list[CellObject]) -> None:
     torch.manual_seed(0)
-    encoder = SLatEncoder(LATENT_ENCODER)
+    encoder = LinearSLatEncoder(LATENT_ENCODER)
     few = [fewer_cells(objects[0])]
     for task in (MeshTask(few, encoder), GaussianTask(few, encoder)):
         optimizer = torch.optim.Adam(task.network.parameters(), lr=2e-3)
@@ -108,7 +109,7 @@ def test_losses_fall_and_reach_every_weight(objects: list[CellObject]) -> None:
 
 
 def test_displacements_and_weights_stay_zero(objects: list[CellObject]) -> None:
-    task = MeshTask([fewer_cells(objects[0])], SLatEncoder(LATENT_ENCODER))
+    task = MeshTask([fewer_cells(objects[0])], LinearSLatEncoder(LATENT_ENCODER))
     sum(task.loss([0], torch.Generator()).values()).backward()  # type: ignore[union-attr]
     gradient = task.decoder.out_layer.weight.grad
     assert gradient is not None

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from geo3d.errors import FileFormatError, InputError
 from geo3d.synth.objects.generate import generate_object
 from scenes.objects.data.object_data import ObjectDataConfig, make_object_data
 from scenes.objects.data.voxels import SurfaceVoxels, coarser, visible_shell, voxelize
+from scenes.objects.lifting import project
 from scenes.objects.small.cells import CellObject, cell_object, prepare_cells, read_cells
 
 
@@ -23,7 +25,7 @@ def stool() -> CellObject:
     views = np.zeros((2, 80, 80, 4), np.uint8)
     views[0, 20:60, 20:60] = (200, 100, 50, 255)
     views[1, ..., :3] = 255
-    return cell_object("stool", 3, voxels(), views)
+    return cell_object("stool", 3, voxels(), views, np.zeros((2, 6), np.float32))
 
 
 def test_cells_are_those_of_the_coarse_grid(stool: CellObject) -> None:
@@ -52,13 +54,12 @@ def test_the_surface_passes_the_filled_cells(stool: CellObject) -> None:
     assert stool.filled[passed].mean() > 0.95
 
 
-def test_features_are_means_over_what_is_filled(stool: CellObject) -> None:
+def test_features_are_distances_and_the_mean_colour(stool: CellObject) -> None:
     features = stool.features()
-    assert features.shape == (len(stool.coords), 73) and np.abs(features).max() <= 1
+    assert features.shape == (len(stool.coords), 128) and np.abs(features).max() <= 1
     first = stool.filled[0].sum()
-    assert np.allclose(features[0, :3], (stool.colors[:first] / 127.5 - 1).mean(0), atol=1e-6)
-    assert np.allclose(features[0, 3:6], (stool.normals[:first] / 127).mean(0), atol=1e-6)
-    assert np.array_equal(features[:, 9:] > 0, stool.filled)
+    assert np.allclose(features[0, 125:], (stool.colors[:first] / 127.5 - 1).mean(0), atol=1e-6)
+    assert np.allclose(features[:, :125], stool.distances / 127, atol=1e-6)
 
 
 def test_images_stand_on_black(stool: CellObject) -> None:
@@ -78,6 +79,10 @@ def test_cells_are_made_once_and_read_back(tmp_path: Path) -> None:
     assert [item.name for item in items] == ["table-0", "cup-1"]
     again = visible_shell(voxelize(generate_object("cup", 1).mesh))
     assert np.array_equal(items[1].occupancy(), coarser(again.occupancy(), 4))
+    # every cell is seen within the picture
+    cells = torch.from_numpy((items[1].coords + 0.5) / 16 - 0.5).float()
+    where, _ = project(cells, torch.from_numpy(items[1].cameras))
+    assert where.abs().max() < 1
     made.write_bytes(made.read_bytes()[:200])
     with pytest.raises(FileFormatError, match="cells-0000") as caught:
         read_cells(tmp_path / "cells")

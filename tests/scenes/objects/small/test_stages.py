@@ -12,51 +12,13 @@ from PIL import Image
 
 from apps.cli import main
 from geo3d.config import load_config
-from scenes.objects.decoders import SLatEncoder
 from scenes.objects.image import prepare_image
 from scenes.objects.latent_folder import LatentFolder
-from scenes.objects.models import load_model, save_model
+from scenes.objects.models import load_model
 from scenes.objects.pipeline import GenerateConfig, load_pipeline
-from scenes.objects.small.latents import RECIPES, rescale
-from scenes.objects.small.settings import LATENT_ENCODER, STRUCTURE_DECODER, STRUCTURE_ENCODER
+from scenes.objects.small.latents import RECIPES
 from scenes.objects.small.train import PARTS
-from scenes.objects.sparse import SparseTensor
-from scenes.objects.ss_vae import SparseStructureDecoder, SparseStructureEncoder
 from scenes.objects.train_config import DistillConfig
-
-
-def test_the_latent_encoder_is_a_model_file(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    encoder = SLatEncoder(LATENT_ENCODER)
-    for parameter in encoder.parameters():
-        parameter.data += 0.05 * torch.randn(parameter.shape)
-    save_model(encoder, tmp_path / "encoder")
-    again = load_model(tmp_path / "encoder")
-    coords = torch.tensor([[0, 1, 2, 3], [0, 15, 15, 15], [1, 0, 0, 0]], dtype=torch.int32)
-    x = SparseTensor(torch.randn(3, LATENT_ENCODER.in_channels), coords)
-    assert torch.equal(again(x).feats, encoder(x).feats)
-    drawn = encoder(x, torch.Generator().manual_seed(0)).feats
-    mean, logvar = encoder.distribution(x)
-    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(drawn, mean + noise * torch.exp(0.5 * logvar))
-    names = set(dict(encoder.named_parameters()))
-    assert {"input_layer.weight", "blocks.0.attn.to_qkv.weight", "out_layer.bias"} <= names
-
-
-def test_rescaled_latents_have_unit_size_and_decode_the_same() -> None:
-    torch.manual_seed(0)
-    encoder, decoder = (
-        SparseStructureEncoder(STRUCTURE_ENCODER),
-        SparseStructureDecoder(STRUCTURE_DECODER),
-    )
-    grids = (torch.rand(6, 1, 16, 16, 16) < 0.2).float()
-    with torch.no_grad():
-        before = encoder(grids).mean
-        logits = decoder(before)
-        rescale(encoder, decoder, before)
-        after = encoder(grids).mean
-        assert torch.allclose(after.square().mean((0, 2, 3, 4)), torch.ones(8), atol=1e-4)
-        assert torch.allclose(decoder(after), logits, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +60,9 @@ def test_folders_and_recipes(work: Path) -> None:
     folder = LatentFolder(config.data, is_sparse=True)
     assert folder.names == ["key-1", "spoon-0"]
     rows = torch.cat([folder.read(name, torch.Generator()).values for name in folder.names])
-    assert torch.allclose(rows.mean(0), torch.zeros(8), atol=1e-3)
-    assert torch.allclose(rows.std(0), torch.ones(8), atol=1e-2)
+    # ten components of the distances have mean square 1 together, colours have a common one
+    assert torch.allclose(rows[:, :10].mean(0), torch.zeros(10), atol=1e-3)
+    assert float(rows[:, :10].square().mean()) == pytest.approx(1, abs=0.3)
     student = load_config(DistillConfig, latents / "structure-student.yaml")
     assert student.teacher.endswith("structure-flow/outputs/student")
 
@@ -118,12 +81,12 @@ def test_the_pipeline_and_its_students_generate(work: Path) -> None:
     same = ["sparse_structure_decoder", "slat_decoder_mesh", "slat_decoder_gs"]
     assert all(teacher.networks[key] == student.networks[key] for key in same)
     size = sum(path.stat().st_size for path in (work / "pipeline").rglob("*") if path.is_file())
-    assert size < 25_000_000
+    assert size < 35_000_000
 
 
 @pytest.mark.slow
 def test_a_finished_stage_stays_as_it_is(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stem = work / "work" / "structure" / "structure_encoder"
+    stem = work / "work" / "structure" / "sparse_structure_decoder"
     before = load_model(stem).state_dict()
     again = ["--cells", str(work / "cells"), "--work", str(work / "work"), "--json"]
     few = ["--set", "steps=1", "--set", "batch=1", "--set", "warmup_steps=0"]
