@@ -29,7 +29,7 @@
   geo3d bench objects --part reconstruction --set work=WORK --set cells=HELD-OUT
                                     what the autoencoders keep of held-out objects;
                                     --part guidance: what the teacher makes, by its guidance
-  geo3d bench objects --part pictures --set cells=HELD-OUT    guess, teacher and students
+  geo3d bench objects --part images   --set cells=HELD-OUT    guess, teacher and students
   geo3d bench objects --part surfaces    whether generated meshes are closed and keep to --faces
   geo3d bench objects --part cancel  seconds until a cancelled generation of the viewer is over
   geo3d bench street --part ablation --data FOLDER     objectives of street scenes, one table;
@@ -143,12 +143,12 @@ BENCHES = {
             "speed": "from image to mesh",
             "reconstruction": "encoded and decoded",
             "guidance": "guidance of the teacher",
-            "pictures": "pictures of held-out objects to objects",
+            "images": "images of held-out objects to objects",
             "cancel": "cancelled in the sampler",
             "surfaces": "open edges of generated meshes, and numbers of faces",
         },
         ("data", "repeats", "set"),
-        alone=("table", "reconstruction", "guidance", "pictures", "cancel", "surfaces"),
+        alone=("table", "reconstruction", "guidance", "images", "cancel", "surfaces"),
     ),
     "street": Bench(
         "street scenes: --data is a folder that keeps cells (ablation, scale) or a finished run",
@@ -223,20 +223,7 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
 
             return {"": bench_hashgrid}
         case "objects":
-            from apps.bench import cancel, objects, objects_reconstruction, objects_speed
-            from apps.bench.objects_pictures import bench_pictures
-            from apps.bench.objects_surfaces import bench_surfaces
-
-            return {
-                "quality": objects.compare_methods,
-                "table": objects.write_table,
-                "speed": objects_speed.bench_generation,
-                "reconstruction": objects_reconstruction.bench_reconstruction,
-                "guidance": objects_reconstruction.bench_guidance,
-                "pictures": bench_pictures,
-                "cancel": cancel.bench_cancel,
-                "surfaces": bench_surfaces,
-            }
+            return _object_benches()
         case "robust":
             from apps.bench.robust import bench_robust
 
@@ -258,6 +245,22 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
             from apps.bench.load import bench_load
 
             return {"": bench_load}
+
+
+def _object_benches() -> dict[str, Callable[..., Any]]:
+    from apps.bench import cancel, objects, objects_images, objects_speed, objects_surfaces
+    from apps.bench import objects_reconstruction as reconstruction
+
+    return {
+        "quality": objects.compare_methods,
+        "table": objects.write_table,
+        "speed": objects_speed.bench_generation,
+        "reconstruction": reconstruction.bench_reconstruction,
+        "guidance": reconstruction.bench_guidance,
+        "images": objects_images.bench_images,
+        "cancel": cancel.bench_cancel,
+        "surfaces": objects_surfaces.bench_surfaces,
+    }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ A pyramid of convolutions sees the picture, tells the camera (the direction as o
 and one code of the whole; a smaller pyramid of 3D convolutions grows a grid from that code, and at
 every cell sees the picture's features where the camera shows that cell.  What it guesses of a cell
 are whether the surface passes it, and the latents there.  Flows with ``guess_channels`` take the
-guess in beside their noisy latents (`GuessGrid`) and refine it.
+guess in beside their noisy latents (`scenes.objects.ss_flow`) and refine it.
 
 Notation: b images, s pixels per side, r cells per side, c channels of the guess (the first is
 occupancy in [-1, 1]), l picture tokens and m tokens of the guess with k channels, m k = c r^3.

@@ -30,7 +30,7 @@ from scenes.objects.embeddings import TimestepEmbedder, position_sinusoids, rota
 from scenes.objects.precision import torso_dtype
 from scenes.objects.sparse import SparseTensor
 from scenes.objects.sparse_ops import SparseConv3d, downsample, upsample
-from scenes.objects.ss_flow import flow_block, split_guess
+from scenes.objects.ss_flow import around_guess, flow_block, split_guess
 
 _EPS = 1e-6
 
@@ -81,6 +81,10 @@ class SLatFlowConfig:
     """Channels of a guess that the condition's last tokens hold, as in `ss_flow`; published: 0."""
     guess_resolution: int = 16
     """Cells per side of the guess, if any."""
+    guess_first: int = 0
+    """The channel of the guess at which what it says of the latents begins."""
+    guess_error: float = 0.0
+    """Root mean square of the latents less their guess; 0: the guess is told, but not built on."""
 
     def __post_init__(self) -> None:
         cells = 2 ** len(self.io_block_channels or ())
@@ -134,11 +138,16 @@ class SLatFlowModel(nn.Module):
         time = self.t_embedder(t)
         steering = self.adaLN_modulation(time) if self.config.share_mod else time
         time = time.to(torso)
-        feats = self.input_layer(x.feats)
+        state, base, told = x.feats, None, None
         if self.config.guess_channels:
             cond, guess = self._guessed(x, cond)
-            feats = feats + self.guess_layer(guess)
-        h = x.replace(feats).to(torso)
+            told = self.guess_layer(guess)
+            if self.config.guess_error:
+                first = self.config.guess_first
+                own, times = guess[:, first : first + state.shape[1]], t[x.coords[:, 0].long()]
+                state, base = around_guess(state, own, times[:, None], self.config.guess_error)
+        feats = self.input_layer(state)
+        h = x.replace(feats if told is None else feats + told).to(torso)
         skips = []
         for block in self.input_blocks:
             h = block(h, time)
@@ -150,7 +159,8 @@ class SLatFlowModel(nn.Module):
             h = block(h, time)
         # Published weights expect this norm before the cast, unlike that of the structure's flow.
         normed = F.layer_norm(h.feats, h.feats.shape[-1:]).to(x.dtype)
-        return x.replace(self.out_layer(normed))
+        velocity = self.out_layer(normed)
+        return x.replace(velocity if base is None else velocity + base)
 
     def _guessed(self, x: SparseTensor, cond: Tensor) -> tuple[Tensor, Float[Tensor, "n g"]]:
         """Return the tokens to attend to, and what is guessed of each voxel."""

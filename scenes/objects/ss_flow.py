@@ -5,7 +5,7 @@ are those of the published network, so that its weights load by name.
 
 A network with ``guess_channels`` (none that is published) takes the last m tokens of its condition
 for a guess of the object, g channels on s^3 cells with m k = g s^3, and adds to each token what is
-guessed in its place; a condition of zeros holds no guess.
+guessed in its place.  With a ``guess_error`` it also learns the flow of what the guess leaves over.
 
 Notation: b batch, c latent channels, r edge of the grid, n = (r / p)^3 tokens of p^3 voxels,
 d width of a token, l tokens of the condition with k channels.
@@ -79,13 +79,16 @@ class SSFlowConfig:
     """Channels of a guess that the condition's last tokens hold; published: 0."""
     guess_resolution: int = 16
     """Cells per side of the guess, if any."""
+    guess_first: int = 0
+    """The channel of the guess at which what it says of the latents begins."""
+    guess_error: float = 0.0
+    """Root mean square of the latents less their guess; 0: the guess is told, but not built on."""
 
     def __post_init__(self) -> None:
         divides = self.patch_size >= 1 and self.resolution % self.patch_size == 0
         require(divides, "patch_size", f"a divisor of the resolution {self.resolution}")
-        edge = self.resolution // self.patch_size
-        aligned = not self.guess_channels or self.guess_resolution % edge == 0
-        require(aligned, "guess_resolution", f"a multiple of {edge}, the tokens per side")
+        aligned = not self.guess_channels or self.guess_resolution % self.resolution == 0
+        require(aligned, "guess_resolution", f"a multiple of {self.resolution}")
 
     @property
     def heads(self) -> int:
@@ -136,11 +139,18 @@ class SparseStructureFlowModel(nn.Module):
             raise ShapeError(
                 "ss_flow.wrong_grid", f"The grid is {tuple(x.shape[1:])}, expected {expected}.", ""
             )
-        h = self.input_layer(patchify(x, config.patch_size).flatten(2).transpose(1, 2))
+        base = None
         if config.guess_channels:
             cond, guess = split_guess(cond, config.guess_channels, config.guess_resolution)
-            block = config.guess_resolution * config.patch_size // config.resolution
-            h = h + self.guess_layer(patchify(guess, block).flatten(2).transpose(1, 2))
+            fold = config.guess_resolution // config.resolution
+            if config.guess_error:
+                end = config.guess_first + config.in_channels // fold**3
+                own = patchify(guess[:, config.guess_first : end], fold)
+                x, base = around_guess(x, own, t[:, None, None, None, None], config.guess_error)
+        h = self.input_layer(patchify(x, config.patch_size).flatten(2).transpose(1, 2))
+        if config.guess_channels:
+            cells = patchify(guess, fold * config.patch_size)
+            h = h + self.guess_layer(cells.flatten(2).transpose(1, 2))
         if config.pe_mode == "ape":
             h = h + self.pos_emb
         time = self.t_embedder(t)
@@ -151,7 +161,8 @@ class SparseStructureFlowModel(nn.Module):
         h = self.out_layer(F.layer_norm(h, h.shape[-1:]))
         edge = config.resolution // config.patch_size
         grid = h.transpose(1, 2).unflatten(2, (edge, edge, edge))
-        return unpatchify(grid, config.patch_size)
+        velocity = unpatchify(grid, config.patch_size)
+        return velocity if base is None else velocity + base
 
     def _blocks(self, h: Tensor, time: Tensor, cond: Tensor) -> Tensor:
         angles = None if self.config.pe_mode == "ape" else self.rope_angles
@@ -161,6 +172,27 @@ class SparseStructureFlowModel(nn.Module):
             else:
                 h = block(h, time, cond, angles)
         return h
+
+
+def around_guess(x: Tensor, guess: Tensor, t: Tensor, error: float) -> tuple[Tensor, Tensor]:
+    """Return the state less its guess, and the velocity if errors of the guess were plain noise.
+
+    With x = (1 - t) z + t e and v = e - z, the state x - (1 - t) g has the velocity v + g of the
+    path of z - g.  If z - g is normal with deviation s, the mean of that velocity is the state
+    times (t - (1 - t) s^2) / (t^2 + (1 - t)^2 s^2): at t = 1 all noise, so that one step gives the
+    guess.  A network that adds to it what it knows better begins there as good as the guess.
+
+    Args:
+        x: noisy latents.
+        guess: of the latents, of the same shape.
+        t: 1000 times [0, 1], broadcastable to ``x``.
+        error: s.
+    """
+    t = (t / 1000).to(x.dtype)
+    state = x - (1 - t) * guess
+    variance = error**2
+    linear = (t - (1 - t) * variance) / (t**2 + ((1 - t) ** 2) * variance)
+    return state, linear * state - guess
 
 
 def split_guess(

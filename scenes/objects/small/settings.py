@@ -59,6 +59,7 @@ STRUCTURE_FLOW = SSFlowConfig(
     num_blocks=8,
     num_heads=4,
     share_mod=True,
+    guess_error=0.5,
     **_GUESS,
 )
 LATENT_FLOW = SLatFlowConfig(
@@ -71,6 +72,8 @@ LATENT_FLOW = SLatFlowConfig(
     num_heads=4,
     io_block_channels=(64,),
     share_mod=True,
+    guess_first=1,
+    guess_error=0.8,
     **_GUESS,
 )
 
@@ -125,10 +128,16 @@ class LatentsConfig:
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "structure": {"stage": "structure", "steps": 500, "batch": 16},
+    "structure": {"stage": "structure", "steps": 300, "batch": 16, "learning_rate": 2e-3},
     "latent": {"stage": "latent"},
     "mesh": {"stage": "mesh", "steps": 1200, "batch": 2, "average_rate": 0.99},
     "gaussian": {"stage": "gaussian", "steps": 500, "batch": 4, "average_rate": 0.98},
-    "picture": {"stage": "picture", "steps": 2500, "batch": 16, "average_rate": 0.995},
+    "picture": {
+        "stage": "picture",
+        "steps": 3200,
+        "batch": 16,
+        "learning_rate": 1.5e-3,
+        "average_rate": 0.995,
+    },
 }
-"""The recipes of the shipped networks."""
+"""The recipes of `assets/objects/README.md`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from geo3d.errors import ShapeError
 from geo3d.render.cameras import orbit
 from geo3d.synth.objects.generate import generate_object
+from scenes.objects.embeddings import patchify
 from scenes.objects.lifting import (
     LiftingConfig,
     LiftingEncoder,
@@ -21,9 +23,15 @@ from scenes.objects.lifting import (
     project,
 )
 from scenes.objects.linear_code import LinearCodeConfig, LinearSLatEncoder
+from scenes.objects.samplers import SamplerConfig, sample
 from scenes.objects.slat_flow import SLatFlowConfig, SLatFlowModel
 from scenes.objects.sparse import SparseTensor
-from scenes.objects.ss_flow import SparseStructureFlowModel, SSFlowConfig, split_guess
+from scenes.objects.ss_flow import (
+    SparseStructureFlowModel,
+    SSFlowConfig,
+    around_guess,
+    split_guess,
+)
 
 SMALL = LiftingConfig(
     size=32,
@@ -130,6 +138,36 @@ def test_a_flow_takes_the_guess_where_it_belongs() -> None:
     voxels = SparseTensor(torch.randn(3, 4), coords)
     away = (flow(voxels, t, cond).feats - flow(voxels, t, other).feats).abs().amax(1) > 1e-6
     assert away.tolist() == [True, True, False]
+
+
+def test_around_a_guess_errors_are_taken_for_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    guess, t = torch.tensor(0.7), 0.6
+    clean = guess + 0.5 * torch.randn(100_000, generator=generator)
+    noise = torch.randn(100_000, generator=generator)
+    x = (1 - t) * clean + t * noise
+    _, base = around_guess(x, guess.expand(100_000), torch.tensor(1000 * t), 0.5)
+    # no line through the states explains the path's velocity better
+    rest = noise - clean - base
+    assert abs(float(rest.mean())) < 0.01
+    assert abs(float((rest * x).mean() - rest.mean() * x.mean())) < 0.01
+
+
+@torch.no_grad()
+def test_a_new_flow_around_a_guess_gives_it_in_one_step() -> None:
+    config = dataclasses.replace(dense_flow().config, guess_first=3, guess_error=0.5)
+    config = dataclasses.replace(config, in_channels=8, out_channels=8)
+    flow = SparseStructureFlowModel(config, torch.Generator().manual_seed(0))
+    cond, noise = torch.randn(2, 3 + 160, 16), torch.randn(2, 8, 4, 4, 4)
+    made = sample(flow, noise, cond, SamplerConfig(steps=1, rescale_t=1.0, guidance_scale=None)).x
+    guess = split_guess(cond, 5, 8)[1]
+    assert torch.allclose(made, patchify(guess[:, 3:4], 2), atol=1e-4)
+    sparse = dataclasses.replace(sparse_flow().config, guess_first=1, guess_error=0.8)
+    voxels = torch.tensor([[0, 14, 1, 2], [1, 13, 5, 2]], dtype=torch.int32)
+    start = SparseTensor(torch.randn(2, 4), voxels)
+    one = SamplerConfig(steps=1, rescale_t=1.0, guidance_scale=None)
+    ends = sample(SLatFlowModel(sparse), start, cond, one).x.feats
+    assert torch.allclose(ends[1], guess[1, 1:, 6, 2, 1], atol=1e-4)
 
 
 def test_a_condition_without_a_guess_is_refused() -> None:

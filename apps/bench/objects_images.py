@@ -1,6 +1,6 @@
-"""From pictures of held-out objects to objects: the guess alone, the teacher, and its students.
+"""From images of held-out objects to objects: the guess alone, the teacher, and its students.
 
-The guess is what a network trained by regression says of a picture, decoded without any flow: a
+The guess is what a network trained by regression says of an image, decoded without any flow: a
 teacher that is not better than it is not worth its steps.
 """
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from apps.bench.objects_samples import finite_mesh, true_meshes, visible_surface
 from geo3d.config import require_at_least
+from geo3d.errors import ConfigError
 from geo3d.files import asset
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.sampling import cell_overlap, compare_points
@@ -28,6 +29,7 @@ from geo3d.progress import ProgressCallback, ignore_progress, tell_each
 from scenes.objects.lifting import LiftingEncoder
 from scenes.objects.models import load_model
 from scenes.objects.pipeline import GenerateConfig, Pipeline, load_pipeline
+from scenes.objects.pipeline_folder import encoder_path, is_own_encoder, read_pipeline
 from scenes.objects.samplers import SamplerConfig
 from scenes.objects.small.autoencoders import surface_points
 from scenes.objects.small.cells import COARSE, CellObject, read_cells
@@ -40,7 +42,7 @@ Made = tuple[Mesh | None, np.ndarray]
 
 
 @dataclass(frozen=True)
-class PicturesConfig:
+class ImagesConfig:
     """What is made of what."""
 
     model: str = ""
@@ -49,9 +51,9 @@ class PicturesConfig:
     """Folder of cells of objects that nothing was trained on; the first view of each is taken."""
     objects: int = 200
     """The first ones."""
-    makers: tuple[str, ...] = ("guess", "teacher", "few 1", "few 2", "student 1", "student 2")
-    """guess; teacher, or teacher with a guidance scale; few (the teacher) and student with a number
-    of steps."""
+    makers: tuple[str, ...] = ("teacher", "few 1", "few 2", "student 1", "student 2")
+    """teacher, or teacher with a guidance scale; few (the teacher) and student with a number of
+    steps; guess, where the pipeline's image encoder makes one."""
     threshold: float = 0.02
     """Of the F-score; the longest side of an object is 1."""
     points: int = 10_000
@@ -61,15 +63,14 @@ class PicturesConfig:
         require_at_least(self, 1, "objects points")
 
 
-def bench_pictures(
-    config: PicturesConfig, progress: ProgressCallback = ignore_progress
-) -> list[Row]:
+def bench_images(config: ImagesConfig, progress: ProgressCallback = ignore_progress) -> list[Row]:
     """Return a row per maker.
 
     Raises:
         InputError: ``cells.none``.
         FileFormatError: ``cells.bad_file``.
         CheckpointError: as `load_pipeline`.
+        ConfigError: ``images.no_guess``.
     """
     objects = read_cells(config.cells)[: config.objects]
     truth = [visible_surface(mesh, config.points)[0] for mesh in true_meshes(objects)]
@@ -87,8 +88,15 @@ def _maker(folder: str | Path, name: str) -> Callable[[CellObject, int], Made]:
     kind, _, number = name.partition(" ")
     if kind == "guess":
         pipeline = load_pipeline(folder)
-        encoder = load_model(Path(folder) / "ckpts" / "image_encoder")
-        return lambda item, seed: guessed(pipeline, cast(LiftingEncoder, encoder), item)
+        path = encoder_path(folder, read_pipeline(folder))
+        encoder = load_model(path) if is_own_encoder(path) else None
+        if not isinstance(encoder, LiftingEncoder):
+            raise ConfigError(
+                "images.no_guess",
+                f"The image encoder of {folder} makes no guess of the object.",
+                "Leave the guess out of makers.",
+            )
+        return lambda item, seed: guessed(pipeline, encoder, item)
     pipeline = load_pipeline(folder, variant="student" if kind == "student" else "pipeline")
     structure, latent = pipeline.samplers
     if number:
@@ -130,7 +138,7 @@ def _pixels(item: CellObject) -> Float[Tensor, "1 3 p p"]:
 
 
 def _measured(
-    made: Made, item: CellObject, truth: Float[np.ndarray, "p 3"], config: PicturesConfig
+    made: Made, item: CellObject, truth: Float[np.ndarray, "p 3"], config: ImagesConfig
 ) -> tuple[float, float, float]:
     """Return the F-score, the overlap of cells, and the error of colours."""
     mesh, cells = made
