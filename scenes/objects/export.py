@@ -21,7 +21,9 @@ from geo3d.mesh.io import save_mesh
 from geo3d.mesh.manifold import open_edges
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.simplify import FEWEST_FACES, with_faces
-from geo3d.render.previews import contact_sheet, save_png, shaded_view
+from geo3d.render.cameras import orbit
+from geo3d.render.previews import contact_sheet, save_png
+from geo3d.render.shading import Painter
 from scenes.objects.gaussian_files import MOST_SH, Frame, save_gaussians
 from scenes.objects.gaussians import cube_camera, render_gaussians
 from scenes.objects.pipeline import Generated
@@ -111,8 +113,9 @@ def object_views(
     mesh: Mesh, count: int = len(VIEWS_DEG), size: int = _VIEW_PIXELS
 ) -> list[np.ndarray]:
     """Return images of a mesh that is y up, from all sides."""
+    painter = Painter(mesh)
     turns = (2 * np.pi * i / count for i in range(count))
-    return [shaded_view(mesh, mesh.vertex_colors, azimuth=turn, size=size) for turn in turns]
+    return [painter.rgb(orbit(mesh, turn, size=size)) for turn in turns]
 
 
 def volume_views(made: Generated, count: int = len(VIEWS_DEG)) -> dict[str, list[np.ndarray]]:

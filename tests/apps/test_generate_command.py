@@ -88,9 +88,9 @@ def test_few_steps_mean_the_students(
     write_student(model, {"slat_flow_model": tiny_networks()["slat_flow_model"]}, (sampler,) * 2)
     calls = []
     for flags in (("--steps", "2"), ("--steps", "2", "--no-student"), ("--student",), ()):
-        picture = ["generate", str(places / "red.png"), "--model", str(model), "--outputs", "mesh"]
-        options = ["--out", str(tmp_path), "--device", "cpu", "--json", *flags]
-        assert main([*picture, *options]) == 0
+        image = ["generate", str(places / "red.png"), "--model", str(model)]
+        options = ["--outputs", "gaussian", "--out", str(tmp_path), "--device", "cpu", "--json"]
+        assert main([*image, *options, *flags]) == 0
         calls.append(answer(capsys)["calls"]["structure"])
     # the students know the guidance, the flows need a negative pass
     assert calls == [2, 4, 1, 4]

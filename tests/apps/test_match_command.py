@@ -48,9 +48,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save the time for pictures where they are not looked at."""
-    monkeypatch.setattr("geo3d.render.previews.match_preview", lambda *args, **more: None)
+def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the time for images where they are not looked at; they take most of a run's."""
+    dot = np.zeros((1, 1, 3), dtype=np.uint8)
+    monkeypatch.setattr("geo3d.render.previews.match_image", lambda *args, **more: dot)
     monkeypatch.setattr("shape_matching.evaluate.figures.plot_fmap", lambda *args: None)
 
 
@@ -101,7 +102,7 @@ def test_two_files_to_a_run_folder_and_resume(
     assert snapshot(run) == before
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_a_cut_run_is_finished_by_resume(
     files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,7 +119,7 @@ def test_a_cut_run_is_finished_by_resume(
     assert load_p2p(run / "outputs" / "map.txt").tolist() == TRUTH.tolist()
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_starts_reach_the_matcher(
     files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +146,7 @@ def test_help_lists_the_methods(capsys: pytest.CaptureFixture[str]) -> None:
         assert [name for name in METHODS if name not in text] == []
 
 
+@pytest.mark.usefixtures("no_images")
 def test_the_method_with_the_prior_takes_starts_and_shows_its_map(
     files: dict[str, str],
     tmp_path: Path,
@@ -178,7 +180,7 @@ def test_the_method_with_the_prior_takes_starts_and_shows_its_map(
     assert drawn[-1] == ("fmap.png", "functional map", (40, 40))
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_the_seed_is_that_of_the_settings_unless_the_flag_is_given(
     files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +191,7 @@ def test_the_seed_is_that_of_the_settings_unless_the_flag_is_given(
         assert f"\nseed: {seed}\n" in (run / "config.yaml").read_text()
 
 
+@pytest.mark.usefixtures("no_images")
 def test_other_methods_and_text(
     files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,7 +272,7 @@ def test_files_that_do_not_fit_fail_the_run(
     assert not (run / "manifest.json").exists() and not list((run / "outputs").iterdir())
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_cancelled_runs_say_so(
     files: dict[str, str],
     tmp_path: Path,
@@ -302,7 +305,7 @@ def test_runs_of_other_verbs_are_not_resumed(
         open_run(run.path)
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_changed_inputs_are_not_resumed(
     files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,7 +343,7 @@ def test_shipped_shapes_with_the_fast_preset(
     assert found["mean_confidence"] > 0.5
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_maps_and_landmarks_that_count_from_one(
     files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
