@@ -39,6 +39,9 @@ class MatchConfig:
     """Hypotheses kept after the first, coarse ranking."""
     n_finalists: int = 8
     """Distinct hypotheses compared in full before the final refinement."""
+    choose: int = 1
+    """Which of the maps that differ in a part is refined, the best first: 2 takes the alternative,
+    where a head, limbs, or front and back came out exchanged."""
     laplacian: Literal["auto", "cotan", "robust"] = "auto"
     """Laplacian of meshes; point clouds always get the robust one."""
     max_vertices: int = 20_000
@@ -51,6 +54,12 @@ class MatchConfig:
     """Whether one shape, or both, may be a piece of what the other shows: then vertices without
     counterpart map to -1.  "auto" takes shapes of one unit of which one is cut and lacks a good
     part of the area (`shape_matching.partial.match_partial.looks_partial`)."""
+    kinds: Literal["auto", "yes", "no"] = "auto"
+    """Whether the shapes may be animals of different kinds: then maps by places on their bodies are
+    tried too (`shape_matching.anatomy.across`).  "auto" does so where the best map of the search is
+    far from keeping distances."""
+    anatomy: str = ""
+    """File of the network of places; empty means the shipped one."""
     cache: bool = True
     """Whether eigenbases are kept on disk (GEO3D_CACHE) for the next time."""
     icp_iterations: int = 0
@@ -72,7 +81,7 @@ class MatchConfig:
     """Seed of that optimisation's first weights and noise."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "k_final step_final n_samples n_hypotheses n_finalists")
+        require_at_least(self, 1, "k_final step_final n_samples n_hypotheses n_finalists choose")
         require(self.k_final >= 20, "k_final", "at least 20")
         require(bool(self.starts), "starts", "at least one family")
         require(self.icp_iterations >= 0, "icp_iterations", "0 or more")

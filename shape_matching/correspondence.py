@@ -47,6 +47,9 @@ class Correspondence:
     """Whether each source vertex has a counterpart on the target; None where all have."""
     overlap_2: Bool[np.ndarray, " n2"] | None = None
     """Whether each target vertex has a counterpart on the source; None where all have."""
+    alternative_21: Int64[np.ndarray, " n2"] | None = None
+    """The best map that differs from ``p2p_21`` in a part, as the search found it, unrefined (see
+    `shape_matching.search.choice`); None where there is none."""
 
     def without_uncovered(self) -> Correspondence:
         """Return the correspondence with -1 for the vertices that have no counterpart."""
@@ -118,6 +121,8 @@ class Correspondence:
         more = {"p2p_12": self.p2p_12, "confidence": self.confidence}
         if self.fmap_12 is not None:
             more["fmap_12"] = self.fmap_12
+        if self.alternative_21 is not None:
+            more["p2p_21_alternative"] = self.alternative_21
         if self.overlap_1 is not None and self.overlap_2 is not None:
             more |= {"overlap_1": self.overlap_1, "overlap_2": self.overlap_2}
         return save_p2p(path, self.p2p_21, more, one_based)

@@ -23,38 +23,41 @@ from torch import Tensor
 from geo3d.device import pick_device
 from geo3d.mesh.decimate import decimate
 from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.ops import vertex_normals
 from geo3d.progress import ProgressCallback, ignore_progress, report
-from geo3d.spectral.fmap import fmap_to_p2p, icp, nearest
+from geo3d.spectral.fmap import icp, nearest
 from geo3d.spectral.precise import precise_map
 from geo3d.spectral.zoomout import zoomout
-from shape_matching.confidence.calibrate import calibrated
+from shape_matching.anatomy.across import BY_PLACES, far_from_isometric, with_places
+from shape_matching.anatomy.network import load_anatomy
+from shape_matching.confidence.calibrate import calibrated, put_right
 from shape_matching.config import MatchConfig, Start
 from shape_matching.corrector.improve import OnMap, feature_map, ignore_map, improved
 from shape_matching.correspondence import Correspondence, cycle_confidence, filled
+from shape_matching.evaluate.metrics import orientation
 from shape_matching.partial.match_partial import match_partial, wants_partial
+from shape_matching.search.choice import (
+    AMBIGUITY_MARGIN,
+    Choice,
+    different,
+    lead,
+    ranked,
+    taken,
+)
 from shape_matching.search.coupled import fine_representatives, refine_coupled, upsample
 from shape_matching.search.initial_maps import (
     K_START,
-    appraise,
     check_initial_map,
     check_landmarks,
-    curvature_agreement,
-    finalists,
     from_landmarks,
     from_p2p,
     initial_maps,
-    roughness,
 )
 from shape_matching.search.parts import Known, match_parts
 from shape_matching.search.points import is_coarse, match_points
 from shape_matching.search.prepare import Prepared, prepare
 from shape_matching.search.sound import sound
 from shape_matching.starts import FunctionalStart, start_p2p
-
-AMBIGUITY_MARGIN = 0.15
-"""Score lead below which the runner-up counts as a second explanation."""
-ORIENTATION_CAP, RESIDUAL_WEIGHT, ROUGHNESS_WEIGHT, CURVATURE_WEIGHT = 0.45, 2.0, 0.25, 4.0
-"""Weights of the final choice, set on 50 FAUST and 47 TOSCA pairs (docs/RESULTS.md)."""
 
 
 def match(
@@ -94,7 +97,9 @@ def match(
         progress=progress,
         on_map=on_map,
     )
-    return calibrated(found)
+    if initial_map is not None:
+        return calibrated(found)
+    return put_right(found, None if landmarks is None else np.asarray(landmarks, np.int64))
 
 
 def match_uncalibrated(
@@ -167,14 +172,25 @@ def _match_whole(
     place = pick_device(device)
     one, two = _prepared(source, target, config, place, progress)
     starts = _starts(one, two, config, landmarks, initial_p2p_21, progress, on_map)
-    fmap_12, scores, ambiguous = _best_of(starts, one, two, config, progress)
+    choices = ranked(starts, one, two, config, progress)
+    ahead = lead(choices)
+    if initial_p2p_21 is None and _may_differ_in_kind(choices[0], config):
+        marks = None if landmarks is None else torch.from_numpy(landmarks).to(place)
+        network = load_anatomy(config.anatomy or None, str(place))
+        choices = with_places(choices, one, two, marks, network)
+    chosen, other = taken(different(choices, one, two), config.choose)
+    fmap_12, scores = chosen.fmap_12, {**chosen.scores, "lead": min(ahead, 1e3)}
     on_map("chosen", fmap_12)
     notes: tuple[str, ...] = ()
-    if config.improve:
-        fmap_12, notes = improved(fmap_12, one, two, config, progress, on_map)
-    fmap_12, p2p_21, p2p_12 = _refine(fmap_12, one, two, config, progress)
+    if chosen.p2p_12 is not None:
+        p2p_21, p2p_12, notes = chosen.p2p_21, chosen.p2p_12, (BY_PLACES,)
+    else:
+        if config.improve:
+            fmap_12, notes = improved(fmap_12, one, two, config, progress, on_map)
+        fmap_12, p2p_21, p2p_12 = _refine(fmap_12, one, two, config, progress)
     on_map("refined", fmap_12)
     maps = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
+    ambiguous = ahead < AMBIGUITY_MARGIN
     return Correspondence(
         source,
         target,
@@ -183,7 +199,8 @@ def _match_whole(
         cycle_confidence(two.mesh, *maps, area=1.0),
         scores,
         ambiguous,
-        one.notes + two.notes + notes + _doubts(ambiguous, scores["orientation"]),
+        one.notes + two.notes + notes + _doubts(ambiguous, _is_mirrored(scores, one, two, maps[0])),
+        alternative_21=None if other is None else other.p2p_21.cpu().numpy(),
     )
 
 
@@ -224,29 +241,8 @@ def _starts(
     return torch.cat(found)
 
 
-def _best_of(
-    fmaps: Tensor, one: Prepared, two: Prepared, config: MatchConfig, progress: ProgressCallback
-) -> tuple[Tensor, dict[str, float], bool]:
-    """Return the best hypothesis, why, and whether a different one comes close."""
-    fmaps = finalists(fmaps, one, two, config, progress)
-    judged = appraise(fmaps, one, two, config.n_samples)
-    p2p_21 = torch.stack([fmap_to_p2p(f, one.basis.evecs, two.basis.evecs) for f in fmaps])
-    energy, curvature = roughness(p2p_21, one, two), curvature_agreement(p2p_21, one, two)
-    ranked = judged.score(RESIDUAL_WEIGHT, ORIENTATION_CAP)
-    ranked = ranked - ROUGHNESS_WEIGHT * energy.log() + CURVATURE_WEIGHT * curvature
-    order = torch.argsort(ranked, descending=True, stable=True)
-    best = int(order[0])
-    lead = float(ranked[best] - ranked[order[1]]) if len(order) > 1 else float("inf")
-    report(progress, "hypotheses", 3, 3)
-    scores = {
-        "orientation": float(judged.orientation[best]),
-        "residual": float(judged.residual[best]),
-        "coverage": float(judged.coverage[best]),
-        "roughness": float(energy[best]),
-        "curvature": float(curvature[best]),
-        "lead": min(lead, 1e3),
-    }
-    return fmaps[best], scores, lead < AMBIGUITY_MARGIN
+def _may_differ_in_kind(best: Choice, config: MatchConfig) -> bool:
+    return config.kinds == "yes" or (config.kinds == "auto" and far_from_isometric(best))
 
 
 def _refine(
@@ -324,14 +320,24 @@ def _match_coarse(
     return upsample(found, source, target, one, two, progress)
 
 
-def _doubts(ambiguous: bool, orientation: float) -> tuple[str, ...]:
+def _is_mirrored(
+    scores: dict[str, float], one: Prepared, two: Prepared, p2p_21: np.ndarray
+) -> bool:
+    """Return whether the map turns the surface over, by its coarse shape and by its triangles: a
+    coarse map from few landmarks may seem to where it is only wrong."""
+    if scores["orientation"] >= 0:
+        return False
+    return orientation(vertex_normals(one.mesh), one.mesh, two.mesh, p2p_21) < 0
+
+
+def _doubts(ambiguous: bool, mirrored: bool) -> tuple[str, ...]:
     notes = []
     if ambiguous:
         notes.append(
             "A clearly different map explains the shapes nearly as well (a symmetry?); "
             "three landmarks settle it."
         )
-    if orientation < 0:
+    if mirrored:
         notes.append(
             "The best map reverses orientation: one shape is the mirror image of the other, or the "
             "faces of one are inside out (`geo3d check` tells)."

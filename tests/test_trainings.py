@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import anatomy_helpers
 import numpy as np
 import pytest
 import torch
@@ -37,6 +38,7 @@ from scenes.objects.training import train as train_flow
 from scenes.urban import street_segmenter, train_teacher
 from scenes.urban.street_data import StreetImages
 from scenes.urban.street_teacher import TeacherConfig
+from shape_matching.anatomy.training import train_anatomy
 from shape_matching.confidence.data import OutcomeConfig
 from shape_matching.confidence.training import ConfidenceTrainingConfig, train_confidence
 from shape_matching.corrector.training import train_corrector
@@ -71,6 +73,18 @@ def corrector(data: Path) -> Training:
     def run(out: Path, rate: float = 1e-3, **listeners: Any) -> Any:
         config = training(data, steps=STEPS, learning_rate=rate, checkpoint_seconds=0.0)
         return train_corrector(config, out, **listeners)
+
+    return run
+
+
+def anatomy(data: Path) -> Training:
+    anatomy_helpers.write_bodies(data)
+
+    def run(out: Path, rate: float = 1e-3, **listeners: Any) -> Any:
+        config = anatomy_helpers.training(
+            data, steps=STEPS, learning_rate=rate, checkpoint_seconds=0.0
+        )
+        return train_anatomy(config, out, **listeners)
 
     return run
 
@@ -180,6 +194,7 @@ def flow(objective: Mapping[str, Any]) -> Callable[[Path], Training]:
 TRAININGS: dict[str, Callable[[Path], Training]] = {
     "prior": prior,
     "corrector": corrector,
+    "anatomy": anatomy,
     "confidence": confidence,
     "segmenter": segmenter,
     "street teacher": teacher,

@@ -5,6 +5,8 @@
   geo3d bench zero-shot             a pair with the prior, beside the published settings
   geo3d bench partial --part test --data FOLDER    pieces of creatures: error, overlap; FOLDER
                                     keeps pairs: given again it goes on (settings: MatchConfig)
+  geo3d bench kinds --part test --data FOLDER      creatures of different kinds, and people to
+                                    bipeds with --set dataset=FAUST (settings: KindsConfig)
   geo3d bench sparse                sparse layers beside dense oracles, and spconv if installed
   geo3d bench topology              losses (seconds, memory), Betti numbers, toy repairs
   geo3d bench topology --part volumes     broken vessels and hollow bodies, repaired in 3D
@@ -14,6 +16,8 @@
   geo3d bench robust --data FOLDER  clean pairs beside the same with specks, seams, outliers;
                                     FOLDER keeps what is done, given again it goes on
                                     (settings: RobustConfig; --set dataset=DIR --set pairs=FILE)
+  geo3d bench fuzz --data FOLDER    random combinations of defects: right, doubted, or wrong and
+                                    sure; goes on like robust (settings: FuzzConfig)
   geo3d bench collection --data FOLDER    pairwise maps of collections beside consistent ones
                                     (settings: CollectionBenchConfig); given again it goes on
   geo3d bench load                  processor time of a match alone and beside busy processes
@@ -101,6 +105,12 @@ BENCHES = {
         ("data", "set"),
         needs_part=True,
     ),
+    "kinds": Bench(
+        "pairs of different bodies: other seeds, other kinds, people to bipeds",
+        {"test": "pairs nobody looked at", "tune": "pairs looked at"},
+        ("data", "set"),
+        needs_part=True,
+    ),
     "sparse": Bench(
         "sparse layers beside dense oracles and spconv",
         {"": ""},
@@ -162,6 +172,12 @@ BENCHES = {
         ("data", "set"),
         needs_part=True,
     ),
+    "fuzz": Bench(
+        "random combinations of defects; --data is a folder that keeps them",
+        {"": "pairs by outcome"},
+        ("data", "set"),
+        needs_part=True,
+    ),
     "collection": Bench(
         "maps of collections, pairwise and made consistent; --data is a folder that keeps them",
         {"": "errors x100 of collections"},
@@ -210,10 +226,6 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
                 "repair-volumes": bench_repair_volumes,
                 "repair-tune": bench_tune,
             }
-        case "partial":
-            from apps.bench import partial as pieces
-
-            return {"test": pieces.bench_test, "tune": pieces.bench_tune}
         case "conditions" | "render":
             from apps.bench import scene_speed as scene
 
@@ -224,14 +236,8 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
             return {"": bench_hashgrid}
         case "objects":
             return _object_benches()
-        case "robust":
-            from apps.bench.robust import bench_robust
-
-            return {"": bench_robust}
-        case "collection":
-            from apps.bench.collection import bench_collection
-
-            return {"": bench_collection}
+        case "partial" | "kinds" | "robust" | "fuzz" | "collection":
+            return _of_maps(what)
         case "street":
             from apps.bench import street
 
@@ -261,6 +267,28 @@ def _object_benches() -> dict[str, Callable[..., Any]]:
         "cancel": cancel.bench_cancel,
         "surfaces": objects_surfaces.bench_surfaces,
     }
+
+
+def _of_maps(what: str) -> Mapping[str, Callable[..., Any]]:
+    match what:
+        case "partial" | "kinds":
+            from apps.bench import kinds
+            from apps.bench import partial as pieces
+
+            module = kinds if what == "kinds" else pieces
+            return {"test": module.bench_test, "tune": module.bench_tune}
+        case "robust":
+            from apps.bench.robust import bench_robust
+
+            return {"": bench_robust}
+        case "fuzz":
+            from apps.bench.fuzz import bench_fuzz
+
+            return {"": bench_fuzz}
+        case _:
+            from apps.bench.collection import bench_collection
+
+            return {"": bench_collection}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

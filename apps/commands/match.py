@@ -5,14 +5,16 @@
   geo3d match a.obj b.obj --initial-map map.txt          refine a map (a source index per line)
   geo3d match a.obj b.obj --initial-map c.mat --one-based --save-map d.mat     MATLAB's, from 1
   geo3d match whole.ply scan.ply --partial yes           one is a piece, in the units of the other
+  geo3d match a.obj b.obj --choose 2                     the alternative, if parts are exchanged
   geo3d match FOLDER --workers 2                         all pairs of the meshes in a folder
   geo3d match FOLDER --template cat                      cat.* with all others
 
 The run folder holds outputs/map.txt (line j: the source vertex of target vertex j, from 0, or -1
 where a piece has no counterpart), map.npz (both directions, confidence, functional map, the
-overlap of pieces), source.glb and target.glb in matched colours (grey: no counterpart),
-confidence.glb, previews/match.png, and previews/fmap.png, the functional map
-(previews/live-fmap.png while the match runs).  For that of a folder see docs/collections.md.
+overlap of pieces), map_alternative.txt (the best map that differs in a part), source.glb and
+target.glb in matched colours (grey: no counterpart), confidence.glb, previews/match.png, and
+previews/fmap.png, the functional map (previews/live-fmap.png while the match runs).  For that of
+a folder see docs/collections.md.
 """
 
 from __future__ import annotations
@@ -72,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whether one of them may be a piece: cut, holed, seen from one side "
         "(default auto: by areas and borders)",
     )
+    help = "which of the maps that differ in a part: 1 the best, 2 the alternative"
+    parser.add_argument("--choose", metavar="N", type=int, help=help)
     parser.add_argument(
         "--template", metavar="NAME", help="of a folder: match this with all others"
     )
@@ -95,7 +99,7 @@ def _begin(args: argparse.Namespace) -> Beginning:
     from shape_matching.config import MatchConfig
     from shape_matching.map_files import require_map_type
 
-    config = settings(args, MatchConfig, {"partial": args.partial})
+    config = settings(args, MatchConfig, {"partial": args.partial, "choose": args.choose})
     request: dict[str, Any] = {name: full_path(getattr(args, name)) for name in FILES}
     save_map = full_path(args.save_map)
     if save_map is not None:
@@ -215,9 +219,12 @@ def write_results(found: Correspondence, run_folder: Run, up: str = "y") -> None
     from geo3d.render.previews import match_image, position_colors, save_png, transfer_colors
     from geo3d.render.shading import UNKNOWN_COLOR
     from shape_matching.evaluate.figures import plot_fmap
+    from shape_matching.map_files import save_p2p
 
     found.save(run_folder.outputs / "map.txt")
     found.save(run_folder.outputs / "map.npz")
+    if found.alternative_21 is not None:
+        save_p2p(run_folder.outputs / "map_alternative.txt", found.alternative_21, {})
     colors = position_colors(found.source)
     if found.overlap_1 is not None:
         colors[~found.overlap_1] = UNKNOWN_COLOR

@@ -14,6 +14,7 @@ from apps.commands import add_parts
 PARTS = {
     "prior": "the spectral prior of zero-shot matching",
     "corrector": "the corrector, which mends the maps that the search finds",
+    "anatomy": "where on a body each vertex lies, for shapes of different kinds",
     "confidence": "how sure a map is: its probability, and that of every vertex",
     "segmenter": "a segmenter of mortar, with any of the topology losses",
     "nnunet": "nnU-Net v2 with a loss of topology, by the trainer's name",

@@ -29,7 +29,12 @@ from geo3d.render.shading import (
 )
 
 SIDES = ("source", "target")
-MATCHED, CONFIDENCE, ERROR = "Matched colours", "Confidence", "Error"
+MATCHED, ALTERNATIVE, CONFIDENCE, ERROR = (
+    "Matched colours",
+    "Alternative",
+    "Confidence",
+    "Error",
+)
 CONFIDENCE_STOPS = np.array(
     [[178, 64, 60], [226, 136, 84], [236, 214, 154], [128, 186, 172], [38, 118, 130]], np.float64
 )
@@ -43,6 +48,8 @@ class MatchResult:
     source: Mesh
     target: Mesh
     p2p_21: Int[np.ndarray, " n2"]
+    alternative_21: Int[np.ndarray, " n2"] | None
+    """The best map that differs in a part; None where there is none."""
     confidence: Float[np.ndarray, " n2"]
     """0..1 per target vertex."""
     covered: Bool[np.ndarray, " n1"] | None
@@ -55,7 +62,8 @@ class MatchResult:
     @property
     def colorings(self) -> list[str]:
         """The ways this result can be coloured."""
-        return [MATCHED, CONFIDENCE, *([ERROR] if self.errors is not None else [])]
+        other = [ALTERNATIVE] if self.alternative_21 is not None else []
+        return [MATCHED, *other, CONFIDENCE, *([ERROR] if self.errors is not None else [])]
 
 
 def read_result(job: Job) -> MatchResult:
@@ -71,8 +79,9 @@ def read_result(job: Job) -> MatchResult:
         source,
         target,
         p2p_21,
+        read_optional(run, "p2p_21_alternative"),
         confidence,
-        read_covered(run),
+        read_optional(run, "overlap_1"),
         _read_errors(job.folder / "errors.npz", target.n_vertices),
         metrics,
     )
@@ -90,10 +99,11 @@ def read_map(run: Path) -> tuple[Int[np.ndarray, " n2"], Float[np.ndarray, " n2"
         return arrays["p2p_21"].astype(np.int64), arrays["confidence"].astype(np.float64)
 
 
-def read_covered(run: Path) -> Bool[np.ndarray, " n1"] | None:
-    """Return which source vertices have a counterpart, None where all have."""
+def read_optional(run: Path, name: str) -> np.ndarray | None:
+    """Return what only some maps have: ``overlap_1``, which source vertices have a counterpart, or
+    ``p2p_21_alternative``; None where it is not there."""
     with np.load(run / "outputs" / "map.npz", allow_pickle=False) as arrays:
-        return arrays["overlap_1"] if "overlap_1" in arrays else None
+        return arrays[name] if name in arrays else None
 
 
 def write_views(result: MatchResult, coloring: str, folder: Path) -> tuple[Path, Path]:
@@ -121,6 +131,11 @@ def legend(result: MatchResult, coloring: str) -> str:
         label = "Geodesic error of each target vertex, in % of √area"
         return fragments.scale(ERROR_STOPS, "0", top, label)
     text = "A target vertex has the colour of the source vertex it is matched to."
+    if coloring == ALTERNATIVE:
+        text = (
+            "The best map that differs in a part, unrefined; --choose 2, or choose=2 in the "
+            "settings, refines it."
+        )
     if result.covered is not None:
         text += " What has no counterpart is grey."
     return fragments.note(text)
@@ -142,7 +157,9 @@ def _colors(result: MatchResult, coloring: str) -> tuple[np.ndarray, np.ndarray]
     colors = position_colors(result.source)
     if result.covered is not None:
         colors[~result.covered] = UNKNOWN_COLOR
-    return colors, transfer_colors(colors, result.p2p_21)
+    other = result.alternative_21
+    is_other = coloring == ALTERNATIVE and other is not None
+    return colors, transfer_colors(colors, other if is_other else result.p2p_21)
 
 
 def _read_errors(path: Path, n_2: int) -> np.ndarray | None:

@@ -47,6 +47,8 @@ FULL_PASSES = 4
 """Last passes, which look at all vertices."""
 POSITION, NORMAL, CURVATURE = 0.45, 0.0225, 0.015
 """Weights of the parts, relative to ``spread``; set on FAUST and TOSCA pairs (docs/RESULTS.md)."""
+PLACE = 1.0
+"""Weight of places on a body, where they are known; set on generated pairs of different kinds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,8 @@ class Points:
     weights: Float[Tensor, " p"]
     """Share of each point in least squares."""
     evals: Float[Tensor, " k"]
+    places: Float[Tensor, "p 3"] | None = None
+    """Where on a body each point lies (`shape_matching.anatomy.network`); None where unknown."""
 
     def fit(self, values: Float[Tensor, "p c"], k: int) -> Float[Tensor, "k c"]:
         """Return the coefficients of ``values`` by weighted least squares."""
@@ -79,7 +83,11 @@ class Points:
         return torch.nn.functional.normalize(torch.linalg.cross(along_x, along_y), dim=1)
 
 
-def points_of(shape: Prepared, samples: Int64[Tensor, " p"] | None = None) -> Points:
+def points_of(
+    shape: Prepared,
+    samples: Int64[Tensor, " p"] | None = None,
+    places: Float[Tensor, "v 3"] | None = None,
+) -> Points:
     """Return the given vertices of ``shape``, by default all."""
     chosen = slice(None) if samples is None else samples
     rows = shape.basis.evecs[chosen]
@@ -89,7 +97,8 @@ def points_of(shape: Prepared, samples: Int64[Tensor, " p"] | None = None) -> Po
         slopes = shape.slopes[0][chosen], shape.slopes[1][chosen]
     curvature = None if shape.curvature is None else shape.curvature[chosen]
     weights = shape.basis.mass[chosen] if samples is None else torch.ones_like(rows[:, 0])
-    return Points(rows, slopes, curvature, positions, weights, shape.basis.evals)
+    known = None if places is None else places[chosen]
+    return Points(rows, slopes, curvature, positions, weights, shape.basis.evals, known)
 
 
 def refine_coupled(
@@ -99,6 +108,7 @@ def refine_coupled(
     k_final: int,
     *,
     samples: tuple[Int64[Tensor, " p1"], Int64[Tensor, " p2"]] | None = None,
+    places: tuple[Float[Tensor, "v1 3"], Float[Tensor, "v2 3"]] | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> tuple[Float[Tensor, "m m"], Int64[Tensor, " v2"], Int64[Tensor, " v1"]]:
     """Refine the leading part of ``fmap_12``; return the final map, p2p_21 and p2p_12.
@@ -106,16 +116,17 @@ def refine_coupled(
     Args:
         samples: vertices of 1 and of 2 that all but the last passes look at; at least twice as
             many as ``k_final``.  By default all.
+        places: of the vertices of 1 and of 2, which the matching then looks at too.
     """
     first = min(K_FIRST, k_final, *fmap_12.shape)
     schedule = sizes(first, k_final, STEP) if first < k_final else [k_final]
-    sides = _sides(one, two, samples)
+    sides = _sides(one, two, samples, places)
     maps = _spectral_maps(fmap_12[:first, :first], *sides)
     signs = _signs(maps, *sides, first)
     for i, k in enumerate(schedule):
         if samples is not None and i == max(0, len(schedule) - FULL_PASSES):
             fmap_12 = sides[1].fit(sides[0].rows[maps[0], :k], k)
-            sides, samples = _sides(one, two, None), None
+            sides, samples = _sides(one, two, None, places), None
             maps = _spectral_maps(fmap_12, *sides)
         maps = _pass(maps, *sides, k, signs)
         report(progress, "coupled refinement", i + 1, len(schedule), k=k)
@@ -124,10 +135,13 @@ def refine_coupled(
 
 
 def _sides(
-    one: Prepared, two: Prepared, samples: tuple[Tensor, Tensor] | None
+    one: Prepared,
+    two: Prepared,
+    samples: tuple[Tensor, Tensor] | None,
+    places: tuple[Tensor, Tensor] | None,
 ) -> tuple[Points, Points]:
-    chosen = samples or (None, None)
-    return points_of(one, chosen[0]), points_of(two, chosen[1])
+    chosen, known = samples or (None, None), places or (None, None)
+    return points_of(one, chosen[0], known[0]), points_of(two, chosen[1], known[1])
 
 
 def _spectral_maps(fmap_12: Tensor, one: Points, two: Points) -> tuple[Tensor, Tensor]:
@@ -153,6 +167,9 @@ def _pass(
     if one.curvature is not None and two.curvature is not None:
         weight = CURVATURE * spread
         parts.append((weight * one.curvature, signs[1] * weight * two.curvature))
+    if one.places is not None and two.places is not None:
+        weight = PLACE * spread
+        parts.append((weight * one.places, weight * two.places))
     rows_1, rows_2 = (torch.cat(side, dim=1) for side in zip(*parts, strict=True))
     return nearest(rows_2, rows_1), nearest(rows_1, rows_2)
 
@@ -202,6 +219,9 @@ def upsample(
     report(progress, "upsampling", 1, 2)
     backward = _fine_map(coarse.p2p_12, source_coarse, target_coarse, target)
     report(progress, "upsampling", 2, 2)
+    other = coarse.alternative_21
+    if other is not None:
+        other = _fine_map(other, target_coarse, source_coarse, source)
     note = (
         f"Matched on {coarse.source.n_vertices} and {coarse.target.n_vertices} vertices and "
         f"carried back to {source.n_vertices} and {target.n_vertices}.",
@@ -215,6 +235,7 @@ def upsample(
         p2p_12=backward,
         confidence=cycle_confidence(target, forward, backward, area),
         notes=coarse.notes + note,
+        alternative_21=other,
     )
 
 

@@ -285,6 +285,13 @@ def _carried_back(
         inside = np.flatnonzero(pair.one.from_file >= 0)
         p2p_12[inside] = pair.two.to_file[pair.p2p_12[pair.one.from_file[inside]]]
     neighbour, matched = _neighbours(two.whole, p2p_21 >= 0)
+    other = None
+    if found.alternative_21 is not None:
+        # the other parts stay where they are
+        other, main = p2p_21.copy(), pairs[0]
+        inside = np.flatnonzero(main.two.from_file >= 0)
+        other[inside] = main.one.to_file[found.alternative_21[main.two.from_file[inside]]]
+        other = other[neighbour]
     confidence = np.where(matched, confidence[neighbour], 0.0)
     p2p_21, p2p_12 = p2p_21[neighbour], p2p_12[_neighbours(one.whole, p2p_12 >= 0)[0]]
     notes = (*one.notes, *two.notes, *_summary(len(pairs) - 1, int((~matched).sum())), *found.notes)
@@ -298,6 +305,7 @@ def _carried_back(
         notes=notes,
         overlap_1=_overlap(found.overlap_1, pairs[0].one, n1),
         overlap_2=_overlap(found.overlap_2, pairs[0].two, n2),
+        alternative_21=other,
     )
 
 

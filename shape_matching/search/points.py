@@ -52,6 +52,7 @@ def match_points(one: Sound, two: Sound, known: Known, match_whole: MatchWhole) 
     if known.initial_p2p_21 is not None:
         given["initial_p2p_21"] = cloud_1.point[known.initial_p2p_21[cloud_2.vertex]]
     found = match_whole(cloud_1.mesh, cloud_2.mesh, **given)
+    other = found.alternative_21
     note = "Parts are too coarse to be matched one by one: points on all surfaces were matched."
     return replace(
         found,
@@ -61,6 +62,7 @@ def match_points(one: Sound, two: Sound, known: Known, match_whole: MatchWhole) 
         p2p_12=cloud_2.vertex[found.p2p_12[cloud_1.point]],
         confidence=found.confidence[cloud_2.point],
         notes=(*one.notes, *two.notes, note, *found.notes),
+        alternative_21=None if other is None else cloud_1.vertex[other[cloud_2.point]],
     )
 
 

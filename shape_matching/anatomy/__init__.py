@@ -1,0 +1,1 @@
+"""Which place of an animal's body a vertex shows, learned from generated creatures."""
