@@ -52,7 +52,7 @@ def page(runs: Sequence[RunRecord], title: str = "", note: str = "") -> str:
         f'<script type="application/octet-stream" id="{name}">{text}</script>'
         for name, text in data.items()
     )
-    side_by_side = _side_by_side(runs) if len(runs) > 1 else ""
+    compared = side_by_side(runs) if len(runs) > 1 else ""
     said = f"<p>{escape(note)}</p>" if note else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -61,7 +61,7 @@ def page(runs: Sequence[RunRecord], title: str = "", note: str = "") -> str:
         '<meta name="referrer" content="no-referrer">'
         f"<title>{escape(title)}</title><style>{style}</style></head><body>"
         f"<header><h1>{escape(title)}</h1>{said}{_contents(runs)}</header>"
-        f"<main>{side_by_side}{''.join(parts)}</main>"
+        f"<main>{compared}{''.join(parts)}</main>"
         f"<footer>Made by geo3d {escape(__version__)}. This file needs no network.</footer>"
         f'<script type="application/json" id="groups">{_json(models)}</script>'
         f"{numbers}<script>{code}</script></body></html>"
@@ -226,7 +226,7 @@ def _folded(title: str, inner: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{inner}</details>"
 
 
-def _side_by_side(runs: Sequence[RunRecord]) -> str:
+def side_by_side(runs: Sequence[RunRecord]) -> str:
     """Return the main numbers of all runs of one verb beside each other; "" if verbs differ."""
     if len({run.verb for run in runs}) > 1:
         return ""

@@ -29,6 +29,7 @@ from apps.viewer.guard import App, Rules, guarded
 from apps.viewer.job_tab import QUIET, JobTab
 from apps.viewer.jobs_tab import JobsTab
 from apps.viewer.match_tab import MatchTab
+from apps.viewer.runs_tab import RunsTab
 from apps.viewer.scene_tab import SceneTab
 from apps.viewer.segment_tab import SegmentTab
 
@@ -61,6 +62,14 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
                 made[-1].opened_by(page_tab)
             with gr.Tab("Jobs", id="jobs") as jobs_page:
                 listing = JobsTab(jobs)
+            with gr.Tab("Runs", id="runs") as runs_page:
+                gallery = RunsTab(jobs, scratch)
+        runs_page.select(
+            gallery.render,
+            [gallery.words, gallery.verb, gallery.tag],
+            gallery.shown,
+            **QUIET,
+        )
         jobs_page.select(
             lambda: (listing.render(), gr.Timer(active=True)),
             None,
