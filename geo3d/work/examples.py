@@ -23,7 +23,7 @@ from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.work.pool import Limits, Task
 from geo3d.work.runner import Work, claim, failure_text, run_items
 
-Make = Callable[[int], Mapping[str, np.ndarray]]
+Make = Callable[[int], Mapping[str, Any]]
 """Returns the arrays of the example of a number; importable, or a partial of what is."""
 
 

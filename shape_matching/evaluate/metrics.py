@@ -122,7 +122,8 @@ def area_under_roc(scores: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"
         return float("nan")
     ordered = np.sort(scores)
     # Equal scores share the mean of their ranks.
-    ranks = (1 + sum(np.searchsorted(ordered, scores, side) for side in ("left", "right"))) / 2
+    first, after = (np.searchsorted(ordered, scores, side) for side in ("left", "right"))
+    ranks = (first + after + 1) / 2
     return float((ranks[right].sum() - n_right * (n_right + 1) / 2) / (n_right * n_wrong))
 
 
