@@ -12,6 +12,7 @@
   geo3d bench topology --part volumes     broken vessels and hollow bodies, repaired in 3D
   geo3d bench topology --part losses --data TOPOMORTAR    on the real labels
   geo3d bench topology --part repair --data TOPOMORTAR    repair beside random repair, a ceiling
+  geo3d bench topology --part no-walls --data TOPOMORTAR    walls told from other images
   geo3d bench segment --help        compare losses: train, measure and tabulate a grid of runs
   geo3d bench robust --data FOLDER  clean pairs beside the same with specks, seams, outliers;
                                     FOLDER keeps what is done, given again it goes on
@@ -127,9 +128,10 @@ BENCHES = {
             "repair": "Betti 0 / 1 errors (change of Dice), shipped segmenter, by group",
             "repair-volumes": "Betti 0 / 1 / 2 errors (change of Dice), drawn volumes",
             "repair-tune": "the same by prices, on validation images and drawn walls",
+            "no-walls": "walls told from other images, shipped segmenter",
         },
         ("data", "repeats"),
-        alone=("rivals", "repair", "repair-tune"),
+        alone=("rivals", "repair", "repair-tune", "no-walls"),
     ),
     "conditions": Bench(
         "maps of a street's layout; of those in --data, too",
@@ -212,6 +214,7 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
             return {"": bench_sparse}
         case "topology":
             from apps.bench import topology, topology_repair, topology_toys, topology_volumes
+            from apps.bench.no_walls import bench_no_walls
             from apps.bench.topology_repair_tune import bench_tune
             from apps.bench.topology_repair_volumes import bench_repair_volumes
             from apps.bench.topology_rivals import bench_rivals
@@ -225,6 +228,7 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
                 "repair": topology_repair.bench_repair,
                 "repair-volumes": bench_repair_volumes,
                 "repair-tune": bench_tune,
+                "no-walls": bench_no_walls,
             }
         case "conditions" | "render":
             from apps.bench import scene_speed as scene

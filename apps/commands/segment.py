@@ -9,6 +9,7 @@
 The run folder holds, for each image: outputs/NAME-mask.png (0 and 255), NAME-probability.png (of
 mortar, 16 bits), NAME-regions.csv (every component and hole: number, pixels, place), and
 previews/NAME-overlay.png, where they are outlined and numbered, the largest of each kind first.
+The shipped model also says how probable it is that an image shows a wall at all, and warns if not.
 With --repair, broken-off pieces are joined or removed, gaps closed and pinholes filled where that
 costs least probability; NAME-changes.csv lists each change (kind, cost in nats, pixels, place), and
 previews/NAME-repair.png shows them: added in blue, taken away in red.
@@ -257,6 +258,10 @@ def _about(segmenter: Segmenter) -> dict[str, Any]:
     return {"loss": config.loss, "framework": config.framework, **segmenter.info}
 
 
+def _wall(probability: float | None) -> str:
+    return "" if probability is None else f", a wall with probability {probability:.2f}"
+
+
 def _text(metrics: Mapping[str, Any], run_folder: Run) -> str:
     lines = []
     for row in (*metrics["pictures"], *metrics["compared"]):
@@ -264,6 +269,7 @@ def _text(metrics: Mapping[str, Any], run_folder: Run) -> str:
         lines.append(
             f"{row['image']}{second}: {_counted([row[k] for k in row if k.startswith('betti')])}, "
             + _share(row)
+            + _wall(row.get("wall_probability"))
         )
         if "repair" in row:
             found = row["repair"]

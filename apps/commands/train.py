@@ -17,6 +17,7 @@ PARTS = {
     "anatomy": "where on a body each vertex lies, for shapes of different kinds",
     "confidence": "how sure a map is: its probability, and that of every vertex",
     "segmenter": "a segmenter of mortar, with any of the topology losses",
+    "wall-score": "how probable it is that an image shows a wall, for a segmenter of mortar",
     "nnunet": "nnU-Net v2 with a loss of topology, by the trainer's name",
     "objects": "the parts of the small image-to-3D pipeline",
     "street-teacher": "the small teacher of street scenes",

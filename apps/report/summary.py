@@ -117,6 +117,7 @@ _FACTS: Mapping[str, tuple[tuple[str, str, str, str], ...]] = {
         ("Holes", "betti1", "", "Bricks that mortar goes all around"),
         ("Repairs", "repair.changes", "", "Changes that --repair made"),
         ("Mortar", "mortar_fraction", "", "Share of the pixels"),
+        ("Wall", "wall_probability", "", "How probable it is that the image shows one"),
         ("Images", "pictures", "", "Segmented"),
     ),
     "generate": (

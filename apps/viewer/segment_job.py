@@ -291,6 +291,9 @@ def _card(model: str, row: Mapping[str, Any]) -> str:
         ("Mortar", f"{100 * row['mortar_fraction']:.1f} %", "Share of the pixels"),
         ("Seconds", f"{row['seconds']:.1f}", "Prediction, regions, images"),
     ]
+    if (wall := row.get("wall_probability")) is not None:
+        text = "How probable it is that the image shows a wall; as often right as it says"
+        facts.insert(3, ("Wall", f"{100 * wall:.0f} %", text))
     return fragments.facts_card(facts, row["notes"], fragments.badge("info", model))
 
 

@@ -21,8 +21,9 @@ from geo3d.errors import ConfigError, InputError
 from geo3d.segmentation.augment import augment, random_hue
 from geo3d.segmentation.config import SegmentationConfig
 from geo3d.segmentation.kinds import WALLS, DataKind
-from geo3d.segmentation.predict import channel_statistics
+from geo3d.segmentation.predict import channel_statistics, normalise
 from geo3d.segmentation.samples import Sample
+from geo3d.synth.wide_walls import widen
 
 Pair = tuple[Tensor, Tensor]
 
@@ -54,9 +55,12 @@ class TrainingImages(Dataset[Pair]):
 
     def __getitem__(self, number: int) -> Pair:
         epoch, place = divmod(number, len(self.samples))
-        image, target = self._cut(self._order(epoch)[place], self._generator("cut", number))
-        generator = self._generator("changes", number)
-        image, target = augment(image, target, generator, self.config.augmentation)
+        index, generator = self._order(epoch)[place], self._generator("changes", number)
+        if self.config.augmentation == "wide":
+            image, target = self._view(index, generator)
+        else:
+            image, target = self._cut(index, self._generator("cut", number))
+            image, target = augment(image, target, generator, self.config.augmentation)
         image = self._with_hue(image, self._generator("hue", number))
         if self.soft is None:
             return image, target[0].round().long()
@@ -85,6 +89,13 @@ class TrainingImages(Dataset[Pair]):
         target = target.astype(np.float32)
         target = target[None] if target.ndim == len(box) else target
         return torch.from_numpy(np.ascontiguousarray(image, np.float32)), torch.from_numpy(target)
+
+    def _view(self, index: int, generator: torch.Generator) -> Pair:
+        """Return a strange view, normalised by itself: it has little in common with its image."""
+        sample, side = self.samples[index], self.config.crop or 0
+        seed = torch.randint(2**62, (), generator=generator).item()
+        image, mask = widen(sample.image, sample.mask, np.random.default_rng(int(seed)), side)
+        return torch.from_numpy(normalise(image)), torch.from_numpy(mask)[None].float()
 
     def _with_hue(
         self, image: Float[Tensor, " c *space"], generator: torch.Generator
@@ -135,6 +146,12 @@ def check_sizes(
             "segmenter.no_colour",
             "The framework randhue changes colours, and these are no colour images.",
             "Choose supervised or selfdistillation.",
+        )
+    if config.augmentation == "wide" and kind != WALLS:
+        raise ConfigError(
+            "segmenter.no_walls",
+            "The changes called wide are for walls, and these are other images.",
+            "Set augmentation to published.",
         )
     shapes = {sample.mask.shape for sample in samples}
     sides = [side for shape in shapes for side in shape]

@@ -46,6 +46,8 @@ class SegmentationConfig:
     data: DataConfig = field(default_factory=DataConfig)
     loss: str = "ce_dice"
     """Key of `geo3d.topology.losses.catalogue.LOSSES`, or "package.module:function"."""
+    scnp: bool = False
+    """Judge each pixel by its worst neighbour of the same class, around any loss."""
     framework: Framework = "supervised"
     """Plain training, three generations of self-distillation, or random hues."""
     compat: bool = False
@@ -59,10 +61,15 @@ class SegmentationConfig:
     """Images per step."""
     crop: int | None = None
     """Side of the random square cut from each image; None takes whole images of one size."""
-    augmentation: Literal["published", "flips", "none"] = "published"
+    augmentation: Literal["published", "wide", "flips", "none"] = "published"
+    """The ten published changes, strange views of walls (`geo3d.synth.wide_walls`), or less."""
     hue_probability: float = 0.5
     """How often the framework randhue changes an image."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, as published, or AdamW."""
     learning_rate: float = 0.01
+    encoder_rate: float = 1.0
+    """Learning rate of the encoder of a network of the kind lite0, relative to the others."""
     momentum: float = 0.99
     weight_decay: float = 3e-5
     power: float = 0.9
@@ -88,6 +95,10 @@ class SegmentationConfig:
         require_at_least(self, 0, "validate_every validation_pictures weight_decay power")
         require(self.learning_rate > 0 and self.clip > 0, "learning_rate and clip", "above 0")
         require(0 <= self.momentum < 1, "momentum", "in [0, 1)")
+        require_at_least(self, 0, "encoder_rate")
+        if self.augmentation == "wide":
+            is_fit = self.crop is not None and self.framework != "selfdistillation"
+            require(is_fit, "augmentation", "wide only with a crop, and not in self-distillation")
         require(0 <= self.hue_probability <= 1, "hue_probability", "in [0, 1]")
         if self.framework == "selfdistillation":
             whole = self.iterations % self.generations == 0
@@ -140,14 +151,21 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     "shipped": {
         **_CPU,
-        "data": {"walls": 70, "wall_side": 320},
+        "data": {"walls": 28, "wall_side": 384},
         "framework": "randhue",
+        "hue_probability": 0.3,
         "loss": "cl_dice",
-        # A level more than in "cpu", to see further.
-        "network": {"filters": (16, 32, 64, 128, 128, 128)},
-        "iterations": 5000,
-        "crop": 160,
-        "validate_every": 500,
+        "scnp": True,
+        "network": {"kind": "lite0", "enlarge": 1.5, "begins_at": 2.0},
+        "augmentation": "wide",
+        "crop": 192,
+        "iterations": 2400,
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "encoder_rate": 0.1,
+        "weight_decay": 1e-4,
+        "clip": 1.0,
+        "validate_every": 1200,
         "weights": "float16",
     },
 }

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from geo3d.checkpoints import require_fit
 from geo3d.config import require, require_at_least
 from geo3d.errors import ConfigError
+from geo3d.segmentation import lite0
 from geo3d.segmentation.own_code import own_function
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
@@ -38,16 +40,28 @@ class NetworkConfig:
     """"package.module:function" that makes another network; `filters` then mean nothing."""
     own_stride: int = 32
     """Sides of an image that such a network takes are multiples of this, in pixels."""
+    kind: Literal["unet", "lite0"] = "unet"
+    """DynUNet, or a U-Net on an encoder that has seen ImageNet (`geo3d.segmentation.lite0`), of
+    which `filters` say nothing."""
+    enlarge: float = 1.0
+    """How much larger an image of the one foreground class is made before it is segmented; thin
+    joints gain by it.  Training does not enlarge."""
+    begins_at: float = 0.0
+    """Log odds of the network at which the foreground begins, chosen on validation images; the
+    probability there is 1/2."""
 
     def __post_init__(self) -> None:
         fits = len(self.filters) >= 3 and min(self.filters) >= 1
         require(fits, "filters", "at least 3 levels of at least 1 channel")
-        require_at_least(self, 1, "own_stride")
+        require_at_least(self, 1, "own_stride enlarge")
+        require(self.enlarge == 1 or self.kind == "lite0", "enlarge", "1 but for lite0")
 
     @property
     def stride(self) -> int:
         """Sides of an image must be multiples of this, in pixels."""
-        return self.own_stride if self.own else 2 ** (len(self.filters) - 1)
+        if self.own:
+            return self.own_stride
+        return lite0.STRIDE if self.kind == "lite0" else 2 ** (len(self.filters) - 1)
 
     @property
     def smallest(self) -> int:
@@ -74,13 +88,17 @@ def make_network(
         dimensions: 2 for images, 3 for volumes.
 
     Raises:
-        ConfigError: ``segmenter.own_network``, and those of `own_function`.
+        ConfigError: ``segmenter.own_network``, ``segmenter.colour_only``, and those of
+            `own_function`.
+        BackendUnavailable: ``backend.lite0_missing``, for a new network of the kind lite0.
     """
-    from monai.networks.nets.dynunet import DynUNet
-
     if config.own:
         sizes = {"spatial_dims": dimensions, "in_channels": in_channels}
         return _own_network(config.own, {**sizes, "out_channels": out_channels}, generator)
+    if config.kind == "lite0":
+        return _on_lite0(in_channels, out_channels, dimensions, generator)
+    from monai.networks.nets.dynunet import DynUNet
+
     levels = len(config.filters)
     network = DynUNet(
         spatial_dims=dimensions,
@@ -95,6 +113,22 @@ def make_network(
     )
     if generator is not None:
         initialise(network, generator)
+    return network
+
+
+def _on_lite0(
+    in_channels: int, out_channels: int, dimensions: int, generator: torch.Generator | None
+) -> nn.Module:
+    if (in_channels, dimensions) != (3, 2):
+        raise ConfigError(
+            "segmenter.colour_only",
+            "The network lite0 takes colour images, and these are not.",
+            "Set network.kind to unet.",
+        )
+    network = lite0.Lite0UNet(out_channels)
+    if generator is not None:
+        initialise(network, generator)
+        network.encoder.load_state_dict(lite0.imagenet_weights())
     return network
 
 

@@ -67,6 +67,7 @@ def write_prediction(
         "betti0": components,
         "betti1": holes,
         "mortar_fraction": float(mask.mean()),
+        "wall_probability": prediction.wall,
         "notes": list(prediction.notes),
     }
 

@@ -11,18 +11,19 @@ blended with weights that fade to the tiles' edges, so that no seam shows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import product
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from geo3d import checkpoints
 from geo3d.config import config_from_dict, config_to_dict
@@ -32,7 +33,9 @@ from geo3d.files import asset
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.segmentation.config import SegmentationConfig
 from geo3d.segmentation.kinds import WALLS, DataKind
+from geo3d.segmentation.lite0 import Lite0UNet
 from geo3d.segmentation.network import check_outputs, load_weights, make_network, weights
+from geo3d.segmentation.wall_score import SEEN_SIDE, WallScore, wall_features
 
 SHIPPED = "segmentation/mortar.safetensors"
 TILE = 512
@@ -42,6 +45,9 @@ OVERLAP = 128
 BLOCK, BLOCK_OVERLAP = 96, 32
 """The same of volumes, in voxels."""
 _ROWS = 256
+_SCORE = "wall_score."
+"""Begins the names of the wall score's tensors in a file."""
+NO_WALL = "this does not look like a wall ({:.0f} % sure that it is one): the mask may mean nothing"
 
 Statistics = tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]
 """Mean and deviation of each channel."""
@@ -56,6 +62,8 @@ class Prediction:
     notes: tuple[str, ...] = ()
     kind: DataKind = WALLS
     """Names of the classes, or regions."""
+    wall: float | None = None
+    """How probable it is that the image shows a wall; None where the segmenter cannot tell."""
 
     @property
     def mask(self) -> Bool[np.ndarray, "*space"]:
@@ -80,6 +88,8 @@ class Segmenter:
     """Data, steps and numbers of its training."""
     kind: DataKind = WALLS
     """What images it takes, and what it finds in them."""
+    wall_score: WallScore | None = None
+    """What tells walls from other images, if it has learned to (`train_wall_score`)."""
 
     def predict(
         self,
@@ -123,7 +133,27 @@ class Segmenter:
         scale = channel_statistics(image)
         blended = self._blend(padded, scale, (tile, overlap), progress)
         found = np.ascontiguousarray(blended[(slice(None), *map(slice, space))])
-        return Prediction(found, notes, self.kind)
+        wall = self.wall_probability(image, found)
+        if wall is not None and wall < 0.5:
+            notes += (NO_WALL.format(100 * wall),)
+        return Prediction(found, notes, self.kind, wall)
+
+    def wall_features(
+        self, image: Shaped[np.ndarray, "h w 3"], probabilities: Float[np.ndarray, "k h w"]
+    ) -> Float64[np.ndarray, " n"]:
+        """Return what tells whether an image shows a wall; only of the network lite0."""
+        step = max(1, max(image.shape[:2]) // (2 * SEEN_SIDE))
+        near = normalise(image[::step, ::step], channel_statistics(image))
+        encoder = cast(Lite0UNet, self.network).encoder
+        return wall_features(encoder, near, probabilities[1, ::step, ::step])
+
+    def wall_probability(
+        self, image: Shaped[np.ndarray, "*space c"], probabilities: Float[np.ndarray, " k *space"]
+    ) -> float | None:
+        """Return how probable it is that an image, segmented, shows a wall; None: cannot tell."""
+        if self.wall_score is None:
+            return None
+        return self.wall_score.probability(self.wall_features(image, probabilities))
 
     def _blend(
         self,
@@ -152,6 +182,12 @@ class Segmenter:
         total /= weight
         return total
 
+    def _scores(self, values: Tensor) -> Tensor:
+        settings = self.config.network
+        if settings.enlarge == 1:
+            return self.network(values)
+        return enlarged(self.network, values, settings.enlarge, settings.stride)
+
     @torch.no_grad()
     def _probabilities(
         self, image: Float[np.ndarray, " k *space"]
@@ -161,17 +197,28 @@ class Segmenter:
         self.network.eval()
         try:
             values = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
-            scores = self.network(values)
+            scores = self._scores(values)
             if self.config.network.own:
                 scores = check_outputs(scores, values, self.out_channels)
                 has_heads = scores.ndim > values.ndim
                 scores = scores[:, 0] if has_heads else scores
             scores = scores.float()
+            if self.kind.is_binary and scores.shape[1] == 2:
+                scores[:, 1] -= self.config.network.begins_at
             if self.kind.regions:
                 return torch.sigmoid(scores)[0].cpu().numpy()
             return class_probabilities(scores)[0].cpu().numpy()
         finally:
             self.network.train(was_training)
+
+
+def enlarged(
+    network: Callable[[Tensor], Tensor], image: Float[Tensor, "b c h w"], by: float, stride: int
+) -> Float[Tensor, "b k h w"]:
+    """Return the scores of an image that the network sees ``by`` times larger."""
+    sides = [max(round(side * by / stride), 1) * stride for side in image.shape[2:]]
+    scores = network(interpolate(image, sides, mode="bilinear"))
+    return interpolate(scores, image.shape[2:], mode="bilinear", antialias=True)
 
 
 def _check_image(image: Shaped[np.ndarray, "*space c"], kind: DataKind) -> None:
@@ -232,6 +279,10 @@ def channel_statistics(image: Shaped[np.ndarray, "*space c"]) -> Statistics:
 
 def save_segmenter(path: str | PathLike[str], segmenter: Segmenter) -> str:
     """Write weights, in the precision its settings name, with settings; return the digest."""
+    if segmenter.wall_score is not None:
+        scored = {_SCORE + name: t for name, t in segmenter.wall_score.tensors().items()}
+    else:
+        scored = {}
     dtype = torch.float16 if segmenter.config.weights == "float16" else torch.float32
     tensors = {name: w.detach().to(dtype) for name, w in weights(segmenter.network).items()}
     settings = config_to_dict(segmenter.config)
@@ -245,7 +296,7 @@ def save_segmenter(path: str | PathLike[str], segmenter: Segmenter) -> str:
         "out_channels": segmenter.out_channels,
         "info": {key: value for key, value in segmenter.info.items() if key != "sha256"},
     }
-    return checkpoints.save(path, tensors, about)
+    return checkpoints.save(path, {**tensors, **scored}, about)
 
 
 def load_segmenter(
@@ -290,9 +341,12 @@ def load_segmenter(
     model = make_network(
         config.network, out_channels, in_channels=kind.channels, dimensions=kind.dimensions
     )
-    load_weights(model, checkpoint.tensors)
+    tensors = dict(checkpoint.tensors)
+    score = {n.removeprefix(_SCORE): tensors.pop(n) for n in [*tensors] if n.startswith(_SCORE)}
+    load_weights(model, tensors)
     info = {**about.get("info", {}), "sha256": checkpoint.sha256}
-    return Segmenter(model.to(place).eval(), config, out_channels, info, kind)
+    wall_score = WallScore.from_tensors(score) if score else None
+    return Segmenter(model.to(place).eval(), config, out_channels, info, kind, wall_score)
 
 
 def _padded(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,13 @@ from geo3d.segmentation.frameworks import (
     training_loss,
 )
 from geo3d.segmentation.kinds import WALLS, DataKind
+from geo3d.segmentation.lite0 import Lite0UNet
 from geo3d.segmentation.network import check_outputs, initialise, make_network
 from geo3d.segmentation.own_code import fingerprint, is_own, own_function
 from geo3d.segmentation.predict import Segmenter, save_segmenter
 from geo3d.segmentation.samples import Dataset, Item, Sample, grouped_notes, samples_digest
 from geo3d.topology.losses.catalogue import LOSSES, Loss
+from geo3d.topology.losses.overlap import scnp_loss
 from geo3d.topology.metrics import betti_errors, dice
 from geo3d.work.gradients import Clipper
 from geo3d.work.state import TrainingState
@@ -83,6 +86,7 @@ def train_segmenter(
     """
     kind = dataset.kind
     loss = find_loss(config.loss, kind.dimensions)
+    loss = around_worst_neighbours(loss) if config.scnp else loss
     samples = load_samples(dataset.train)
     check_sizes(samples, config, kind)
     validation = load_samples(dataset.val[: config.validation_pictures])
@@ -125,6 +129,12 @@ def find_loss(name: str, dimensions: int | None = 2) -> Loss:
             f"Known: {known}; or one of your own, package.module:function.",
         )
     return LOSSES[name]
+
+
+def around_worst_neighbours(loss: Loss) -> Loss:
+    """Return the loss of every pixel's worst neighbour (SCNP), and its cheap part likewise."""
+    cheap = partial(scnp_loss, loss=loss.auxiliary) if loss.auxiliary else None
+    return replace(loss, function=partial(scnp_loss, loss=loss.function), auxiliary=cheap)
 
 
 def own_loss(name: str) -> Loss:
@@ -170,6 +180,22 @@ def measure(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, float]
     return dict(zip(names, means, strict=False))
 
 
+def _optimizer(network: nn.Module, config: SegmentationConfig) -> torch.optim.Optimizer:
+    named = list(network.named_parameters())
+    encoder = [p for n, p in named if isinstance(network, Lite0UNet) and n.startswith("encoder.")]
+    known = {id(parameter) for parameter in encoder}
+    groups = [{"params": [p for _, p in named if id(p) not in known]}]
+    if encoder:
+        groups.append({"params": encoder, "relative_rate": config.encoder_rate})
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+    momentum = config.momentum
+    return torch.optim.SGD(
+        groups, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0
+    )
+
+
 class _SegmenterTraining(Method):
     """A network and the images it learns from."""
 
@@ -194,13 +220,7 @@ class _SegmenterTraining(Method):
         self.supply: Iterator[tuple[Tensor, Tensor]] = iter(())
         self.is_supplied = False
         network = self.new_network(0).to(device)
-        optimizer = torch.optim.SGD(
-            network.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.momentum > 0,
-        )
+        optimizer = _optimizer(network, config)
         # The last weights count, so there is no running average.
         super().__init__(
             TrainingState(
@@ -232,7 +252,7 @@ class _SegmenterTraining(Method):
         """Let the network label the images, then start it anew on these labels."""
         targets = soft_targets(self.segmenter(), self.samples)
         save_targets(targets_path(self.out, generation), targets)
-        if self.config.network.own:
+        if self.config.network.own or self.config.network.kind == "lite0":
             self.state.network.load_state_dict(self.new_network(generation).state_dict())
         else:
             generator = item_generator(self.config.seed, f"segmenter weights {generation}")

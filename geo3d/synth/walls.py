@@ -215,7 +215,7 @@ def _graffiti(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Spray two to five curved strokes; the relief of the wall shines through."""
     height, width, _ = image.shape
     for _ in range(rng.integers(2, 6)):
-        reach = _stroke(rng, height, width, rng.uniform(0.02, 0.06) * min(height, width))
+        reach = stroke(rng, height, width, rng.uniform(0.02, 0.06) * min(height, width))
         cover = reach[..., None] * rng.uniform(0.7, 0.92)
         image = (1 - cover) * image + cover * rng.uniform(0, 255, 3)
     return image
@@ -238,13 +238,13 @@ def _occlusion(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Let a plant or a cable run over the wall."""
     height, width, _ = image.shape
     for _ in range(rng.integers(4, 10)):
-        reach = _stroke(rng, height, width, rng.uniform(0.008, 0.025) * min(height, width))
+        reach = stroke(rng, height, width, rng.uniform(0.008, 0.025) * min(height, width))
         leaf = np.array([60, 95, 45]) * rng.uniform(0.4, 1.4) + rng.normal(0, 10, 3)
         image = (1 - reach[..., None]) * image + reach[..., None] * leaf
     return image
 
 
-def _stroke(
+def stroke(
     rng: np.random.Generator, height: int, width: int, radius: float
 ) -> Float[np.ndarray, "{height} {width}"]:
     """Return how much a curved stroke covers each pixel."""

@@ -191,7 +191,7 @@ class _Run:
         """Take one step and return its numbers."""
         state, masters = self.state, self.state.masters
         for group in state.optimizer.param_groups:
-            group["lr"] = self.plan.rate(state.step)
+            group["lr"] = self.plan.rate(state.step) * group.get("relative_rate", 1.0)
         self.is_torn = True
         self.method.prepare()
         self.is_torn = False

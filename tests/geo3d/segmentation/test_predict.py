@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from geo3d.segmentation.network import NetworkConfig, make_network
 from geo3d.segmentation.predict import (
     SHIPPED,
     Segmenter,
+    enlarged,
     load_segmenter,
     normalise,
     save_segmenter,
@@ -151,6 +153,26 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     checkpoints.save(path, {"a": torch.zeros(2)}, settings)
     with pytest.raises(CheckpointError, match=r"checkpoint\.wrong_weights"):
         load_segmenter(path, "cpu")
+
+
+def test_an_image_is_enlarged_for_the_network_and_back() -> None:
+    seen = []
+
+    def network(image: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(image.shape))
+        return image[:, :2]
+
+    image = torch.linspace(0, 1, 64)[:, None].expand(1, 3, 64, 64)
+    found = enlarged(network, image, 1.5, 32)
+    assert seen == [(1, 3, 96, 96)] and found.shape == (1, 2, 64, 64)
+    torch.testing.assert_close(found, image[:, :2], atol=0.01, rtol=0)
+
+
+def test_mortar_begins_where_the_settings_say() -> None:
+    plain = untrained()
+    moved = replace(plain, config=replace(CONFIG, network=replace(CONFIG.network, begins_at=2.0)))
+    p, q = (s.predict(random_image(64, 64)).probabilities[1] for s in (plain, moved))
+    np.testing.assert_allclose(np.log(q / (1 - q)), np.log(p / (1 - p)) - 2, atol=1e-3)
 
 
 def test_the_shipped_segmenter_finds_mortar() -> None:
