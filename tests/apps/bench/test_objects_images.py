@@ -53,10 +53,10 @@ def test_a_guess_is_decoded_where_it_is_sure() -> None:
         (sampler, sampler),
         ([0.0] * 4, [1.0] * 4),
     )
-    encoder.head.bias.data[0] = 100.0
+    encoder.head.get_parameter("bias").data[0] = 100.0
     mesh, cells = guessed(pipeline, encoder, small_objects()[0])
     # everything is full: the shell is what can be seen of it
     assert mesh is not None and len(cells) == 16**3 - 14**3
-    encoder.head.bias.data[0] = -100.0
+    encoder.head.get_parameter("bias").data[0] = -100.0
     mesh, cells = guessed(pipeline, encoder, small_objects()[0])
     assert mesh is None and len(cells) == 0
