@@ -184,7 +184,7 @@ def _optimizer(network: nn.Module, config: SegmentationConfig) -> torch.optim.Op
     named = list(network.named_parameters())
     encoder = [p for n, p in named if isinstance(network, Lite0UNet) and n.startswith("encoder.")]
     known = {id(parameter) for parameter in encoder}
-    groups = [{"params": [p for _, p in named if id(p) not in known]}]
+    groups: list[dict[str, Any]] = [{"params": [p for _, p in named if id(p) not in known]}]
     if encoder:
         groups.append({"params": encoder, "relative_rate": config.encoder_rate})
     rate, decay = config.learning_rate, config.weight_decay

@@ -149,7 +149,7 @@ def repaint(pixels: Pixels, share: Share, rng: Rng) -> Pixels:
         numbers, count = ndimage.label(share < 0.5)  # type: ignore[misc]
         tones = rng.normal(0, rng.uniform(5, 35), (count + 1, 1)) + rng.normal(0, 6, (count + 1, 3))
         tones[0] = 0
-        out = out + (1 - wide) * tones[numbers]
+        out = out + (1 - wide) * tones[np.asarray(numbers, np.int64)]
     if rng.random() < 0.4:
         out = out + _relief(share, rng)[..., None] * rng.uniform(10, 40)
     return np.clip(out, 0, 255)
