@@ -64,9 +64,11 @@ def pictures_of(run: Path, verb: str, budget: int = BUDGET) -> tuple[list[Pictur
 
 def thumbnail(run: Path, side: int = 220) -> bytes | None:
     """Return a small JPEG of the run's main picture, None without one."""
-    for path in own_files(run, "previews", *_TYPES):
+    for _, source in _sources(run, ""):
+        if isinstance(source, Path) and source.suffix.lower() not in _TYPES:
+            continue
         try:
-            with _opened(path) as image:
+            with _opened(source) as image:
                 image.thumbnail((2 * side, side))
                 stream = io.BytesIO()
                 _flat(image).save(stream, "JPEG", quality=82)

@@ -37,7 +37,7 @@ def expected_s(jobs: Jobs, kind: str, guess: float, like: Mapping[str, Any]) -> 
     return guess * median(told[:HISTORY]) if told else guess
 
 
-def note(seconds: float, learnt: bool) -> str:
+def estimate_note(seconds: float, learnt: bool) -> str:
     """Return the line that tells an expected time."""
     how = "learnt from earlier jobs" if learnt else "a guess: no job of this kind was done here yet"
     return fragments.note(f"Expected time: about {fragments.age(max(seconds, 1.0))} ({how}).")

@@ -13,6 +13,7 @@ import numpy as np
 from apps.job_files import Job, read_json
 from apps.jobs import Jobs
 from apps.viewer import fragments
+from apps.viewer.estimates import expected_s
 from apps.viewer.job_parts import (
     MAX_PIXELS,
     Upload,
@@ -120,6 +121,20 @@ def example(title: str, scratch: Path) -> Upload:
     return keep_image(pixels, title, scratch)
 
 
+def guess_s(steps: float, student_steps: float, both: bool) -> float:
+    """Return seconds of a job before this machine has a history; passes take most of it."""
+    return 8.0 + 0.5 * steps + (3.0 + 0.5 * student_steps if both else 0.0)
+
+
+def estimate_s(jobs: Jobs, request: Request) -> float | None:
+    """Return the expected seconds; None for a model that is not there."""
+    model = models(jobs).get(request.model)
+    if model is None:
+        return None
+    guess = guess_s(request.steps, request.student_steps, has_student(model))
+    return expected_s(jobs, KIND, guess, {"model": request.model})
+
+
 def submit(jobs: Jobs, image: Upload, request: Request) -> Job:
     """Copy the image into a new job and queue ``geo3d generate`` on it.
 
@@ -147,7 +162,14 @@ def submit(jobs: Jobs, image: Upload, request: Request) -> Job:
         student_steps=request.student_steps if both else None,
         no_student=not both,
     )
-    record = {"kind": KIND, "picture": image.name, "both": both, **vars(request)}
+    record = {
+        "kind": KIND,
+        "picture": image.name,
+        "both": both,
+        "guess_s": guess_s(request.steps, request.student_steps, both),
+        "expected_s": estimate_s(jobs, request),
+        **vars(request),
+    }
     return jobs.submit(folder, f"Object of {image.name}", argv, record)
 
 

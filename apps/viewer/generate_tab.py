@@ -8,6 +8,7 @@ import gradio as gr
 
 from apps.job_files import Job
 from apps.viewer import fragments, generate_job
+from apps.viewer.estimates import estimate_note, has_history
 from apps.viewer.generate_job import STUDENT, TEACHER, Request
 from apps.viewer.image_tab import ImageTab, needed
 from apps.viewer.job_parts import Upload, result_of
@@ -60,6 +61,7 @@ class GenerateTab(ImageTab):
             "guidance": self.guidance,
             "seed": self.seed,
         }
+        self.estimate = gr.HTML(elem_id="generate-estimate")
         self.controls = JobControls(self._jobs, self.kind, "Generate")
 
     def _build_result(self) -> None:
@@ -83,15 +85,26 @@ class GenerateTab(ImageTab):
 
     def _wire(self) -> None:
         inputs = [self.image, *self.settings.values()]
-        self._connect(inputs, [self.preview], [*self.panes, *self.images])
+        self._connect(inputs, [self.preview, self.estimate], [*self.panes, *self.images])
         self.model.input(self._choose, self.model, [self.steps, self.guidance], **QUIET)
+        for box in (self.model, self.steps, self.settings["student_steps"]):
+            chosen = [self.model, self.steps, self.settings["student_steps"]]
+            box.change(self._estimate, chosen, self.estimate, **QUIET)
 
     def _choices(self) -> Updates:
         return {self.model: list(generate_job.models(self._jobs))}
 
     def _first(self) -> Updates:
         first = next(iter(generate_job.EXAMPLES))
-        return self._pick(first) | {self.example: first}
+        boxes = (self.model, self.steps, self.settings["student_steps"])
+        estimate = self._estimate(*(box.value for box in boxes))
+        return self._pick(first) | {self.example: first, self.estimate: estimate}
+
+    def _estimate(self, model: str | None, steps: float | None, student: float | None) -> str:
+        request = Request(str(model or ""), int(steps or 1), int(student or 1), 1.0, 0)
+        seconds = generate_job.estimate_s(self._jobs, request)
+        learnt = has_history(self._jobs, self.kind)
+        return "" if seconds is None else estimate_note(seconds, learnt)
 
     def _choose(self, model: str) -> Updates:
         found = generate_job.models(self._jobs)

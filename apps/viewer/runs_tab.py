@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from apps.jobs import Jobs
 from apps.report.gallery import delete_run, filtered, find_runs, method_of, set_tag, tags_of
@@ -44,9 +44,16 @@ class RunsTab:
             self.tag = gr.Dropdown([ANY], value=ANY, label="Tag", elem_id="runs-tag")
         self.count = gr.HTML(elem_id="runs-count")
         self.gallery = gr.Gallery(
-            label="Runs", columns=5, height=340, preview=False, allow_preview=False,
-            interactive=False, elem_id="runs-gallery",
-        )  # fmt: skip
+            label="Runs",
+            show_label=False,
+            object_fit="contain",
+            columns=5,
+            height=340,
+            preview=False,
+            allow_preview=False,
+            interactive=False,
+            elem_id="runs-gallery",
+        )
         self.folders = gr.State([])
         self.chosen = gr.State("")
         self.problem = gr.HTML(elem_id="runs-problem")
@@ -197,7 +204,7 @@ class RunsTab:
         return self._none() | self.render(*filters)
 
     def _thumbnail(self, run: RunRecord) -> str:
-        """Return a small picture of a run, made once; grey for a run without one."""
+        """Return a small picture of a run, made once; its verb where there is none."""
         state = (run.folder / "state.json").stat().st_mtime_ns
         path = self._scratch / "thumbnails" / f"{slug(run.folder.name, 80)}-{state}.jpg"
         if not path.is_file():
@@ -206,7 +213,9 @@ class RunsTab:
             if made is not None:
                 atomic_write_bytes(path, made)
             else:
-                Image.new("RGB", (220, 160), _PLAIN).save(path)
+                plain = Image.new("RGB", (220, 160), _PLAIN)
+                ImageDraw.Draw(plain).text((110, 80), run.verb[:30], "black", anchor="mm")
+                plain.save(path)
         return str(path)
 
 
@@ -214,7 +223,7 @@ def _caption(run: RunRecord) -> str:
     when = run.created.strftime("%d %b %H:%M") if run.created else ""
     facts = ", ".join(f"{fact.label} {fact.value}" for fact in main_facts(run)[:1])
     tags = "".join(f" #{tag}" for tag in tags_of(run))
-    parts = (" ".join((run.verb, method_of(run))).strip(), run.name, when, facts, tags.strip())
+    parts = (run.name, f"{run.verb} {method_of(run)}".strip(), when, facts, tags.strip())
     return " · ".join(part for part in parts if part)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments
+from apps.viewer.estimates import expected_s
 from apps.viewer.job_parts import checked_seed, command, copied, fresh, result_of, unknown_choice
 from geo3d.errors import InputError
 from geo3d.files import asset_roots, slug
@@ -27,6 +30,8 @@ PRESETS = {
     "smoke": "seconds; only shows that everything runs",
 }
 """Presets of `scenes.urban.config` that make sense on the page, and what they cost."""
+_COSTS = {"demo": (15.0, 1.2), "cpu": (30.0, 30.0), "smoke": (12.0, 0.1)}
+"""Seconds to start, and per metre of the drive, of a preset."""
 NO_STYLE = "as the layout says"
 LENGTHS = (30, 300)
 """Metres of streets that are made up on the page."""
@@ -104,6 +109,19 @@ def keep_layout(layout: Layout, scratch: Path) -> str:
     return str(save_layout(layout, fresh(scratch, "layouts") / f"{slug(layout.name)}.json"))
 
 
+def guess_s(layout: Layout, preset: str) -> float:
+    """Return seconds of a job before this machine has a history, by the metres of its drive."""
+    steps = np.diff(layout.trajectory[:, :3, 3], axis=0)
+    metres = float(np.linalg.norm(steps, axis=1).sum())
+    start, per_metre = _COSTS.get(preset, _COSTS["demo"])
+    return start + per_metre * metres
+
+
+def estimate_s(jobs: Jobs, layout: Layout, preset: str) -> float:
+    """Return the expected seconds."""
+    return expected_s(jobs, KIND, guess_s(layout, preset), {"preset": preset})
+
+
 def submit(jobs: Jobs, layout: Layout, request: Request) -> Job:
     """Write the layout into a new job and queue ``geo3d scene`` on it.
 
@@ -119,7 +137,13 @@ def submit(jobs: Jobs, layout: Layout, request: Request) -> Job:
     path = save_layout(layout, folder / "inputs" / "layout.json")
     how = {"preset": request.preset, "seed": request.seed, "style": request.style}
     argv = command("scene", folder, path, **how)
-    record = {"kind": KIND, "layout": layout.name, **vars(request)}
+    record = {
+        "kind": KIND,
+        "layout": layout.name,
+        "guess_s": guess_s(layout, request.preset),
+        "expected_s": estimate_s(jobs, layout, request.preset),
+        **vars(request),
+    }
     title = f"Scene of {layout.name}" + (f", {request.style}" if request.style else "")
     return jobs.submit(folder, title, argv, record)
 

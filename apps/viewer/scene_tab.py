@@ -12,6 +12,7 @@ import gradio as gr
 
 from apps.job_files import Job
 from apps.viewer import fragments, scene_edit, scene_job, scene_views
+from apps.viewer.estimates import estimate_note, has_history
 from apps.viewer.job_tab import (
     QUIET,
     JobControls,
@@ -91,6 +92,7 @@ class SceneTab(JobTab):
         preset = gr.Dropdown(presets, value="demo", label="Preset", elem_id="scene-preset")
         self.seed = seed_box()
         self.settings = {"preset": preset, "light": light, "look": look, "seed": self.seed}
+        self.estimate = gr.HTML(elem_id="scene-estimate")
         self.controls = JobControls(self._jobs, self.kind, "Build the scene")
         self.preview = image_box("Newest image", "scene-preview")
 
@@ -176,6 +178,9 @@ class SceneTab(JobTab):
             [self.preview],
         )
         opened += [self.file, self.example]
+        for box in (self.card, self.settings["preset"]):
+            chosen = [self.street, self.settings["preset"]]
+            box.change(self._estimate, chosen, self.estimate, **QUIET)
         self.attach_outputs += [self.file, self.example]
         self.example.input(self._pick, self.example, opened, **QUIET)
         self.file.upload(self._upload, self.file, opened, **QUIET)
@@ -300,6 +305,12 @@ class SceneTab(JobTab):
         except Geo3dError as error:
             return self._chosen(street) | {self.problem: fragments.error_card(error)}
         return self._edited(street)
+
+    def _estimate(self, street: Street | None, preset: str) -> str:
+        if street is None:
+            return ""
+        seconds = scene_job.estimate_s(self._jobs, street.layout, preset)
+        return estimate_note(seconds, has_history(self._jobs, self.kind))
 
     def _look(self, street: Street | None, camera: float) -> Updates:
         if street is None:
