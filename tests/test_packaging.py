@@ -50,6 +50,30 @@ def test_the_wheel_works_away_from_the_checkout(tmp_path: Path) -> None:
     assert len(assets) == len(shipped) > 0
 
 
+WITHOUT_EXTRAS = """
+import argparse, importlib, sys
+for name in sys.argv[1].split(","):
+    sys.modules[name] = None
+from apps.cli import VERBS, main
+for verb in VERBS:
+    module = importlib.import_module("apps.commands." + verb.replace("-", "_"))
+    module.add_arguments(argparse.ArgumentParser())
+sys.exit(main(["app", "--runs", sys.argv[2]]))
+"""
+
+
+def test_every_verb_tells_its_help_without_extras(tmp_path: Path) -> None:
+    extras = "gradio,psutil,diffusers,transformers,accelerate,cv2,nibabel,av,igl,open3d,h5py"
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS, extras, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 4 and "pip install" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_licence_of_every_shipped_file_is_told() -> None:
     text = (ROOT / "assets" / "LICENCES.md").read_text("utf-8")
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]

@@ -11,8 +11,6 @@ import sys
 import webbrowser
 from pathlib import Path
 
-import psutil
-
 from geo3d.errors import ConfigError
 
 DEFAULT_PORT = 7860
@@ -135,6 +133,8 @@ def own_names(host: str) -> list[str]:
         return [host, *(name for name in loopback if name != host)]
     if host not in ("0.0.0.0", "::", ""):
         return [host]
+    import psutil
+
     interfaces = psutil.net_if_addrs().values()
     inet = [a.address for found in interfaces for a in found if a.family in _INET]
     reachable = [a.partition("%")[0] for a in inet if not is_loopback(a.partition("%")[0])]
