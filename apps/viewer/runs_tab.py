@@ -80,7 +80,9 @@ class RunsTab:
         one = [self.chosen, self.actions, self.about, self.other, self.new_tag, self.asking]
         one += [self.compared, self.file, self.problem]
         for box in filters:
-            box.input(self.render, filters, self.shown, **QUIET)
+            # what is typed is followed letter by letter; lists are set by us, too
+            heard = box.change if box is self.words else box.input
+            heard(self.render, filters, self.shown, **QUIET)
         self.gallery.select(self._choose, self.folders, one, **QUIET)
         self.other.input(self._compare, [self.chosen, self.other], self.compared, **QUIET)
         tagged = [*one, *self.shown]
