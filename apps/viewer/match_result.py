@@ -121,7 +121,7 @@ def legend(result: MatchResult, coloring: str) -> str:
     """Return what the colours mean, as HTML."""
     if coloring == CONFIDENCE:
         return fragments.scale(
-            CONFIDENCE_STOPS,
+            CONFIDENCE_STOPS.tolist(),
             "0",
             "1",
             "Probability that a target vertex's match is within 5 % of √area",
@@ -129,7 +129,7 @@ def legend(result: MatchResult, coloring: str) -> str:
     if coloring == ERROR:
         top = f"{100 * error_top(result):.3g} and more"
         label = "Geodesic error of each target vertex, in % of √area"
-        return fragments.scale(ERROR_STOPS, "0", top, label)
+        return fragments.scale(ERROR_STOPS.tolist(), "0", top, label)
     text = "A target vertex has the colour of the source vertex it is matched to."
     if coloring == ALTERNATIVE:
         text = (
@@ -157,9 +157,9 @@ def _colors(result: MatchResult, coloring: str) -> tuple[np.ndarray, np.ndarray]
     colors = position_colors(result.source)
     if result.covered is not None:
         colors[~result.covered] = UNKNOWN_COLOR
-    other = result.alternative_21
-    is_other = coloring == ALTERNATIVE and other is not None
-    return colors, transfer_colors(colors, other if is_other else result.p2p_21)
+    if coloring == ALTERNATIVE and result.alternative_21 is not None:
+        return colors, transfer_colors(colors, result.alternative_21)
+    return colors, transfer_colors(colors, result.p2p_21)
 
 
 def _read_errors(path: Path, n_2: int) -> np.ndarray | None:

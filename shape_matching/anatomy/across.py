@@ -36,6 +36,9 @@ SURE, OUTWARDS, AGREES = 0.08, 0.45, 0.5
 """A map by places is taken if its places lie so near to each other, its orientation is at least so
 good, and its places agree so much better than those of the search's map.  Set on generated pairs of
 different kinds (docs/RESULTS.md)."""
+TRUSTED = 0.8
+"""A map of the search whose orientation is better than this is kept: on the tuning pairs all such
+maps were right, and places of people are not sure."""
 PREFERRED = 0.8
 """Of the search's maps another is preferred if its places agree so much better."""
 REACH = 0.3
@@ -51,8 +54,10 @@ BY_PLACES = (
 
 
 def far_from_isometric(choice: Choice) -> bool:
-    """Return whether even the best map of the search is far from keeping distances."""
-    return choice.scores["residual"] > FAR_FROM_ISOMETRIC * len(choice.fmap_12)
+    """Return whether even the best map of the search is far from keeping distances, and does not
+    keep the side that faces outwards well either."""
+    far = choice.scores["residual"] > FAR_FROM_ISOMETRIC * len(choice.fmap_12)
+    return far and choice.scores["orientation"] < TRUSTED
 
 
 def with_places(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +73,7 @@ def test_training_comes_nearer_to_the_places(tmp_path: Path) -> None:
     config = training(tmp_path / "data", steps=60, learning_rate=1e-2, validate_every=1)
     gaps: list[float] = []
 
-    def log(numbers: dict[str, float]) -> None:
+    def log(numbers: Mapping[str, Any]) -> None:
         if "gap_mean" in numbers:
             gaps.append(numbers["gap_mean"])
 
