@@ -34,6 +34,7 @@ from scenes.objects import training
 from scenes.objects.condition import SmallEncoderConfig, SmallImageEncoder
 from scenes.objects.pipeline_folder import write_pipeline, write_student
 from scenes.objects.samplers import SamplerConfig
+from scenes.objects.small.train import TEACHER_SAMPLER
 
 
 @pytest.fixture(scope="module")
@@ -184,13 +185,13 @@ def test_a_grid_goes_on_and_grows(stages: tuple[Path, Path], tmp_path: Path) -> 
         write_table(config)
     assert caught.value.code == "comparison.nothing"
     rows = compare_methods(config)
+    few = {n: replace(TEACHER_SAMPLER, steps=n, rescale_t=1.0) for n in (1, 2)}
     names = [(row["method"], row["steps"], row["passes"]) for row in rows]
     assert names == [
         ("truth, other points on it", 0, 0),
         ("autoencoder (best possible)", 0, 0),
-        ("teacher", 25, 88),
-        ("teacher, untrained for few steps", 1, 4),
-        ("teacher, untrained for few steps", 2, 8),
+        ("teacher", TEACHER_SAMPLER.steps, 2 * TEACHER_SAMPLER.evaluations()),
+        *(("teacher, untrained for few steps", n, 2 * few[n].evaluations()) for n in (1, 2)),
         ("MeanFlow", 1, 2),
         ("MeanFlow", 2, 4),
     ]
@@ -208,9 +209,9 @@ def test_a_grid_goes_on_and_grows(stages: tuple[Path, Path], tmp_path: Path) -> 
     with pytest.raises(InputError) as other:
         Grid(replace(config, points=65)).claim()
     assert other.value.code == "work.other_folder"
-    with pytest.raises(InputError) as few:
+    with pytest.raises(InputError) as caught:
         compare_methods(replace(config, objects=3))
-    assert few.value.code == "comparison.too_few"
+    assert caught.value.code == "comparison.too_few"
 
 
 @pytest.mark.slow
