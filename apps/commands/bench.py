@@ -275,12 +275,14 @@ def _object_benches() -> dict[str, Callable[..., Any]]:
 
 def _of_maps(what: str) -> Mapping[str, Callable[..., Any]]:
     match what:
-        case "partial" | "kinds":
-            from apps.bench import kinds
+        case "partial":
             from apps.bench import partial as pieces
 
-            module = kinds if what == "kinds" else pieces
-            return {"test": module.bench_test, "tune": module.bench_tune}
+            return {"test": pieces.bench_test, "tune": pieces.bench_tune}
+        case "kinds":
+            from apps.bench import kinds
+
+            return {"test": kinds.bench_test, "tune": kinds.bench_tune}
         case "robust":
             from apps.bench.robust import bench_robust
 
