@@ -86,9 +86,8 @@ def test_a_mask_is_cut_joined_taken_back_and_saved(page: Any, runs: Path, tmp_pa
     page.locator("#segment-numbers").get_by_text("to 1, holes").wait_for()
     page.locator("#segment-tools").get_by_text("Cut").click()
     width(page, 4)
-    page.locator("#segment-canvas svg").scroll_into_view_if_needed()
     paint(page, (-0.02, 0.25), (1.02, 0.25))
-    paint(page, (0.5, -0.02), (0.5, 1.02))
+    paint(page, (0.5, 0.005), (0.5, 0.995))
     strokes(page, 3)
     page.locator("#segment-numbers").get_by_text("components 2 to 4").wait_for()
     keep(page, "correct-cut.png")
@@ -99,13 +98,13 @@ def test_a_mask_is_cut_joined_taken_back_and_saved(page: Any, runs: Path, tmp_pa
     page.locator("#segment-tools").get_by_role("button", name="Undo").click()
     strokes(page, 2)
 
-    # By keys alone: a bridge over the cut, from one half to the other.
+    # By keys alone: a bridge over the cut, from where the pointer was last seen, at the top.
     canvas = page.locator("#segment-canvas svg")
     canvas.focus()
     page.keyboard.press("j")
     page.keyboard.press("Space")
     for _ in range(4):
-        page.keyboard.press("Shift+ArrowUp")
+        page.keyboard.press("Shift+ArrowDown")
     page.keyboard.press("Space")
     strokes(page, 3)
     page.locator("#segment-numbers").get_by_text("components 2 to 1").wait_for()
