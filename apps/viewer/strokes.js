@@ -9,6 +9,7 @@
   let painting = null;
   let pinch = null;
   let brush = null;
+  let shown = "";
 
   const canvas = () => document.querySelector("#segment-canvas svg");
   const tools = () => document.querySelector("#segment-tools .g3-strokes");
@@ -261,7 +262,8 @@
     if (!svg || svg.dataset.ready) return;
     svg.dataset.ready = "yes";
     if (views.has(svg.dataset.mask)) svg.setAttribute("viewBox", viewed(svg).join(" "));
-    else brush = null;
+    if (shown !== svg.dataset.mask) brush = null;
+    shown = svg.dataset.mask;
     if (painting) {
       painting.svg = svg;
       svg.append(painting.line);

@@ -51,7 +51,7 @@ class RepairSettings:
     ridge_height: float = 0.0
     """Mean log-odds of the line between two regions from which on it is closed, and below which it
     is cut."""
-    gap_price: float = 10.0
+    gap_price: float = 20.0
     """Nats; gaps of a line that cost more to close stay open."""
     basin_depth: float = 3.0
     """Nats by which a region must lie below its ridge; 0 leaves lines as they are."""
