@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Shaped
 
 from geo3d.topology.metrics import (
     betti_errors,
@@ -51,11 +51,11 @@ class Metric:
 
     def numbers(
         self,
-        predicted: Bool[np.ndarray, "*space"],
-        true: Bool[np.ndarray, "*space"],
+        predicted: Shaped[np.ndarray, "*space"],
+        true: Shaped[np.ndarray, "*space"],
         **settings: Any,
     ) -> tuple[float, ...]:
-        """Return the numbers of two masks."""
+        """Return the numbers of two masks, of booleans or of 0 and 1."""
         found = self.function(predicted, true, **settings)
         found = astuple(found) if isinstance(found, PartitionMetrics) else found
         return tuple(float(n) for n in (found if isinstance(found, tuple) else (found,)))

@@ -89,7 +89,7 @@ class TestFragments:
         assert "sign of life" not in fragments.job_card(replace(job, state="running", silent_s=2.0))
 
 
-def test_the_list_of_jobs_escapes_titles_and_links_by_id(self, jobs: Jobs) -> None:
+def test_the_list_of_jobs_escapes_titles_and_links_by_id(jobs: Jobs) -> None:
     from apps.viewer.jobs_tab import JobsTab
 
     listing = on_a_page(lambda: JobsTab(jobs))

@@ -17,6 +17,15 @@ from geo3d.mesh.io import load_mesh, save_mesh
 from geo3d.mesh.mesh import Mesh
 
 
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[shapes.Shape, shapes.Shape, np.ndarray]:
+    """A bumpy sphere, its shuffled copy, and the map from the copy."""
+    source = bumpy_sphere(2)
+    target, order = permuted(source)
+    first, second = (shapes.keep(m, n, tmp_path) for m, n in ((source, "one"), (target, "two")))
+    return first, second, order
+
+
 class TestShapes:
     @pytest.mark.parametrize(
         "mesh",
