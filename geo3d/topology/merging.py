@@ -153,7 +153,10 @@ def _needed(
 
 def _later(rank: Int32[np.ndarray, " p"], steps: Int64[np.ndarray, " s"]) -> np.ndarray:
     """Return the steps to pixels that come later, as bits; those of the border are any."""
-    return sum(np.int32(1 << k) * (np.roll(rank, -s) >= rank) for k, s in enumerate(steps))
+    found = np.zeros(rank.shape, dtype=np.int32)
+    for k, step in enumerate(steps):
+        found |= (np.roll(rank, -step) >= rank).astype(np.int32) << k
+    return found
 
 
 def _ends(own: Stack, steps: Int64[np.ndarray, "s d"]) -> Int64[np.ndarray, "s 2"]:
