@@ -3,8 +3,8 @@
 Data are drawn: two images of 512^2 pixels as in `apps.bench.topology`, and volumes of 64^3 and
 96^3 voxels with thin sheets and lines; scores are wrong where a rough noise says so.  All run
 forward and backward on one thread, on the same scores and one-hot labels, on the foreground
-alone; seconds are CPU seconds, medians after a run that compiles.  Losses here get a copy of the
-labels each time, as they remember the last ones.
+alone; seconds are CPU seconds, medians after a run that compiles.  Every run moves the
+batch by another row, as losses here remember what they made of the last labels.
 
 topolosses is no dependency of this package: its losses load torchvision, gudhi and OpenCV, of
 which the one measured needs none, so it alone is loaded.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,12 +97,14 @@ def bench_rivals(
         maps = one_hot(labels, 2).movedim(-1, 1).float()
         runs = {
             "clDice, 3 rounds (MONAI)": (
-                lambda z, y=labels: cl_dice_loss(z, y.clone(), rounds=ROUNDS),
-                lambda z, t=maps: theirs["clDice, 3 rounds (MONAI)"](t, torch.softmax(z, dim=1)),
+                lambda z, k, y=labels: cl_dice_loss(z, y.roll(k, -2), rounds=ROUNDS),
+                lambda z, k, t=maps: theirs["clDice, 3 rounds (MONAI)"](
+                    t.roll(k, -2), torch.softmax(z, dim=1)
+                ),
             ),
             "Betti matching (topolosses)": (
-                lambda z, y=labels: betti_matching_loss(z, y.clone()),
-                lambda z, t=maps: theirs["Betti matching (topolosses)"](z, t),
+                lambda z, k, y=labels: betti_matching_loss(z, y.roll(k, -2)),
+                lambda z, k, t=maps: theirs["Betti matching (topolosses)"](z, t.roll(k, -2)),
             ),
         }
         for name, (ours, other) in runs.items():
@@ -116,6 +119,10 @@ def bench_rivals(
     return rows
 
 
-def _there_and_back(loss: Callable[[Tensor], Tensor], logits: Tensor) -> None:
-    scores = logits.detach().clone().requires_grad_()
-    loss(scores).backward()
+_RUNS = itertools.count()
+
+
+def _there_and_back(loss: Callable[[Tensor, int], Tensor], logits: Tensor) -> None:
+    shift = next(_RUNS) % logits.shape[-2]
+    scores = logits.detach().roll(shift, -2).requires_grad_()
+    loss(scores, shift).backward()
