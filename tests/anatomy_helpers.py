@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from helpers import bumpy_sphere
 
-from shape_matching.anatomy.data import BodiesConfig, body_path
+from geo3d.work.examples import example_path
+from shape_matching.anatomy.data import BodiesConfig
 from shape_matching.anatomy.network import AnatomyConfig, view
 from shape_matching.anatomy.training import AnatomyTrainingConfig
 from shape_matching.search.prepare import Prepared, prepare
@@ -31,7 +32,7 @@ def write_bodies(folder: Path, count: int = 8) -> None:
         seen = view(shape, SMALL, SMALL.points)
         points = shape.mesh.vertices[shape.samples[: SMALL.points].numpy()]
         np.savez(
-            body_path(folder, n),
+            example_path(folder, n),
             evals=seen.surface.evals.numpy(),
             rows=seen.surface.evecs.half().numpy(),
             slopes=torch.stack(seen.surface.gradients or ()).half().numpy(),

@@ -21,14 +21,13 @@ from torch import Tensor
 
 from geo3d.config import require, require_at_least
 from geo3d.errors import InputError
-from geo3d.files import atomic_path
 from geo3d.mesh.ops import normalized
 from geo3d.npz import read_npz
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.synth.creatures import Creature, generate_creature, pose, vary_proportions
 from geo3d.synth.creatures.kinship import BUILT_ALIKE, counterparts
-from geo3d.work.pool import Limits, Task
-from geo3d.work.runner import Work, claim, failure_text, run_items
+from geo3d.work.examples import fill_examples
+from geo3d.work.pool import Limits
 from shape_matching.anatomy.network import AnatomyConfig, View, view
 from shape_matching.prior.feature_network import Surface, least_squares
 from shape_matching.search.prepare import prepare
@@ -86,20 +85,9 @@ def make_bodies(
         InputError: ``work.other_folder`` when ``out`` is for other settings.
         Cancelled: from ``progress``.
     """
-    folder = Path(out)
-    claim(folder, _plain(config))
-    tasks = [Task(body_path(folder, n).stem, n) for n in range(config.bodies)]
-    make_handler = partial(partial, _make_body, config, folder)
-    work = Work(
-        folder, tasks, make_handler, lambda name: (folder / f"{name}.npz").is_file(), "bodies"
-    )
-    failures = run_items(work, Limits(workers, timeout=BODY_SECONDS, threads=1), progress)
-    return {name: failure_text(failure) for name, failure in failures.items()}
-
-
-def body_path(folder: Path, number: int) -> Path:
-    """Return the file of a body."""
-    return folder / f"body-{number:05d}.npz"
+    limits = Limits(workers, timeout=BODY_SECONDS, threads=1)
+    make = partial(_body, config)
+    return fill_examples(Path(out), _plain(config), config.bodies, make, limits, "bodies", progress)
 
 
 def read_body(path: Path, config: AnatomyConfig) -> Body:
@@ -134,8 +122,7 @@ def fixed_creature() -> Creature:
     return generate_creature(FIXED_KIND, FIXED_SEED, 3000)
 
 
-def _make_body(config: BodiesConfig, folder: Path, number: int) -> None:
-    torch.set_num_threads(1)
+def _body(config: BodiesConfig, number: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([*b"bodies", config.seed, number])
     kind = BUILT_ALIKE[number % len(BUILT_ALIKE)]
     creature = generate_creature(kind, int(rng.integers(2**31)), config.vertices)
@@ -148,7 +135,7 @@ def _make_body(config: BodiesConfig, folder: Path, number: int) -> None:
     seen = view(shape, sizes, sizes.points)
     assert seen.surface.gradients is not None
     truth = at[shape.samples.numpy()]
-    arrays: dict[str, Any] = {
+    return {
         "evals": seen.surface.evals.numpy(),
         "rows": seen.surface.evecs.half().numpy(),
         "slopes": torch.stack(seen.surface.gradients).half().numpy(),
@@ -156,8 +143,6 @@ def _make_body(config: BodiesConfig, folder: Path, number: int) -> None:
         "places": normalized(fixed.rest).vertices[truth].astype(np.float32),
         "known": truth >= 0,
     }
-    with atomic_path(body_path(folder, number)) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
 
 
 def _plain(config: BodiesConfig) -> dict[str, Any]:

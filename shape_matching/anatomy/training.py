@@ -24,10 +24,11 @@ from geo3d.device import item_generator
 from geo3d.errors import InputError
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.work import schedules
+from geo3d.work.examples import examples
 from geo3d.work.gradients import Clipper
 from geo3d.work.state import TrainingState, running_average
 from geo3d.work.training import Backward, Method, Numbers, Plan, run_training
-from shape_matching.anatomy.data import BodiesConfig, Body, body_path, read_body
+from shape_matching.anatomy.data import BodiesConfig, Body, read_body
 from shape_matching.anatomy.network import Anatomy, AnatomyConfig, save_anatomy
 from shape_matching.prior.feature_network import stack_surfaces
 
@@ -140,16 +141,14 @@ def load_bodies(config: AnatomyTrainingConfig) -> tuple[list[Body], list[Body]]:
     Raises:
         InputError: ``anatomy_training.too_few``; ``anatomy_data.bad_body``.
     """
-    folder = Path(config.bodies)
-    numbers = [n for n in range(config.data.bodies) if body_path(folder, n).is_file()]
+    files = examples(config.bodies, config.data.bodies)
     sides: tuple[list[Body], list[Body]] = ([], [])
-    for n in numbers:
-        held = n % HELD_OUT == HELD_OUT - 1
-        sides[held].append(read_body(body_path(folder, n), config.network))
+    for n, path in files:
+        sides[n % HELD_OUT == HELD_OUT - 1].append(read_body(path, config.network))
     if not sides[0] or not sides[1]:
         raise InputError(
             "anatomy_training.too_few",
-            f"{config.bodies or 'The folder'} has {len(numbers)} bodies; {HELD_OUT} are the least.",
+            f"{config.bodies or 'The folder'} has {len(files)} bodies; {HELD_OUT} are the least.",
             "Make more: raise --creatures.",
         )
     return sides

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from helpers import moved, rotation
 
 from geo3d import checkpoints
 from geo3d.errors import CheckpointError, InputError
+from geo3d.work.examples import example_path, write_example
 from shape_matching.anatomy import data
 from shape_matching.anatomy.data import BodiesConfig, read_body
 from shape_matching.anatomy.network import (
@@ -91,7 +93,7 @@ def test_too_few_bodies_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_damaged_body_is_refused(tmp_path: Path) -> None:
-    path = data.body_path(tmp_path, 0)
+    path = example_path(tmp_path, 0)
     path.write_bytes(b"nothing")
     with pytest.raises(InputError) as caught:
         read_body(path, SMALL)
@@ -100,8 +102,8 @@ def test_a_damaged_body_is_refused(tmp_path: Path) -> None:
 
 def test_bodies_know_their_places(tmp_path: Path) -> None:
     config = BodiesConfig(1, network=SMALL)
-    data._make_body(config, tmp_path, 0)
-    body = read_body(data.body_path(tmp_path, 0), SMALL)
+    write_example(partial(data._body, config), tmp_path, 0)
+    body = read_body(example_path(tmp_path, 0), SMALL)
     fixed = data.fixed_creature().rest.vertices
     extent = np.ptp(fixed, axis=0).max()
     assert body.places.shape == (120, 3) and float(body.known.float().mean()) > 0.6
