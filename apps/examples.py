@@ -17,10 +17,12 @@ from geo3d.runs import Run
 from geo3d.threads import usable_cores
 
 
-def add_example_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+def add_example_arguments(
+    parser: argparse.ArgumentParser, what: str, source: str = "pairs"
+) -> None:
     """Add the flags of a training on a folder of ``what``."""
     parser.add_argument(f"--{what}", metavar="DIR", help=f"folder of {what}; made if missing")
-    parser.add_argument("--pairs", metavar="N", type=int, help="how many pairs they come from")
+    parser.add_argument(f"--{source}", metavar="N", type=int, help="how many they come from")
     parser.add_argument("--workers", metavar="N", type=int, help=f"processes that make {what}")
     add_common(parser, "config", "set", "seed", "out", "resume", "threads", "json", "quiet")
 
@@ -33,11 +35,12 @@ def train_on_examples(
     make: Callable[..., Any],
     train: Callable[..., dict[str, Any]],
     show: Callable[[argparse.Namespace, Run], None],
+    source: str = "pairs",
 ) -> int:
     """Make what is missing of the folder, train in a run and show it (see `run_training`)."""
 
     def begin() -> Beginning:
-        given = {what: full_path(getattr(args, what)), "data.pairs": args.pairs}
+        given = {what: full_path(getattr(args, what)), f"data.{source}": getattr(args, source)}
         config = settings(args, cls, given)
         folder = getattr(config, what)
         if not folder:
@@ -49,4 +52,4 @@ def train_on_examples(
     def train_here(config: Any, out: Path, *, device: str, **how: Any) -> dict[str, Any]:
         return train(config, out, **how)
 
-    return run_training(args, verb, cls, begin, train_here, show, f"{what} pairs")
+    return run_training(args, verb, cls, begin, train_here, show, f"{what} {source}")

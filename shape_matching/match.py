@@ -29,7 +29,7 @@ from geo3d.spectral.fmap import icp, nearest
 from geo3d.spectral.precise import precise_map
 from geo3d.spectral.zoomout import zoomout
 from shape_matching.anatomy.across import BY_PLACES, far_from_isometric, with_places
-from shape_matching.anatomy.network import load_anatomy
+from shape_matching.anatomy.network import ANATOMY
 from shape_matching.confidence.calibrate import calibrated, put_right
 from shape_matching.config import MatchConfig, Start
 from shape_matching.corrector.improve import OnMap, feature_map, ignore_map, improved
@@ -176,7 +176,7 @@ def _match_whole(
     ahead = lead(choices)
     if initial_p2p_21 is None and _may_differ_in_kind(choices[0], config):
         marks = None if landmarks is None else torch.from_numpy(landmarks).to(place)
-        network = load_anatomy(config.anatomy or None, str(place))
+        network = ANATOMY.load(config.anatomy or None, str(place))
         choices = with_places(choices, one, two, marks, network)
     chosen, other = taken(different(choices, one, two), config.choose)
     fmap_12, scores = chosen.fmap_12, {**chosen.scores, "lead": min(ahead, 1e3)}

@@ -45,7 +45,7 @@ def write_bodies(folder: Path, count: int = 8) -> None:
 def training(folder: Path, **changes: Any) -> AnatomyTrainingConfig:
     """Return settings of a training of a second."""
     config = AnatomyTrainingConfig(
-        str(folder), BodiesConfig(8, network=SMALL), SMALL,
+        bodies=str(folder), data=BodiesConfig(8, network=SMALL), network=SMALL,
         steps=12, batch=2, warmup=2, log_every=4, validate_every=6, checkpoint_seconds=1e9,
     )  # fmt: skip
     return replace(config, **changes)

@@ -63,7 +63,7 @@ def write_examples(folder: Path, pair: tuple[Prepared, Prepared, Tensor]) -> Non
 def training(folder: Path, **changes: Any) -> CorrectorTrainingConfig:
     """Return settings of a training of a second."""
     config = CorrectorTrainingConfig(
-        str(folder), CorrectorDataConfig(8, network=SMALL), SMALL,
+        examples=str(folder), data=CorrectorDataConfig(8, network=SMALL), network=SMALL,
         steps=12, batch=2, warmup=2, log_every=4, validate_every=6, checkpoint_seconds=1e9,
     )  # fmt: skip
     return replace(config, **changes)

@@ -1,8 +1,7 @@
 """Numbered files of examples: made in a pool, kept, and read by a training that holds some out.
 
     fill_examples(folder, settings, 400, partial(example, config), Limits(workers=2), "examples")
-    for number, path in examples(folder, 400):
-        ...
+    shown, held_out = split_examples(folder, 400, read, one_in=8)
 
 Example ``number`` depends on the settings and its number alone, so a broken-off making is continued
 by the same call, and more may be asked for later.
@@ -10,19 +9,22 @@ by the same call, and more may be asked for later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from geo3d.errors import InputError
 from geo3d.files import atomic_path
+from geo3d.npz import read_npz
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.work.pool import Limits, Task
 from geo3d.work.runner import Work, claim, failure_text, run_items
 
+T = TypeVar("T")
 Make = Callable[[int], Mapping[str, Any]]
 """Returns the arrays of the example of a number; importable, or a partial of what is."""
 
@@ -67,3 +69,46 @@ def examples(folder: str | Path, count: int) -> list[tuple[int, Path]]:
     """Return numbers and files of the first ``count`` examples, without those that failed."""
     files = ((n, example_path(Path(folder), n)) for n in range(count))
     return [(n, path) for n, path in files if path.is_file()]
+
+
+def read_example(
+    path: Path,
+    names: Sequence[str],
+    max_bytes: int,
+    build: Callable[[dict[str, np.ndarray]], T],
+) -> T:
+    """Return what ``build`` makes of the arrays of an example; it raises ValueError where they are
+    not what the training wants.
+
+    Raises:
+        InputError: ``work.bad_example``.
+    """
+    try:
+        return build(read_npz(path, names, max_bytes))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "work.bad_example",
+            f"{path} is no example for this training: {error}.",
+            "Delete it and run the command again, or choose another folder.",
+        ) from error
+
+
+def split_examples(
+    folder: str | Path, count: int, read: Callable[[Path], T], one_in: int
+) -> tuple[list[T], list[T]]:
+    """Return the examples to learn from and those held out: one in so many.
+
+    Raises:
+        InputError: ``work.too_few_examples``, and those of ``read``.
+    """
+    files = examples(folder, count)
+    sides: tuple[list[T], list[T]] = ([], [])
+    for n, path in files:
+        sides[n % one_in == one_in - 1].append(read(path))
+    if not all(sides):
+        raise InputError(
+            "work.too_few_examples",
+            f"{folder or 'The folder'} has {len(files)} examples; {one_in} are the least.",
+            "Make more: raise --pairs or --creatures.",
+        )
+    return sides

@@ -1,6 +1,6 @@
 """What the network of places learns from: generated creatures and where each of their points is.
 
-make_bodies(BodiesConfig(bodies=448), "data/anatomy", workers=2)
+make_bodies(BodiesConfig(creatures=448), "data/anatomy", workers=2)
 
 Each file is one creature in one pose as the network sees it, and the places of its points: those of
 the counterparts (`geo3d.synth.creatures.kinship`) on one fixed quadruped, which has every part.  A
@@ -20,16 +20,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geo3d.config import require, require_at_least
-from geo3d.errors import InputError
 from geo3d.mesh.ops import normalized
-from geo3d.npz import read_npz
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.synth.creatures import Creature, generate_creature, pose, vary_proportions
 from geo3d.synth.creatures.kinship import BUILT_ALIKE, counterparts
-from geo3d.work.examples import fill_examples
+from geo3d.work.examples import fill_examples, read_example
 from geo3d.work.pool import Limits
 from shape_matching.anatomy.network import AnatomyConfig, View, view
-from shape_matching.prior.feature_network import Surface, least_squares
+from shape_matching.networks import float_tensors, stored_surface
 from shape_matching.search.prepare import prepare
 
 FIXED_KIND, FIXED_SEED = "quadruped", 3
@@ -43,7 +41,7 @@ _ARRAYS = ("evals", "rows", "slopes", "descriptors", "places", "known")
 class BodiesConfig:
     """Settings of a folder of bodies."""
 
-    bodies: int = 448
+    creatures: int = 448
     """How many creatures, each in one pose."""
     seed: int = 0
     vertices: int = 1500
@@ -56,7 +54,7 @@ class BodiesConfig:
     """For whom the shapes are described; its sizes matter here."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "bodies")
+        require_at_least(self, 1, "creatures")
         require(self.vertices >= 1500, "vertices", "at least 1500")
         require(0 <= self.amplitude[0] <= self.amplitude[1] <= 2, "amplitude", "a range in 0..2")
         require(0 <= self.amount <= 0.5, "amount", "in 0..0.5")
@@ -87,32 +85,23 @@ def make_bodies(
     """
     limits = Limits(workers, timeout=BODY_SECONDS, threads=1)
     make = partial(_body, config)
-    return fill_examples(Path(out), _plain(config), config.bodies, make, limits, "bodies", progress)
+    return fill_examples(
+        Path(out), _plain(config), config.creatures, make, limits, "bodies", progress
+    )
 
 
 def read_body(path: Path, config: AnatomyConfig) -> Body:
     """Return a body for a network of ``config``, whose sizes must be those it was made for.
 
     Raises:
-        InputError: ``anatomy_data.bad_body``.
+        InputError: ``work.bad_example``.
     """
-    try:
-        stored = read_npz(path, _ARRAYS, BODY_BYTES)
-        arrays = {
-            name: torch.from_numpy(array.astype(np.float32)) for name, array in stored.items()
-        }
-        expected = (config.points, config.eigenpairs)
-        if tuple(arrays["rows"].shape) != expected:
-            raise ValueError(f"rows {tuple(arrays['rows'].shape)} instead of {expected}")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "anatomy_data.bad_body",
-            f"{path} is no body for this network: {error}.",
-            "Delete it and run the command again, or choose another folder.",
-        ) from error
-    rows = arrays["rows"]
-    x, y = arrays["slopes"]
-    seen = View(Surface(arrays["evals"], rows, least_squares(rows), (x, y)), arrays["descriptors"])
+    return read_example(path, _ARRAYS, BODY_BYTES, partial(_built, config))
+
+
+def _built(config: AnatomyConfig, stored: dict[str, np.ndarray]) -> Body:
+    arrays = float_tensors(stored, (config.points, config.eigenpairs))
+    seen = View(stored_surface(arrays), arrays["descriptors"])
     return Body(seen, arrays["places"], arrays["known"] > 0)
 
 
@@ -148,7 +137,7 @@ def _body(config: BodiesConfig, number: int) -> dict[str, np.ndarray]:
 def _plain(config: BodiesConfig) -> dict[str, Any]:
     """Return what a body depends on."""
     values = asdict(config)
-    del values["bodies"]
+    del values["creatures"]
     network = values["network"]
     values["network"] = {n: network[n] for n in ("points", "eigenpairs", "signatures")}
     return values

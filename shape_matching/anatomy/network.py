@@ -19,28 +19,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from os import PathLike
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from geo3d import checkpoints
-from geo3d.config import config_from_dict, config_to_dict, require, require_at_least
-from geo3d.errors import CheckpointError, ConfigError
-from geo3d.files import asset
-from geo3d.spectral.descriptors import unit_norm, wks
-from shape_matching.prior.feature_network import DiffusionNet, Surface, surface
+from geo3d.config import require, require_at_least
+from shape_matching.networks import Network, NetworkKind
+from shape_matching.prior.feature_network import (
+    N_CURVATURES,
+    DiffusionNet,
+    Surface,
+    descriptors,
+    surface,
+)
 from shape_matching.search.prepare import Prepared
-
-SHIPPED = "priors/anatomy.safetensors"
-"""The network that comes with the package."""
-N_CURVATURES = 3
-CURVATURE_SCALE = 3.0
-"""Brings curvatures of unit norm to values around 1."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,10 @@ class View:
     """Curvatures and wave kernel signatures."""
 
 
-class Anatomy(nn.Module):
+class Anatomy(Network):
     """Places of points; see the module."""
+
+    config: AnatomyConfig
 
     def __init__(
         self,
@@ -81,10 +77,7 @@ class Anatomy(nn.Module):
         generator: torch.Generator | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.info = dict(info or {})
-        """Where it comes from: training settings, data."""
+        super().__init__(config, info)
         channels = N_CURVATURES + config.signatures
         self.network = DiffusionNet(channels, 3, config.width, config.blocks, generator=generator)
 
@@ -107,12 +100,8 @@ def view(shape: Prepared, config: AnatomyConfig, n_points: int | None) -> View:
     Args:
         n_points: leading samples; None means all vertices.
     """
-    assert shape.curvature is not None
-    chosen = slice(None) if n_points is None else shape.samples[:n_points]
-    basis = shape.basis.truncate(config.eigenpairs)
-    signatures = unit_norm(wks(basis, config.signatures), basis.mass)[chosen]
-    descriptors = torch.cat([CURVATURE_SCALE * shape.curvature[chosen], signatures], dim=1)
-    return View(surface(shape, config.eigenpairs, n_points), descriptors)
+    seen = descriptors(shape, config.eigenpairs, config.signatures, n_points)
+    return View(surface(shape, config.eigenpairs, n_points), seen)
 
 
 @torch.no_grad()
@@ -122,43 +111,4 @@ def places(shape: Prepared, anatomy: Anatomy) -> Float[Tensor, "v 3"]:
     return anatomy(seen.descriptors, seen.surface)
 
 
-def load_anatomy(path: str | PathLike[str] | None = None, device: str = "cpu") -> Anatomy:
-    """Read a network; None means the shipped one.  The last few are remembered.
-
-    Raises:
-        CheckpointError: ``checkpoint.missing``, ``checkpoint.damaged``, ``anatomy.not_a_network``.
-        InputError: ``asset.missing`` when the shipped one is not there.
-    """
-    file = asset(SHIPPED) if path is None else Path(path)
-    written = file.stat().st_mtime_ns if file.is_file() else 0
-    return _load(str(file), str(device), written)
-
-
-def save_anatomy(
-    path: str | PathLike[str],
-    anatomy: Anatomy,
-    dtype: Literal["float32", "float16"] = "float32",
-) -> str:
-    """Write ``anatomy`` to a ``.safetensors`` file and return its digest."""
-    weights = {n: t.to(getattr(torch, dtype)) for n, t in anatomy.state_dict().items()}
-    own = {"network": config_to_dict(anatomy.config), "info": anatomy.info}
-    return checkpoints.save(path, weights, {"anatomy": own})
-
-
-@lru_cache(maxsize=4)
-def _load(path: str, device: str, written: int) -> Anatomy:
-    checkpoint = checkpoints.load(path)
-    own = checkpoint.config.get("anatomy")
-    try:
-        if not isinstance(own, Mapping):
-            raise TypeError("no settings of such a network inside")
-        config = config_from_dict(AnatomyConfig, own["network"])
-        found = Anatomy(config, info={**own.get("info", {}), "sha256": checkpoint.sha256})
-        found.load_state_dict({n: t.float() for n, t in checkpoint.tensors.items()})
-    except (ConfigError, KeyError, RuntimeError, TypeError) as error:
-        raise CheckpointError(
-            "anatomy.not_a_network",
-            f"{path} is no network of places: {error}",
-            "Give a file written by `geo3d train anatomy`.",
-        ) from error
-    return found.requires_grad_(False).eval().to(device)
+ANATOMY = NetworkKind("anatomy", "anatomy.not_a_network", AnatomyConfig, Anatomy)

@@ -23,35 +23,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from os import PathLike
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geo3d import checkpoints
-from geo3d.config import config_from_dict, config_to_dict, require, require_at_least
-from geo3d.errors import CheckpointError, ConfigError, MeshError
-from geo3d.files import asset
-from geo3d.spectral.descriptors import unit_norm, wks
+from geo3d.config import require, require_at_least
+from geo3d.errors import MeshError
 from geo3d.spectral.fmap import nearest, solve_fmap
+from shape_matching.networks import Network, NetworkKind
 from shape_matching.prior.feature_network import (
+    N_CURVATURES,
     DiffusionNet,
     Surface,
     canonical,
+    descriptors,
     stack_surfaces,
     surface,
 )
 from shape_matching.search.prepare import Prepared
 
-SHIPPED = "priors/corrector.safetensors"
-"""The corrector that comes with the package, trained on generated creatures only."""
-N_CURVATURES = 3
-COORDINATE_SCALE, CURVATURE_SCALE = 3.0, 3.0
-"""Bring positions on shapes of unit area, and curvatures of unit norm, to values around 1."""
+COORDINATE_SCALE = 3.0
+"""Brings positions on shapes of unit area to values around 1."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +84,10 @@ class View:
     """Spectral coefficients of the positions."""
 
 
-class Corrector(nn.Module):
+class Corrector(Network):
     """Turns maps into better ones; see the module."""
+
+    config: CorrectorConfig
 
     def __init__(
         self,
@@ -99,10 +95,7 @@ class Corrector(nn.Module):
         generator: torch.Generator | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.info = dict(info or {})
-        """Where it comes from: training settings, data, digest of its file."""
+        super().__init__(config, info)
         channels = 6 + N_CURVATURES + config.signatures
         self.network = DiffusionNet(
             channels, config.features, config.width, config.blocks, generator=generator
@@ -148,8 +141,8 @@ class Corrector(nn.Module):
         coordinates = evecs[:, :, : both.shape[1]] @ both
         if turn is not None:
             coordinates = (coordinates.unflatten(2, (2, 3)) @ turn).flatten(2)
-        descriptors = torch.stack([one.descriptors, two.descriptors])
-        return torch.cat([COORDINATE_SCALE * coordinates, descriptors], dim=2)
+        seen = torch.stack([one.descriptors, two.descriptors])
+        return torch.cat([COORDINATE_SCALE * coordinates, seen], dim=2)
 
 
 def view(shape: Prepared, config: CorrectorConfig) -> View:
@@ -172,13 +165,9 @@ def view(shape: Prepared, config: CorrectorConfig) -> View:
             f"the corrector needs {config.points} and {config.eigenpairs}.",
             "Subdivide the mesh.",
         )
-    chosen = shape.samples[: config.points]
-    basis = shape.basis.truncate(config.eigenpairs)
-    signatures = unit_norm(wks(basis, config.signatures), basis.mass)[chosen]
-    descriptors = torch.cat([CURVATURE_SCALE * shape.curvature[chosen], signatures], dim=1)
     return View(
         surface(shape, config.eigenpairs, config.points),
-        descriptors,
+        descriptors(shape, config.eigenpairs, config.signatures, config.points),
         shape.positions[: config.map_size],
     )
 
@@ -207,52 +196,12 @@ def reverse(
     return one.basis.project(two.basis.evecs[p2p_12, :k2])[:k1]
 
 
-def load_corrector(path: str | PathLike[str] | None = None, device: str = "cpu") -> Corrector:
-    """Read a corrector; None means the shipped one.  The last few are remembered.
-
-    Raises:
-        CheckpointError: ``checkpoint.missing``, ``checkpoint.damaged``,
-            ``corrector.not_a_corrector``.
-        InputError: ``asset.missing`` when the shipped one is not there.
-    """
-    file = asset(SHIPPED) if path is None else Path(path)
-    written = file.stat().st_mtime_ns if file.is_file() else 0
-    return _load(str(file), str(device), written)
-
-
-def save_corrector(
-    path: str | PathLike[str],
-    corrector: Corrector,
-    dtype: Literal["float32", "float16"] = "float32",
-) -> str:
-    """Write ``corrector`` to a ``.safetensors`` file and return its digest."""
-    weights = {n: t.to(getattr(torch, dtype)) for n, t in corrector.state_dict().items()}
-    own = {"network": config_to_dict(corrector.config), "info": corrector.info}
-    return checkpoints.save(path, weights, {"corrector": own})
-
-
-@lru_cache(maxsize=4)
-def _load(path: str, device: str, written: int) -> Corrector:
-    checkpoint = checkpoints.load(path)
-    own = checkpoint.config.get("corrector")
-    try:
-        if not isinstance(own, Mapping):
-            raise TypeError("no settings of a corrector inside")
-        config = config_from_dict(CorrectorConfig, own["network"])
-        found = Corrector(config, info={**own.get("info", {}), "sha256": checkpoint.sha256})
-        found.load_state_dict({n: t.float() for n, t in checkpoint.tensors.items()})
-    except (ConfigError, KeyError, RuntimeError, TypeError) as error:
-        raise CheckpointError(
-            "corrector.not_a_corrector",
-            f"{path} is no corrector: {error}",
-            "Give a file written by `geo3d train corrector`.",
-        ) from error
-    return found.requires_grad_(False).eval().to(device)
-
-
 def _rotation(
     positions: Float[Tensor, "k 3"], wanted: Float[Tensor, "k 3"]
 ) -> Float[Tensor, "3 3"]:
     """Return R orthogonal, maybe a reflection, with positions R closest to ``wanted``."""
     u, _, vt = torch.linalg.svd((positions[1:].T @ wanted[1:]).double())
     return (u @ vt).to(positions)
+
+
+CORRECTOR = NetworkKind("corrector", "corrector.not_a_corrector", CorrectorConfig, Corrector)

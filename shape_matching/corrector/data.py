@@ -1,7 +1,7 @@
 """What a corrector learns from: the search's own maps between generated creatures, and the truth.
 
 make_examples(CorrectorDataConfig(pairs=400), "data/corrector", workers=2)
-example = read_example(Path("data/corrector/pair-00000.npz"), CorrectorConfig())
+example = read_pair(Path("data/corrector/pair-00000.npz"), CorrectorConfig())
 
 Each file is one pair of the family of one generated creature (`shape_matching.prior.families`):
 both shapes as the corrector sees them, the finalists of the search
@@ -24,16 +24,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geo3d.config import require_at_least
-from geo3d.errors import InputError
-from geo3d.npz import read_npz
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.spectral.fmap import fmap_to_p2p, p2p_to_fmap
-from geo3d.work.examples import fill_examples
+from geo3d.work.examples import fill_examples, read_example
 from geo3d.work.pool import Limits
 from shape_matching.config import MatchConfig
 from shape_matching.corrector.corrector import CorrectorConfig, View, reverse, view
+from shape_matching.networks import float_tensors, stored_surface
 from shape_matching.prior.families import PriorDataConfig, family
-from shape_matching.prior.feature_network import Surface, least_squares
+from shape_matching.prior.feature_network import Surface
 from shape_matching.search.initial_maps import finalists, initial_maps
 from shape_matching.search.prepare import Prepared, prepare
 
@@ -93,32 +92,22 @@ def make_examples(
     )
 
 
-def read_example(path: Path, config: CorrectorConfig) -> Example:
+def read_pair(path: Path, config: CorrectorConfig) -> Example:
     """Return an example for a network of ``config``, whose sizes must be those it was made for.
 
     Raises:
-        InputError: ``corrector_data.bad_example``.
+        InputError: ``work.bad_example``.
     """
-    try:
-        stored = read_npz(path, _ARRAYS, EXAMPLE_BYTES)
-        arrays = {
-            name: torch.from_numpy(array.astype(np.float32)) for name, array in stored.items()
-        }
-        expected = (2, config.points, config.eigenpairs)
-        if tuple(arrays["rows"].shape) != expected:
-            raise ValueError(f"rows {tuple(arrays['rows'].shape)} instead of {expected}")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "corrector_data.bad_example",
-            f"{path} is no example for this network: {error}.",
-            "Delete it and run the command again, or choose another folder.",
-        ) from error
-    views = []
-    for i in range(2):
-        rows, slopes = arrays["rows"][i], arrays["slopes"][i]
-        seen = Surface(arrays["evals"][i], rows, least_squares(rows), (slopes[0], slopes[1]))
-        views.append(View(seen, arrays["descriptors"][i], arrays["positions"][i]))
-    return Example((views[0], views[1]), arrays["truth"], arrays["found"], arrays["errors"])
+    return read_example(path, _ARRAYS, EXAMPLE_BYTES, partial(_built, config))
+
+
+def _built(config: CorrectorConfig, stored: dict[str, np.ndarray]) -> Example:
+    arrays = float_tensors(stored, (2, config.points, config.eigenpairs))
+    one, two = (
+        View(stored_surface(arrays, i), arrays["descriptors"][i], arrays["positions"][i])
+        for i in range(2)
+    )
+    return Example((one, two), arrays["truth"], arrays["found"], arrays["errors"])
 
 
 def searched(

@@ -14,7 +14,7 @@ from geo3d.device import item_generator
 from geo3d.errors import MeshError
 from geo3d.progress import ProgressCallback, report
 from shape_matching.config import Improvement, MatchConfig
-from shape_matching.corrector.corrector import corrected, load_corrector, reverse
+from shape_matching.corrector.corrector import CORRECTOR, corrected, reverse
 from shape_matching.prior.prior import load_prior
 from shape_matching.prior.zero_shot import optimise
 from shape_matching.search.coupled import refine_coupled
@@ -86,7 +86,7 @@ def _improved_once(
     if step == "optimise":
         initial = fmap_12, reverse(fmap_12, one, two)
         return _optimised(one, two, config, initial, progress, on_map)
-    network = load_corrector(config.corrector or None, str(one.rows.device))
+    network = CORRECTOR.load(config.corrector or None, str(one.rows.device))
     fmap_12 = corrected(fmap_12, one, two, network)
     on_map("corrected", fmap_12)
     return fmap_12

@@ -235,6 +235,9 @@ def soft_map(
     )
 
 
+N_CURVATURES = 3
+CURVATURE_SCALE = 3.0
+"""Brings curvatures of unit norm to values around 1."""
 N_DESCRIPTORS = 128
 DESCRIPTOR_EIGENPAIRS = 128
 RIDGE = 1e-5
@@ -253,6 +256,18 @@ def surface(shape: Prepared, k: int, n_points: int | None) -> Surface:
     axes = shape.gradients
     sampled = None if axes is None else (axes[0][:n_points, :k], axes[1][:n_points, :k])
     return Surface(basis.evals, rows, least_squares(rows), sampled)
+
+
+def descriptors(
+    shape: Prepared, k: int, signatures: int, n_points: int | None
+) -> Float[Tensor, "p c"]:
+    """Return curvatures and wave kernel signatures of the leading samples, or of all vertices, of a
+    shape with a surface; neither knows of pose or rotation."""
+    assert shape.curvature is not None
+    chosen = slice(None) if n_points is None else shape.samples[:n_points]
+    basis = shape.basis.truncate(k)
+    values = unit_norm(wks(basis, signatures), basis.mass)[chosen]
+    return torch.cat([CURVATURE_SCALE * shape.curvature[chosen], values], dim=1)
 
 
 def input_values(

@@ -13,7 +13,7 @@ from geo3d.synth.creatures import generate_creature, pose
 from geo3d.synth.creatures.kinship import counterparts
 from shape_matching.anatomy import across
 from shape_matching.anatomy.across import far_from_isometric, with_places
-from shape_matching.anatomy.network import Anatomy, AnatomyConfig, load_anatomy
+from shape_matching.anatomy.network import ANATOMY, Anatomy, AnatomyConfig
 from shape_matching.config import MatchConfig
 from shape_matching.match import match
 from shape_matching.search.choice import Choice
@@ -48,7 +48,7 @@ def searched(p2p_21: np.ndarray, rank: float = 0.0) -> Choice:
 def test_a_wrong_map_gives_way_to_one_by_places() -> None:
     one, two, truth = pair()
     wrong = searched(np.roll(np.resize(np.arange(one.mesh.n_vertices), len(truth)), 700))
-    found = with_places([wrong], one, two, None, load_anatomy())
+    found = with_places([wrong], one, two, None, ANATOMY.load())
     assert len(found) == 3 and found[2] is wrong
     assert error(wrong.p2p_21) > 25
     assert error(found[0].p2p_21) < 7
@@ -58,7 +58,7 @@ def test_a_wrong_map_gives_way_to_one_by_places() -> None:
 
 def test_a_right_map_stays_and_is_preferred_to_a_wrong_one() -> None:
     one, two, _ = pair()
-    network = load_anatomy()
+    network = ANATOMY.load()
     wrong = searched(np.zeros(two.mesh.n_vertices, np.int64))
     right = with_places([wrong], one, two, None, network)[0]
     as_found = Choice(right.fmap_12, right.p2p_21, 0.0, right.scores)
