@@ -35,6 +35,8 @@ from geo3d.mesh.ops import (
 
 MAX_HOLE_EDGES = 32
 CLOSE = 1e-5
+ROUNDINGS = 2.0
+"""Roundings of the largest coordinate, which lies at 1, that may tear a vertex apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +92,14 @@ def merge_duplicate_vertices(state: State) -> Change:
 def merge_close_vertices(state: State) -> Change:
     """Join vertices that steps under 1e-5 of the extent connect into the first of them.
 
-    That is a hundred times the rounding of float32, which tears STL files apart.
+    That is a hundred times the rounding of float32, which tears STL files apart; far from the
+    origin the rounding of the coordinates' own type counts where it is larger.
     """
     finite = np.flatnonzero(finite_rows(state.vertices))
     points = scaled_points(state.vertices, finite_rows(state.vertices))[finite]
     extent = float(np.linalg.norm(np.ptp(points, axis=0))) if len(points) else 0.0
-    first, group = group_near_points(points, CLOSE * extent)
+    reach = max(CLOSE * extent, ROUNDINGS * float(np.finfo(state.vertices.dtype).eps))
+    first, group = group_near_points(points, reach)
     owner = np.arange(len(state.vertices))
     owner[finite] = finite[first[group]]
     source, vertex_map = np.unique(owner, return_inverse=True)

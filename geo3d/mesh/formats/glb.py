@@ -2,8 +2,8 @@
 
 The file is first checked and stripped by `geo3d.mesh.formats.glb_guard`.  Node transforms are
 applied and the meshes of the scene are joined in node order; materials and textures are not read.
-glTF stores vertex colours in linear light, `Mesh` in sRGB; eight bits of linear light are coarse in
-the dark, where a colour may come back up to 13 levels off.
+glTF stores vertex colours in linear light, `Mesh` in sRGB; eight bits of linear light, as written
+here, are coarse in the dark, where a colour may come back up to 13 levels off.
 Files of strangers go through `geo3d.mesh.sandbox`, which calls this in a limited child process.
 """
 
@@ -76,7 +76,7 @@ def _colors(part: Any, count: int) -> np.ndarray | None:
         return None
     rgb = np.asarray(visual.vertex_colors)
     # A point cloud without colours has an empty array here.
-    return _linear_to_srgb(rgb[:, :3]) if rgb.shape == (count, 4) else None
+    return rgb[:, :3] if rgb.shape == (count, 4) else None
 
 
 def write_glb(mesh: Mesh, matt: bool = False) -> bytes:
@@ -112,8 +112,3 @@ def _srgb_to_linear(colors: np.ndarray) -> np.ndarray:
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     return np.rint(255.0 * linear).astype(np.uint8)
 
-
-def _linear_to_srgb(colors: np.ndarray) -> np.ndarray:
-    share = colors.astype(np.float64) / 255.0
-    srgb = np.where(share <= 0.0031308, share * 12.92, 1.055 * share ** (1 / 2.4) - 0.055)
-    return np.rint(255.0 * srgb).astype(np.uint8)

@@ -1,7 +1,7 @@
 """The accessors of a GLB file: checked against the bytes that are there, read, or written anew.
 
 An accessor that is used as it is keeps its bytes; numbers that a library may not understand
-(quantised positions, strips) are converted and appended to the payload.  Accessors are renumbered
+(quantised positions, strips, colours) are converted and appended to the payload.  Accessors are renumbered
 in order of use.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from geo3d.errors import FileFormatError
 from geo3d.mesh.mesh import require_bytes
 
 COMPONENT_TYPES = {5120: "i1", 5121: "u1", 5122: "i2", 5123: "u2", 5125: "u4", 5126: "f4"}
 COMPONENTS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
-FLOAT, UNSIGNED_INT = 5126, 5125
+FLOAT, UNSIGNED_INT, BYTE = 5126, 5125, 5121
 
 
 def bad(message: str) -> NoReturn:
@@ -108,9 +109,10 @@ class Accessors:
         return np.maximum(found / np.iinfo(dtype).max, -1.0)
 
     def add(self, numbers: np.ndarray) -> int:
-        """Append positions (n, 3) as floats, or indices (n,) as unsigned integers."""
-        indices = numbers.ndim == 1
-        kind, shape = (UNSIGNED_INT, "SCALAR") if indices else (FLOAT, "VEC3")
+        """Append positions (n, 3) as floats, indices (n,), or colours (n, 4), which are bytes."""
+        kind, shape = {1: (UNSIGNED_INT, "SCALAR"), 3: (FLOAT, "VEC3"), 4: (BYTE, "VEC4")}[
+            1 if numbers.ndim == 1 else numbers.shape[1]
+        ]
         data = numbers.astype("<" + COMPONENT_TYPES[kind]).tobytes()
         self.payload += b"\0" * (-len(self.payload) % 4)
         view = {"buffer": 0, "byteOffset": len(self.payload), "byteLength": len(data)}
@@ -123,6 +125,7 @@ class Accessors:
                 "count": len(numbers),
                 "bufferView": len(self.kept_views) - 1,
                 "byteOffset": 0,
+                "normalized": kind == BYTE,
             }
         )
         return len(self.kept) - 1
@@ -156,3 +159,10 @@ class Accessors:
 def _row_bytes(accessor: dict[str, Any]) -> int:
     size = int(COMPONENT_TYPES[accessor["componentType"]][1])
     return size * COMPONENTS[accessor["type"]]
+
+
+def linear_to_srgb(linear: Float[np.ndarray, "v 3"]) -> UInt8[np.ndarray, "v 3"]:
+    """Return colours in linear light, 0 to 1, as bytes of sRGB (IEC 61966-2-1)."""
+    share = np.clip(linear.astype(np.float64), 0.0, 1.0)
+    srgb = np.where(share <= 0.0031308, share * 12.92, 1.055 * share ** (1 / 2.4) - 0.055)
+    return np.rint(255.0 * srgb).astype(np.uint8)

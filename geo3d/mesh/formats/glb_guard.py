@@ -4,7 +4,7 @@ The container, the JSON and every accessor that is used are checked against the 
 there; node graphs must be trees; instances count towards the limits.  The file is then written
 anew with positions, colours, indices and nodes only: no images, extensions or references remain.
 Quantised positions (KHR_mesh_quantization) become floats, strips and fans become triangles, and
-instances (EXT_mesh_gpu_instancing) become nodes.
+instances (EXT_mesh_gpu_instancing) become nodes; colours (linear light, in glTF) become sRGB.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from geo3d.errors import FileFormatError
-from geo3d.mesh.formats.glb_data import FLOAT, Accessors, bad, integer, objects, unsupported
+from geo3d.mesh.formats.glb_data import (
+    FLOAT,
+    Accessors,
+    bad,
+    integer,
+    linear_to_srgb,
+    objects,
+    unsupported,
+)
 from geo3d.mesh.formats.polygons import fan, unrolled_strips
 from geo3d.mesh.mesh import Limits, require_bytes, require_counts
 
@@ -24,10 +32,15 @@ MAX_NODES = 10_000
 MAX_DEPTH = 64
 JSON_CHUNK, BIN_CHUNK = 0x4E4F534A, 0x004E4942
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
-COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
+COMPRESSED = (
+    "KHR_draco_mesh_compression",
+    "EXT_meshopt_compression",
+    "KHR_meshopt_compression",
+)
 INSTANCING = "EXT_mesh_gpu_instancing"
 INTEGERS = (5120, 5121, 5122, 5123)
 INDEX_TYPES = (5121, 5123, 5125)
+COLOR_TYPES = (5121, 5123)
 INSTANCE_KEYS = {"translation": "VEC3", "rotation": "VEC4", "scale": "VEC3"}
 TRANSFORM_LENGTHS = {"matrix": 16, "translation": 3, "rotation": 4, "scale": 3}
 
@@ -297,15 +310,17 @@ class _Reducer:
         return self.data.add(triangles.ravel())
 
     def _colors(self, attributes: dict[str, Any], count: int, notes: list[str]) -> dict[str, int]:
-        index, n_colors = self.data.keep(
-            attributes, "COLOR_0", ("VEC3", "VEC4"), (5121, 5123, FLOAT)
-        )
-        if n_colors != count:
+        """Return the new accessor of the colours: sRGB in bytes, whatever kind they are."""
+        kinds = ("VEC3", "VEC4"), (*COLOR_TYPES, FLOAT)
+        linear = self.data.values(attributes, "COLOR_0", *kinds)[:, :3]
+        if len(linear) != count:
             bad("there are more or fewer colours than positions")
-        if self.data.kept[index]["componentType"] == 5123:
-            notes.append("mesh_file.bad_colors: 16-bit vertex colours are not read.")
+        if linear.dtype.kind == "u":  # said to be normalised, but not marked so
+            linear = linear / np.iinfo(linear.dtype).max
+        if not np.isfinite(linear).all():
+            notes.append("mesh_file.bad_colors: vertex colours are not finite and were left out.")
             return {}
-        return {"COLOR_0": index}
+        return {"COLOR_0": self.data.add(np.insert(linear_to_srgb(linear), 3, 255, axis=1))}
 
 
 def _numbers(value: Any, length: int, key: str) -> list[float]:

@@ -14,7 +14,7 @@ import numpy as np
 from geo3d.errors import FileFormatError
 from geo3d.mesh.formats import text
 from geo3d.mesh.formats.ply_header import Element, Header, read_header
-from geo3d.mesh.formats.ply_rows import ElementData, ascii_elements, binary_elements
+from geo3d.mesh.formats.ply_rows import INDEX_NAMES, ElementData, ascii_elements, binary_elements
 from geo3d.mesh.formats.polygons import triangulated, unrolled_strips
 from geo3d.mesh.mesh import Limits, Mesh, RawMesh, require_bytes, require_counts
 
@@ -52,10 +52,22 @@ def read_ply(data: bytes, limits: Limits) -> RawMesh:
         notes += text.polygon_notes(polygons[1], overlapping)
     if "tristrips" in elements and (strips := elements["tristrips"].polygons) is not None:
         require_counts(0, len(strips[0]), limits)
-        faces = np.concatenate([faces, unrolled_strips(*strips)])
+        faces = np.concatenate([faces, unrolled_strips(*_with_ends(header, vertices, *strips))])
     if header.encoding != "ascii":
         _require_byte_order(faces, len(vertices))
     return RawMesh(vertices, faces, colors, "ply", tuple(notes))
+
+
+def _with_ends(
+    header: Header, vertices: np.ndarray, corners: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return strips whose ends are -1, which unsigned numbers write as their largest."""
+    element = header.element("tristrips")
+    for prop in element.properties if element else ():
+        if prop.name in INDEX_NAMES and prop.dtype[0] == "u":
+            largest = np.iinfo(prop.dtype).max
+            corners = np.where((corners == largest) & (largest >= len(vertices)), -1, corners)
+    return corners, counts
 
 
 def read_columns(data: bytes, element: str, limits: Limits) -> dict[str, np.ndarray]:

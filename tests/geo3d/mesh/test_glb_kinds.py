@@ -80,11 +80,13 @@ MIRROR = [-1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 5, 6, 7, 1]
     ],
 )
 def test_surfaces_look_outward_under_any_node(nodes: list[dict[str, Any]]) -> None:
+    """A node that mirrors turns the winding round (case `mirrored_node_glb`)."""
     assert volume(cube(nodes)) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2"])
 def test_quantised_positions(kind: str) -> None:
+    """Quantised is not compressed (case `reject_files`)."""
     top = np.iinfo(kind).max
     # normalised signed numbers run to 1 already, plain unsigned ones to their largest
     scale = 1.0 if kind[0] == "i" else 1 / top
@@ -99,9 +101,28 @@ def test_quantised_positions(kind: str) -> None:
     assert volume(mesh) == pytest.approx(1.0) and mesh.notes == ()
 
 
-def test_compressed_files_are_still_refused() -> None:
+@pytest.mark.parametrize("name", glb_guard.COMPRESSED)
+def test_compressed_files_are_still_refused(name: str) -> None:
     with pytest.raises(FileFormatError, match="Compressed"):
-        cube([{"mesh": 0}], extensionsRequired=["KHR_draco_mesh_compression"])
+        cube([{"mesh": 0}], extensionsRequired=[name])
+
+
+@pytest.mark.parametrize("kind", ["f4", "u1", "u2"])
+@pytest.mark.parametrize("mode", [0, 4])
+def test_colours_of_any_kind_come_as_srgb(kind: str, mode: int) -> None:
+    """Blender writes 16 bits, others floats; half of the light is sRGB 188."""
+    top = 1.0 if kind == "f4" else float(np.iinfo(kind).max)
+    light = (np.stack([np.zeros(8), np.full(8, 0.5), np.ones(8)], axis=1) * top).astype("<" + kind)
+    corners = SIDES.ravel().astype("<u2")
+    primitive = {"attributes": {"POSITION": 0, "COLOR_0": 2}, "mode": mode}
+    meshes = [{"primitives": [primitive | ({"indices": 1} if mode else {})]}]
+    mesh = parse_bytes(glb([{"mesh": 0}], CUBE.astype("<f4"), corners, light, meshes=meshes))
+    assert mesh.vertex_colors is not None and mesh.notes == ()
+    assert np.abs(mesh.vertex_colors - np.array([0, 188, 255.0])).max() <= (kind == "u1")
+    if kind == "f4":
+        light[3, 1] = np.nan
+        mesh = parse_bytes(glb([{"mesh": 0}], CUBE.astype("<f4"), corners, light, meshes=meshes))
+        assert mesh.vertex_colors is None and "not finite" in mesh.notes[0]
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -126,6 +147,7 @@ def instanced(**attributes: int) -> list[dict[str, Any]]:
 
 
 def test_instances_are_copies() -> None:
+    """A mesh drawn many times is read as often (case `reject_files`)."""
     places = np.array([[0, 0, 0], [5, 0, 0], [0, 9, 0]], "<f4")
     sizes = np.array([[1, 1, 1], [2, 2, 2], [-1, 1, 1]], "<f4")
     turns = np.array([[0, 0, 0, 127]] * 3, "i1")
@@ -140,6 +162,7 @@ def test_instances_are_copies() -> None:
 def test_damaged_instances_leave_one_mesh_and_a_note(
     damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Case `reject_files`, whose instances name an accessor that is not there."""
     places = np.zeros((3, 3), "<f4")
     nodes = instanced(TRANSLATION=7 if damage == "missing" else 2, SCALE=3)
     if damage == "many":

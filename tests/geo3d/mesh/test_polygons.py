@@ -122,6 +122,7 @@ def concave_file(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["obj", "off", "ply"])
 def test_files_with_concave_polygons(kind: str) -> None:
+    """An L of area 3, not the 4 of its fan (case `concave_ngon`)."""
     raw = parse_bytes(concave_file(kind))
     assert np.linalg.norm(crosses(raw.vertices, raw.faces), axis=1).sum() == pytest.approx(3.0)
     assert [note.split(":")[0] for note in raw.notes] == ["mesh_file.polygons"]
@@ -130,14 +131,17 @@ def test_files_with_concave_polygons(kind: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian"])
-def test_ply_strips_are_read(encoding: str) -> None:
-    corners = [0, 1, 2, 3, -1, 1, 4, 3]
+@pytest.mark.parametrize("kind", ["i4", "u4", "u1"])
+def test_ply_strips_are_read(encoding: str, kind: str) -> None:
+    """Strips end with -1, or the largest number of unsigned ones (case `reject_files`)."""
+    corners = np.array([0, 1, 2, 3, -1, 1, 4, 3]).astype("<" + kind)
     points = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [2, 0, 0.0]], "<f4")
     head = f"ply\nformat {encoding} 1.0\nelement vertex 5\n" + "".join(
         f"property float {axis}\n" for axis in "xyz"
     )
-    head += "element tristrips 1\nproperty list int int vertex_indices\nend_header\n"
-    body = points.tobytes() + np.array([8, *corners], "<i4").tobytes()
+    name = {"i4": "int", "u4": "uint", "u1": "uchar"}[kind]
+    head += f"element tristrips 1\nproperty list int {name} vertex_indices\nend_header\n"
+    body = points.tobytes() + np.array([8], "<i4").tobytes() + corners.tobytes()
     if encoding == "ascii":
         rows = [" ".join(map(str, row)) for row in points.tolist()]
         body = "\n".join([*rows, " ".join(map(str, [8, *corners])), ""]).encode()

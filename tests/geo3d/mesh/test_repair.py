@@ -203,6 +203,7 @@ def test_repairs_that_need_sound_faces_say_so(name: str, face: list[int]) -> Non
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_merge_close_vertices_joins_what_rounding_tore_apart(scale: float) -> None:
+    """Corners that differ by rounding (case `float_noise_stl`)."""
     sphere = icosphere(2)
     corners = sphere.faces.ravel()
     noise = np.random.default_rng(0).uniform(-1e-7, 1e-7, (len(corners), 3))
@@ -218,6 +219,19 @@ def test_merge_close_vertices_joins_what_rounding_tore_apart(scale: float) -> No
     assert result.log[0].endswith(f"joined {len(corners) - 162:,} vertices with earlier ones")
     same = repair(sphere, ["merge_close_vertices"])
     np.testing.assert_array_equal(same.mesh.faces, sphere.faces)
+
+
+def test_merge_close_vertices_far_from_the_origin() -> None:
+    """There float32 is coarser than 1e-5 of the extent; float64 is not (case `float_noise_stl`)."""
+    sphere = icosphere(1)
+    corners = sphere.faces.ravel()
+    far = (sphere.vertices[corners] + 1000.0).astype(np.float32)
+    ulp = np.random.default_rng(0).integers(-1, 2, far.shape) * np.spacing(np.float32(1000))
+    torn = (far + ulp).astype(np.float32)
+    for vertices in (torn, torn.astype(np.float64)):
+        soup = RawMesh(vertices, np.arange(len(corners)).reshape(-1, 3), None, "stl")
+        left = repair(soup, ["merge_close_vertices"]).mesh.n_vertices
+        assert (left == sphere.n_vertices) == (vertices.dtype == np.float32)
 
 
 def test_merge_close_vertices_leaves_broken_coordinates_alone() -> None:
