@@ -39,6 +39,7 @@ class TestShapes:
     def test_what_is_too_small_to_match_is_refused_at_once(
         self, mesh: Mesh, tmp_path: Path
     ) -> None:
+        """A job would only say so later (case `too-small-late`)."""
         shape = shapes.upload_to_shape(save_mesh(mesh, tmp_path / "small.ply"), tmp_path)
         assert not shape.usable
         assert "match.too_small" in [defect["code"] for defect in shape.defects]

@@ -111,4 +111,3 @@ def _srgb_to_linear(colors: np.ndarray) -> np.ndarray:
     share = colors.astype(np.float64) / 255.0
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     return np.rint(255.0 * linear).astype(np.uint8)
-

@@ -1,8 +1,8 @@
 """The accessors of a GLB file: checked against the bytes that are there, read, or written anew.
 
 An accessor that is used as it is keeps its bytes; numbers that a library may not understand
-(quantised positions, strips, colours) are converted and appended to the payload.  Accessors are renumbered
-in order of use.
+(quantised positions, strips, colours) are converted and appended to the payload.  Accessors are
+renumbered in order of use.
 """
 
 from __future__ import annotations

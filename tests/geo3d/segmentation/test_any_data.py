@@ -147,7 +147,10 @@ def test_kinds_of_drawn_data_have_tables_of_their_own(tmp_path: Path) -> None:
 
 
 def test_published_numbers_stand_beside_topomortar_only(tmp_path: Path) -> None:
-    """A folder in its layout, with its names, but other pictures."""
+    """A folder in its layout, with its names, but other pictures.
+
+    Case `published_beside_other_data`.
+    """
     for part, names in (("train", ["001"]), ("val", ["051"]), ("test", ["071", "121"])):
         for name in names:
             for folder in ("images", "accurate"):

@@ -101,6 +101,7 @@ def test_functions_and_classes_are_losses(module: Path) -> None:
 
 @pytest.mark.slow
 def test_own_losses_reach_the_workers(module: Path, tmp_path: Path) -> None:
+    """Processes that are started know them too (case `own_loss_in_worker`)."""
     LOSSES["smoothed"] = Loss("smoothed", smoothed, "own")
     try:
         plan = config(losses=("smoothed", "my_own_losses:loss", "my_own_losses:failing"))
@@ -117,6 +118,7 @@ def test_own_losses_reach_the_workers(module: Path, tmp_path: Path) -> None:
 
 
 def test_what_no_other_process_finds_is_refused(tmp_path: Path) -> None:
+    """Before anything is trained (case `own_loss_in_worker`)."""
     LOSSES["local"] = Loss("local", lambda z, t: smoothed(z, t), "own")
     try:
         plan = config(losses=("local",))

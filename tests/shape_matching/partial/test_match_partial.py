@@ -68,6 +68,7 @@ def found(pair: tuple[Mesh, Mesh, np.ndarray]) -> Correspondence:
 def test_a_half_is_found_on_the_whole(
     pair: tuple[Mesh, Mesh, np.ndarray], found: Correspondence
 ) -> None:
+    """A plane cuts it off (case `half_body`)."""
     source, target, ids = pair
     assert looks_partial(source, target)
     assert found.overlap_1 is not None and found.overlap_2 is not None

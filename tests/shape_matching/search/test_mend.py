@@ -12,6 +12,7 @@ from shape_matching.search.mend import can_mend, mended
 
 
 def test_a_mirrored_head_is_put_right() -> None:
+    """A part that is turned over is bent right (case `head-mirrored-unambiguous`)."""
     creature = generate_creature("biped", 3, 1500)
     source, target = (pose(creature, seed, 0.3) for seed in (1, 2))
     head = creature.weights[:, [b.name for b in creature.bones].index("head")] > 0.5

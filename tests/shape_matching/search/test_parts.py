@@ -48,6 +48,7 @@ SPECKS = [placed(icosphere(0), 0.05, x, 2.5, 0) for x in (-2.0, 0, 2)]
 
 @pytest.mark.parametrize("side", ["source", "target", "both"])
 def test_specks_change_nothing_of_the_body(side: str) -> None:
+    """The largest part is matched as if alone (case `stray_triangle`)."""
     plain, order = permuted(moved(BODY, TURN), seed=3)
     source = joined(*SPECKS, BODY) if side != "target" else BODY
     target = joined(plain, *SPECKS[:2]) if side != "source" else plain
@@ -64,6 +65,7 @@ def test_specks_change_nothing_of_the_body(side: str) -> None:
 
 
 def test_doubled_vertices_share_the_map_and_the_confidence() -> None:
+    """As texture charts and flat shading double them (case `atlas20_glb`)."""
     plain = moved(BODY, TURN)
     corners = plain.faces.ravel()
     flat = Mesh(plain.vertices[corners], np.arange(len(corners)).reshape(-1, 3))
@@ -127,6 +129,7 @@ def test_landmarks_beside_the_matched_parts_are_refused_when_too_few_remain() ->
 
 
 def test_outliers_of_a_cloud_take_their_neighbours_map() -> None:
+    """They do not pull the map (case `cloud_outliers`)."""
     body = bumpy_sphere(3)
     cloud = Mesh(body.vertices, np.zeros((0, 3), np.int64), name="cloud")
     far = Mesh(np.concatenate([cloud.vertices, 5 * rotation(2)]), cloud.faces, name="far")

@@ -93,6 +93,7 @@ def check_maps(shape: Sound) -> None:
 @pytest.mark.parametrize("defect", DEFECTS)
 @pytest.mark.parametrize("scale", [1.0, 1e-9, 1e9])
 def test_the_clean_shape_is_the_largest_part(defect: str, scale: float) -> None:
+    """Whatever lies beside it, such as vertices of no face (case `unused_vertex`)."""
     file = moved(DEFECTS[defect](), scale * rotation(1), 10.0 * scale)
     shape = sound(file)
     part = shape.parts[0].mesh

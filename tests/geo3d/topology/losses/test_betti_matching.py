@@ -255,6 +255,7 @@ def test_tunnels_in_common_are_those_of_linear_algebra(pixels: Pixels, share: fl
 
 
 def test_a_cut_ring_is_an_error_of_one_tunnel() -> None:
+    """A ring in a volume, and the same ring cut (case `torus_cut_betti_matching_3d`)."""
     ring = np.zeros((5, 12, 12), dtype=bool)
     ring[1:4, 2:10, 2:10] = True
     ring[1:4, 4:8, 4:8] = False

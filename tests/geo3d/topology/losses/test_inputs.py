@@ -142,7 +142,10 @@ def test_results_are_remembered_until_the_content_changes() -> None:
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("how", ["buffer", "data", "in place"])
 def test_a_changed_target_changes_the_loss(name: str, how: str) -> None:
-    """A label that is refilled behind autograd's back is another label."""
+    """A label that is refilled behind autograd's back is another label.
+
+    Case `stale_label_cache`.
+    """
     scores = torch.randn(1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
     buffer = np.zeros((1, 16, 16), dtype=np.int64)
     buffer[:, 4:9, 2:14] = 1

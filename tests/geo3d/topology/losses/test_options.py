@@ -40,7 +40,10 @@ def gradient(row: Loss, scores: Tensor, labels: Tensor, **options: object) -> Te
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
 @pytest.mark.parametrize("space", [(18, 20), (7, 8, 9)])
 def test_ignored_pixels_are_outside_the_picture(row: Loss, space: tuple[int, ...]) -> None:
-    """They get no gradient and change nothing, and a loss of the rest is the loss of a crop."""
+    """They get no gradient and change nothing, and a loss of the rest is the loss of a crop.
+
+    Case `ignore_255`.
+    """
     if len(space) not in row.dimensions:
         return
     scores, labels = example(space)
@@ -62,6 +65,7 @@ def test_ignored_pixels_are_outside_the_picture(row: Loss, space: tuple[int, ...
 
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
 def test_labels_that_mean_nothing_are_refused_with_a_way_out(row: Loss) -> None:
+    """255 often means that nobody looked (case `ignore_255`)."""
     scores, labels = example()
     labels[0, 0] = 255
     with pytest.raises(Geo3dError, match="ignore_index=255"):
@@ -140,7 +144,10 @@ for name, row in LOSSES.items():
 
 
 def test_every_loss_works_inside_compiled_code() -> None:
-    """In a process of its own: the tests' run-time type checks cannot be traced."""
+    """In a process of its own: the tests' run-time type checks cannot be traced.
+
+    Case `compile_loss`.
+    """
     done = subprocess.run(
         [sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=120, check=False
     )

@@ -131,7 +131,10 @@ def test_cl_dice_takes_the_rounds_that_each_label_and_prediction_need() -> None:
 
 @pytest.mark.parametrize("half", [1, 2, 4, 8, 12, 25, 31])
 def test_a_false_bar_of_any_width_has_a_price(half: int) -> None:
-    """A thin label, and a second bar in the prediction; half a bar of 31 fills the rest."""
+    """A thin label, and a second bar in the prediction; half a bar of 31 fills the rest.
+
+    Case `cl_dice_thick_false_bar`.
+    """
     labels = torch.zeros(1, 64, 64, dtype=torch.long)
     labels[:, 2:5, 3:61] = 1
     mask = labels[0].bool()
