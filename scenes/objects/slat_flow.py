@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -30,61 +30,24 @@ from scenes.objects.embeddings import TimestepEmbedder, position_sinusoids, rota
 from scenes.objects.precision import torso_dtype
 from scenes.objects.sparse import SparseTensor
 from scenes.objects.sparse_ops import SparseConv3d, downsample, upsample
-from scenes.objects.ss_flow import around_guess, flow_block, split_guess
+from scenes.objects.ss_flow import FlowConfig, around_guess, split_guess
 
 _EPS = 1e-6
 
 
 @dataclass(frozen=True)
-class SLatFlowConfig:
-    """Shape of the network; the field names are those of published model files."""
+class SLatFlowConfig(FlowConfig):
+    """Shape of the network."""
 
     resolution: int = 64
-    """Edge of the grid the voxels are in."""
-    in_channels: int = 8
-    """Channels of the latents."""
-    model_channels: int = 1024
-    """Width of a token."""
-    cond_channels: int = 1024
-    """Channels of the condition's tokens."""
-    out_channels: int = 8
-    """Channels of the velocity."""
-    num_blocks: int = 24
-    """Transformer blocks."""
-    num_heads: int | None = 16
-    """Attention heads; None means as many as have ``num_head_channels`` channels."""
-    num_head_channels: int = 64
-    """Channels of a head where ``num_heads`` is None."""
-    mlp_ratio: float = 4.0
-    """Hidden channels of a block's perceptron over its width."""
     patch_size: int = 2
     """Edge of the cubes that become tokens, 2 to the number of ``io_block_channels``."""
     num_io_res_blocks: int = 2
     """Residual blocks per level before and after the transformer."""
     io_block_channels: tuple[int, ...] | None = (128,)
     """Channels of each level, fine to coarse; None for no level."""
-    pe_mode: Literal["ape", "rope"] = "ape"
-    """Positions added to tokens (as published), or rotating queries and keys."""
-    use_fp16: bool = False
-    """The published weights' torso is half precision; the loader decides what runs."""
-    use_checkpoint: bool = False
-    """Compute blocks again in the backward pass instead of keeping their activations."""
     use_skip_connection: bool = True
     """Hand the features of each input block to its output block."""
-    share_mod: bool = False
-    """One modulation for all transformer blocks."""
-    qk_rms_norm: bool = True
-    """Normalise queries and keys of the self attention."""
-    qk_rms_norm_cross: bool = False
-    """Normalise queries and keys of the cross attention."""
-    guess_channels: int = 0
-    """Channels of a guess that the condition's last tokens hold, as in `ss_flow`; published: 0."""
-    guess_resolution: int = 16
-    """Cells per side of the guess, if any."""
-    guess_first: int = 0
-    """The channel of the guess at which what it says of the latents begins."""
-    guess_error: float = 0.0
-    """Root mean square of the latents less their guess; 0: the guess is told, but not built on."""
 
     def __post_init__(self) -> None:
         cells = 2 ** len(self.io_block_channels or ())
@@ -93,11 +56,6 @@ class SLatFlowConfig:
         )
         aligned = not self.guess_channels or self.resolution % self.guess_resolution == 0
         require(aligned, "guess_resolution", f"a divisor of the resolution {self.resolution}")
-
-    @property
-    def heads(self) -> int:
-        """Attention heads."""
-        return self.num_heads or self.model_channels // self.num_head_channels
 
     @property
     def levels(self) -> list[int]:
@@ -119,7 +77,7 @@ class SLatFlowModel(nn.Module):
         if config.guess_channels:
             self.guess_layer = nn.Linear(config.guess_channels, first)
         self.input_blocks = nn.ModuleList(_input_blocks(config))
-        self.blocks = nn.ModuleList(flow_block(config) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(config.block() for _ in range(config.num_blocks))
         self.out_blocks = nn.ModuleList(_output_blocks(config))
         self.out_layer = nn.Linear(first, config.out_channels)
         initialise_flow(self, generator)
@@ -194,7 +152,7 @@ class SparseResBlock3d(nn.Module):
         channels: int,
         emb_channels: int,
         out_channels: int,
-        resample: Literal["down", "up", "none"] = "none",
+        resample: Literal[down, up, none] = "none",
     ) -> None:
         super().__init__()
         self.resample = resample

@@ -177,14 +177,8 @@ class _Convolve(_Bilinear):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, kernels = ctx.saved_tensors
-        (gradient,) = gradients
-        by_x = by_kernels = None
-        if ctx.needs_input_grad[0]:
-            by_x = _Convolve.apply(gradient, _mirror(kernels), ctx.pairs)
-        if ctx.needs_input_grad[1]:
-            by_kernels = _Correlate.apply(x, gradient, ctx.pairs)
-        return by_x, by_kernels, None
+        (x, kernels), (gradient,) = ctx.saved_tensors, gradients
+        return _both(ctx, (_Convolve, gradient, _mirror(kernels)), (_Correlate, x, gradient))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -206,18 +200,23 @@ class _Correlate(_Bilinear):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, gradient = ctx.saved_tensors
-        (kernels,) = gradients
-        by_x = by_gradient = None
-        if ctx.needs_input_grad[0]:
-            by_x = _Convolve.apply(gradient, _mirror(kernels), ctx.pairs)
-        if ctx.needs_input_grad[1]:
-            by_gradient = _Convolve.apply(x, kernels, ctx.pairs)
-        return by_x, by_gradient, None
+        (x, gradient), (kernels,) = ctx.saved_tensors, gradients
+        return _both(ctx, (_Convolve, gradient, _mirror(kernels)), (_Convolve, x, kernels))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         return _bilinear_tangent(_Correlate, ctx.saved_tensors, tangents[:2], ctx.pairs)
+
+
+def _both(
+    ctx: Any, *products: tuple[type[torch.autograd.Function], Tensor, Tensor]
+) -> tuple[Tensor | None, Tensor | None, None]:
+    """Return the gradients that are asked for, each a product of two tensors."""
+    first, second = (
+        product.apply(one, two, ctx.pairs) if is_asked else None
+        for is_asked, (product, one, two) in zip(ctx.needs_input_grad[:2], products, strict=True)
+    )
+    return first, second, None
 
 
 def _bilinear_tangent(

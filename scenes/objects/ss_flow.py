@@ -17,7 +17,7 @@ Source: Xiang et al., "Structured 3D Latents for Scalable and Versatile 3D Gener
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,11 +40,12 @@ from scenes.objects.precision import torso_dtype
 
 
 @dataclass(frozen=True)
-class SSFlowConfig:
-    """Shape of the network; the field names are those of published model files."""
+class FlowConfig:
+    """What the shapes of both flow transformers say; the field names are those of published model
+    files."""
 
     resolution: int = 16
-    """Edge of the grid of latents."""
+    """Edge of the grid of latents, or of that which the voxels are in."""
     in_channels: int = 8
     """Channels of the latents."""
     model_channels: int = 1024
@@ -70,7 +71,7 @@ class SSFlowConfig:
     use_checkpoint: bool = False
     """Compute blocks again in the backward pass instead of keeping their activations."""
     share_mod: bool = False
-    """One modulation for all blocks."""
+    """One modulation for all transformer blocks."""
     qk_rms_norm: bool = True
     """Normalise queries and keys of the self attention."""
     qk_rms_norm_cross: bool = False
@@ -84,16 +85,33 @@ class SSFlowConfig:
     guess_error: float = 0.0
     """Root mean square of the latents less their guess; 0: the guess is told, but not built on."""
 
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return self.num_heads or self.model_channels // self.num_head_channels
+
+    def block(self) -> ModulatedBlock:
+        """Return a block of the transformer."""
+        return ModulatedBlock(
+            self.model_channels,
+            self.cond_channels,
+            self.heads,
+            mlp_ratio=self.mlp_ratio,
+            qk_rms_norm=self.qk_rms_norm,
+            qk_rms_norm_cross=self.qk_rms_norm_cross,
+            share_mod=self.share_mod,
+        )
+
+
+@dataclass(frozen=True)
+class SSFlowConfig(FlowConfig):
+    """Shape of the network."""
+
     def __post_init__(self) -> None:
         divides = self.patch_size >= 1 and self.resolution % self.patch_size == 0
         require(divides, "patch_size", f"a divisor of the resolution {self.resolution}")
         aligned = not self.guess_channels or self.guess_resolution % self.resolution == 0
         require(aligned, "guess_resolution", f"a multiple of {self.resolution}")
-
-    @property
-    def heads(self) -> int:
-        """Attention heads."""
-        return self.num_heads or self.model_channels // self.num_head_channels
 
     @property
     def tokens(self) -> int:
@@ -121,7 +139,7 @@ class SparseStructureFlowModel(nn.Module):
         if config.guess_channels:
             block = config.guess_resolution * config.patch_size // config.resolution
             self.guess_layer = nn.Linear(config.guess_channels * block**3, width)
-        self.blocks = nn.ModuleList(flow_block(config) for _ in range(config.num_blocks))
+        self.blocks = nn.ModuleList(config.block() for _ in range(config.num_blocks))
         self.out_layer = nn.Linear(width, config.out_channels * cells)
         initialise_flow(self, generator)
 
@@ -213,16 +231,3 @@ def split_guess(
         )
     guess = cond[:, -count:].reshape(len(cond), channels, *[resolution] * 3)
     return cond[:, :-count], guess
-
-
-def flow_block(config: Any) -> ModulatedBlock:
-    """Return a block of a flow transformer; the settings of both flows call its parts alike."""
-    return ModulatedBlock(
-        config.model_channels,
-        config.cond_channels,
-        config.heads,
-        mlp_ratio=config.mlp_ratio,
-        qk_rms_norm=config.qk_rms_norm,
-        qk_rms_norm_cross=config.qk_rms_norm_cross,
-        share_mod=config.share_mod,
-    )

@@ -27,19 +27,15 @@ _GROUPS = 32
 
 
 @dataclass(frozen=True)
-class SSDecoderConfig:
-    """Shape of the decoder; the field names are those of published model files."""
+class _Shape:
+    """What the shapes of both say; the field names are those of published model files."""
 
-    out_channels: int = 1
-    """Channels of the grid that is decoded."""
     latent_channels: int = 8
     """Channels of the latents."""
     num_res_blocks: int = 2
     """Residual blocks per level."""
-    channels: tuple[int, ...] = (512, 128, 32)
-    """Channels per level, coarse to fine; every level after the first doubles the edge."""
     num_res_blocks_middle: int = 2
-    """Residual blocks before the first level."""
+    """Residual blocks at the level of the latents."""
     norm_type: Literal["layer", "group"] = "layer"
     """Norm of the output layer (the blocks' is always over the channels of a voxel)."""
     use_fp16: bool = False
@@ -47,23 +43,23 @@ class SSDecoderConfig:
 
 
 @dataclass(frozen=True)
-class SSEncoderConfig:
-    """Shape of the encoder; the field names are those of published model files."""
+class SSDecoderConfig(_Shape):
+    """Shape of the decoder."""
+
+    out_channels: int = 1
+    """Channels of the grid that is decoded."""
+    channels: tuple[int, ...] = (512, 128, 32)
+    """Channels per level, coarse to fine; every level after the first doubles the edge."""
+
+
+@dataclass(frozen=True)
+class SSEncoderConfig(_Shape):
+    """Shape of the encoder."""
 
     in_channels: int = 1
     """Channels of the grid that is encoded."""
-    latent_channels: int = 8
-    """Channels of the latents."""
-    num_res_blocks: int = 2
-    """Residual blocks per level."""
     channels: tuple[int, ...] = (32, 128, 512)
     """Channels per level, fine to coarse; every level after the first halves the edge."""
-    num_res_blocks_middle: int = 2
-    """Residual blocks after the last level."""
-    norm_type: Literal["layer", "group"] = "layer"
-    """Norm of the output layer (the blocks' is always over the channels of a voxel)."""
-    use_fp16: bool = False
-    """The published weights' torso is half precision; the loader decides what runs."""
 
 
 class Posterior(NamedTuple):

@@ -167,7 +167,7 @@ def clip(
 def _overlap(points: np.ndarray, triangles: np.ndarray) -> Bool[np.ndarray, " p"]:
     """Return whether the triangles cover more than the polygon."""
     a, b, c = (points[np.arange(len(points))[:, None], triangles[:, :, i]] for i in range(3))
-    areas = _cross(b - a, c - a)
+    areas = cross(b - a, c - a)
     return np.abs(areas).sum(axis=1) > (1 + 1e-6) * np.abs(areas.sum(axis=1))
 
 
@@ -200,7 +200,7 @@ def _judge(
     others = points[rows][:, columns]
     inside = blunt[:, columns]
     for p, q in ((a, b), (b, c), (c, a)):
-        inside = inside & (_cross((q - p)[:, None], others - p[:, None]) >= 0)
+        inside = inside & (cross((q - p)[:, None], others - p[:, None]) >= 0)
     for corner in (a, b, c):
         inside = inside & (others != corner[:, None]).any(axis=2)
     blocked = (worth[rows, here] > 0) & inside.any(axis=1)
@@ -215,7 +215,7 @@ def _shapes(
     That is the altitude over the longest side, 0 to 1, for those that turn with the polygon; 0 for
     straight ones, negative for others, and 2 for spikes without width, which go first.
     """
-    area = _cross(b - a, c - a)
+    area = cross(b - a, c - a)
     longest = np.max([np.square(side).sum(axis=-1) for side in (b - a, c - b, a - c)], axis=0)
     shape = area / np.where(longest > 0, longest, 1.0)
     spike = np.zeros(area.shape, bool)
@@ -224,5 +224,9 @@ def _shapes(
     return np.where(spike, 2.0, np.where(np.abs(area) <= FLAT, 0.0, shape))
 
 
-def _cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def cross(
+    first: Float[np.ndarray, "*#n 2"], second: Float[np.ndarray, "*#n 2"]
+) -> Float[np.ndarray, ...]:
+    """Return the cross products of vectors in the plane: positive where the second is to the left
+    of the first."""
     return first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]

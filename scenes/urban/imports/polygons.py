@@ -2,8 +2,8 @@
 
 Notation: rings are (n, 2) or (n, 3) without the first point again at the end; the first ring is the
 outer one.
-Source: ear clipping as Meisters 1975; holes are joined to the outer ring by a bridge, as Eberly,
-"Triangulation by Ear Clipping", does.
+Source: holes are joined to the outer ring by a bridge, as Eberly, "Triangulation by Ear Clipping",
+does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from geo3d.layout.layout import Primitive
+from geo3d.mesh.formats.polygons import clip, cross
 
 _FLAT = 1e-12
 
@@ -124,47 +125,15 @@ def _sees(
 ) -> bool:
     for ring in (order, hole):
         p, q = points[ring], points[[*ring[1:], ring[0]]]
-        sides = _cross(b - a, p - a) * _cross(b - a, q - a)
-        ends = _cross(q - p, a - p) * _cross(q - p, b - p)
+        sides = cross(b - a, p - a) * cross(b - a, q - a)
+        ends = cross(q - p, a - p) * cross(q - p, b - p)
         if ((sides < -_FLAT) & (ends < -_FLAT)).any():
             return False
     return True
 
 
 def _clipped(points: np.ndarray, order: list[int]) -> np.ndarray:
-    faces, ring = [], list(order)
-    while len(ring) > 3:
-        found = next((k for k in range(len(ring)) if _is_ear(points, ring, k)), None)
-        if found is None:
-            # a ring that crosses itself: cut where it bends most to the left
-            found = int(np.argmax([_bend(points, ring, k) for k in range(len(ring))]))
-        before, after = ring[found - 1], ring[(found + 1) % len(ring)]
-        if _bend(points, ring, found) > _FLAT:
-            faces.append((before, ring[found], after))
-        del ring[found]
-    if len(ring) == 3 and _bend(points, ring, 1) > _FLAT:
-        faces.append((ring[0], ring[1], ring[2]))
-    return np.array(faces, np.int64).reshape(-1, 3)
-
-
-def _bend(points: np.ndarray, ring: list[int], k: int) -> float:
-    a, b, c = points[ring[k - 1]], points[ring[k]], points[ring[(k + 1) % len(ring)]]
-    return float(_cross(b - a, c - b))
-
-
-def _is_ear(points: np.ndarray, ring: list[int], k: int) -> bool:
-    if _bend(points, ring, k) <= _FLAT:
-        return False
-    corners = points[[ring[k - 1], ring[k], ring[(k + 1) % len(ring)]]]
-    others = points[ring]
-    others = others[~(others[:, None] == corners).all(axis=2).any(axis=1)]
-    if not len(others):
-        return True
-    inside = np.ones(len(others), bool)
-    for p, q in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        inside &= _cross(q - p, others - p) >= 0
-    return not inside.any()
-
-
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    ring = np.array(order)
+    faces = ring[clip(points[ring][None])[0][0]]
+    a, b, c = (points[faces[:, i]] for i in range(3))
+    return faces[cross(b - a, c - a) > _FLAT]

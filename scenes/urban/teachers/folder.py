@@ -130,17 +130,7 @@ def read_network(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     Raises:
         CheckpointError: ``teacher.missing_part``, ``teacher.bad_part``.
     """
-    model, notes = _guarded(
-        folder,
-        lambda: kind.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            use_safetensors=True,
-            variant=weights_variant(folder, NETWORK),
-            torch_dtype=dtype,
-            output_loading_info=True,
-        ),
-    )
+    model, notes = _pretrained(kind, folder, NETWORK, torch_dtype=dtype, output_loading_info=True)
     odd = [*notes["missing_keys"], *notes["unexpected_keys"], *notes["mismatched_keys"]]
     if odd:
         raise CheckpointError(
@@ -167,17 +157,7 @@ def _read_prompts(root: Path) -> Prompts | None:
         )
 
     def network(kind: Any, name: str) -> Any:
-        folder = root / name
-        model = _guarded(
-            folder,
-            lambda: kind.from_pretrained(
-                str(folder),
-                local_files_only=True,
-                use_safetensors=True,
-                variant=weights_variant(folder, TEXT),
-                dtype=torch.float32,
-            ),
-        )
+        model = _pretrained(kind, root / name, TEXT, dtype=torch.float32)
         return model.requires_grad_(False).eval()
 
     first = tokenizer("tokenizer"), network(CLIPTextModel, "text_encoder")
@@ -189,6 +169,20 @@ def _read_prompts(root: Path) -> Prompts | None:
         read_json(index).get("force_zeros_for_empty_prompt", True) if index.is_file() else True
     )
     return TwoTextEncoders((first[0], second[0]), (first[1], second[1]), bool(is_null_zero))
+
+
+def _pretrained(kind: Any, folder: Path, stem: str, **how: Any) -> Any:
+    """Return what a library reads from the safetensors weights of a folder."""
+    return _guarded(
+        folder,
+        lambda: kind.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            variant=weights_variant(folder, stem),
+            **how,
+        ),
+    )
 
 
 def _guarded(folder: Path, read: Callable[[], Any]) -> Any:
