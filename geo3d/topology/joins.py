@@ -33,6 +33,27 @@ def _wider(places: int, corners: bool) -> int:
 
 @njit(cache=True, nogil=True)
 @no_type_check
+def _one_of_each(present: int, bits: np.ndarray, wanted: int, corners: bool) -> int:
+    """Return the first step to each of the parts that hang together, as bits."""
+    left = present & wanted
+    steps = 0
+    step = 0
+    while left:
+        while not left >> bits[step] & 1:
+            step += 1
+        steps |= 1 << step
+        reached = np.int64(1) << bits[step]
+        while True:
+            more = _wider(reached, corners) & present
+            if more == reached:
+                break
+            reached = more
+        left &= ~reached
+    return steps
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
 def needed_steps(rank: np.ndarray, bits: np.ndarray, corners: bool) -> np.ndarray:
     """Return for each pixel of padded volumes (n, d, h, w) the steps to take, as bits.
 
@@ -48,6 +69,10 @@ def needed_steps(rank: np.ndarray, bits: np.ndarray, corners: bool) -> np.ndarra
     wanted = 0
     for bit in bits:
         wanted |= 1 << bit
+    # Around a pixel of an image there are few cases.
+    flat = np.zeros(512, dtype=np.int32)
+    for case in range(512 if depth == 1 else 0):
+        flat[case] = _one_of_each(np.int64(case) << 9, bits, wanted, corners)
     for i in range(n):
         for z in range(low, high):
             for y in range(1, height - 1):
@@ -62,18 +87,8 @@ def needed_steps(rank: np.ndarray, bits: np.ndarray, corners: bool) -> np.ndarra
                         around[x] |= np.int32(beside[x + shift] < here[x]) << k
                 out = taken[i, z, y]
                 for x in range(1, width - 1):
-                    present = np.int64(around[x])
-                    left = present & wanted
-                    step = 0
-                    while left:
-                        while not left >> bits[step] & 1:
-                            step += 1
-                        out[x] |= 1 << step
-                        reached = np.int64(1) << bits[step]
-                        while True:
-                            more = _wider(reached, corners) & present
-                            if more == reached:
-                                break
-                            reached = more
-                        left &= ~reached
+                    if depth == 1:
+                        out[x] = flat[around[x] >> 9]
+                    else:
+                        out[x] = _one_of_each(np.int64(around[x]), bits, wanted, corners)
     return taken

@@ -21,6 +21,7 @@ two-parameter and image persistence.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import no_type_check
 
 import numpy as np
@@ -55,6 +56,13 @@ class Stack:
     padded: tuple[int, ...]
     ascending: Int32[np.ndarray, " n"]
     inner: Int32[np.ndarray, " m"]
+
+    @cached_property
+    def rank(self) -> Int32[np.ndarray, " p"]:
+        """Place of each padded pixel from dark to bright; -1 of the border and absent ones."""
+        rank = np.full(int(np.prod(self.padded)), -1, dtype=np.int32)
+        rank[self.inner[self.ascending]] = np.arange(self.ascending.size, dtype=np.int32)
+        return rank
 
     def eldest(self) -> Int32[np.ndarray, " e"]:
         """Return the flat index of the brightest pixel of each item that has one."""
@@ -103,7 +111,7 @@ def component_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
     n_dims = len(own.padded) - 1
     around = FIRST_MET.get((n_dims, pixels, "bright"), neighbourhood(n_dims, pixels))
     orders = tuple(each.ascending[::-1] for each in (own, *others))
-    ages = np.stack([_ranks(own, order, len(order)) for order in orders])
+    ages = np.stack([len(each.ascending) - 1 - each.rank for each in (own, *others)])
     parent = np.arange(ages.shape[1], dtype=np.int32)
     taken = _needed(own, ages[0], around, corners=pixels == "cells")
     return _merge(own, orders, (taken, _ends(own, around), 1), parent, ages)
@@ -113,7 +121,7 @@ def cavity_merges(own: Stack, pixels: Pixels, *others: Stack) -> Merges:
     """Merge components of dark pixels (the last dimension); the outside is the eldest."""
     n_dims = len(own.padded) - 1
     orders = tuple(each.ascending for each in (own, *others))
-    ranks = np.stack([_ranks(own, order, -1) for order in orders])
+    ranks = np.stack([each.rank for each in (own, *others)])
     if pixels == "vertices" and n_dims == 2:
         width = own.padded[2]
         ends = np.array([[0, 1], [0, width], [width, width + 1], [1, width + 1]])
@@ -170,19 +178,10 @@ def _ascending(values: Float[np.ndarray, "n m"]) -> Int32[np.ndarray, "n m"]:
     start = np.arange(values.shape[0], dtype=np.int32)[:, None] * values.shape[1]
     if values.dtype != np.float32:
         return np.argsort(values, axis=1, kind="stable").astype(np.int32) + start
-    # Sorting value and index as one whole number is several times faster than a stable argsort.
     # Adding zero turns -0 into +0; the bits of a negative float grow as it falls.
     bits = (values + np.float32(0)).view(np.int32)
-    bits = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
-    keys = bits.astype(np.int64) << 32 | np.arange(values.shape[1], dtype=np.int64)
-    keys.sort(axis=1)
-    return keys.astype(np.int32) + start
-
-
-def _ranks(own: Stack, order: Int32[np.ndarray, " n"], absent: int) -> Int32[np.ndarray, " p"]:
-    rank = np.full(int(np.prod(own.padded)), absent, dtype=np.int32)
-    rank[own.inner[order]] = np.arange(order.size, dtype=np.int32)
-    return rank
+    keys = (bits ^ ((bits >> 31) | np.int32(-(2**31)))).view(np.uint32)
+    return sorted_keys(keys) + start
 
 
 def _strides(own: Stack, steps: Int64[np.ndarray, "s d"]) -> Int64[np.ndarray, " s"]:
@@ -237,6 +236,20 @@ def merge_grid(
     for position in range(order.size):
         pixel = order[position]
         left = taken[pixel]
+        if per_pixel == 1 and left & (left - 1) == 0:
+            # A pixel of its own that joins one component only: what dies there was born there.
+            if left:
+                step = 0
+                while left > 1:
+                    left >>= 1
+                    step += 1
+                one = pixel + ends[step, 1]
+                if n_ages > 1:
+                    one = find_root(parent, one)
+                    for k in range(1, n_ages):
+                        ages[k, one] = min(ages[k, one], ages[k, pixel])
+                parent[pixel] = one
+            continue
         step = -1
         while left:
             step += 1
@@ -259,3 +272,35 @@ def merge_grid(
                 at[count] = position
                 count += 1
     return at[:count].copy(), died[:, :count].copy()
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def sorted_keys(keys: np.ndarray) -> np.ndarray:
+    """Return the order of each row of (n, m) whole numbers; equal ones keep theirs.
+
+    Sorted by 11 bits at a time, from the lowest on: several times faster than by comparison.
+    """
+    n, m = keys.shape
+    order = np.empty((n, m), dtype=np.int32)
+    other = np.empty(m, dtype=np.int32)
+    for i in range(n):
+        row = keys[i]
+        counts = np.zeros((3, 2049), dtype=np.int32)
+        for value in row:
+            for k in range(3):
+                counts[k, (value >> np.uint32(11 * k) & np.uint32(2047)) + 1] += 1
+        source, target = order[i], other
+        for j in range(m):
+            source[j] = j
+        for k in range(3):
+            if counts[k].max() == m:
+                continue  # all are alike in these bits
+            starts = np.cumsum(counts[k]).astype(np.int32)
+            for index in source:
+                digit = row[index] >> np.uint32(11 * k) & np.uint32(2047)
+                target[starts[digit]] = index
+                starts[digit] += 1
+            source, target = target, source
+        order[i] = source
+    return order

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int32, Int64, Shaped
 from scipy import ndimage
 from torch import Tensor
 from typing_extensions import Unpack
@@ -180,7 +180,7 @@ def region_weights(
     side = levels.shape[-1]
     margin = ((0, 0), (1, 1), (1, 1))
     padded = np.pad(levels.astype(np.int32), margin).reshape(len(levels), -1)
-    around = np.pad(regions.astype(np.int32), margin, constant_values=-1).reshape(padded.shape)
+    around = np.pad(regions, margin, constant_values=-1).reshape(padded.shape)
     steps = np.array([1, side + 2, side + 3, side + 1][: 4 if corners else 2])
     shares = tile_shares(padded, around, steps, LEVELS)
     leaks, blocks = (s.reshape(-1, side + 2, side + 2)[:, 1:-1, 1:-1] for s in shares)
@@ -205,12 +205,12 @@ def untiled(tiles: Shaped[np.ndarray, "n s s"], shape: tuple[int, ...]) -> np.nd
     return whole.reshape(b, rows * side, columns * side)[:, :h, :w]
 
 
-def _label(mask: Bool[np.ndarray, "n s s"], corners: bool) -> Int64[np.ndarray, "n s s"]:
+def _label(mask: Bool[np.ndarray, "n s s"], corners: bool) -> Int32[np.ndarray, "n s s"]:
     """Number the components of every window, none twice."""
     flat = ndimage.generate_binary_structure(2, 2 if corners else 1)
     structure = np.zeros((3, 3, 3), dtype=bool)
     structure[1] = flat
-    numbers = np.empty(mask.shape, dtype=np.int64)
+    numbers = np.empty(mask.shape, dtype=np.int32)
     ndimage.label(mask, structure, output=numbers)
     return numbers
 
