@@ -126,16 +126,14 @@ def load(path: str | PathLike[str], device: torch.device | str = "cpu") -> Check
     return Checkpoint(tensors, config, sha256_file(file))
 
 
-def load_into(
-    module: torch.nn.Module, path: str | PathLike[str], device: torch.device | str = "cpu"
-) -> Checkpoint:
+def load_into(module: torch.nn.Module, path: str | PathLike[str]) -> Checkpoint:
     """Load weights into ``module``, all of them and nothing else, and return the checkpoint.
 
     Raises:
         CheckpointError: as `load`, and ``checkpoint.wrong_weights`` naming what is missing,
             unexpected or of another shape.
     """
-    checkpoint = load(path, device)
+    checkpoint = load(path)
     require_fit(module.state_dict(), checkpoint.tensors, str(path))
     module.load_state_dict(dict(checkpoint.tensors))
     return checkpoint

@@ -25,6 +25,10 @@ from shape_matching.evaluate.datasets import Dataset, ShapeRecord, open_dataset
 from shape_matching.evaluate.truth import pair_truth
 from shape_matching.prior.map_shards import load_maps, load_provenance
 
+SIZE = 30
+"""Rows and columns of the maps that are compared."""
+PER_FAMILY = 10
+"""Shapes of a family that are taken."""
 BAND = 2
 """Distance from the diagonal within which energy is counted."""
 
@@ -32,7 +36,6 @@ BAND = 2
 def real_maps(
     folder: str | Path,
     size: int,
-    per_family: int = 10,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Float32[np.ndarray, "n s s"]]:
     """Return |C| of all ordered pairs inside each family of a dataset with ground truth.
@@ -45,7 +48,7 @@ def real_maps(
     """
     dataset = open_dataset(folder)
     families = _families(dataset)
-    names = [name for group in families.values() for name in group[:per_family]]
+    names = [name for group in families.values() for name in group[:PER_FAMILY]]
     shapes = {}
     for i, name in enumerate(names):
         report(progress, "eigenbases", i, len(names))
@@ -53,9 +56,9 @@ def real_maps(
         mesh = normalized(record.mesh)
         shapes[name] = (record, mesh, eigenbasis(mesh, size))
     pairs = {
-        family: list(permutations(group[:per_family], 2)) for family, group in families.items()
+        family: list(permutations(group[:PER_FAMILY], 2)) for family, group in families.items()
     }
-    pairs |= _between_subjects(families, per_family)
+    pairs |= _between_subjects(families, PER_FAMILY)
     return {
         label: np.stack([_map(dataset, shapes[a], shapes[b]) for a, b in group])
         for label, group in pairs.items()
@@ -101,7 +104,6 @@ def statistics(maps: Float32[np.ndarray, "n s s"]) -> dict[str, float | int]:
 def compare_folder(
     folder: str | Path,
     datasets: list[str],
-    size: int = 30,
     progress: ProgressCallback = ignore_progress,
 ) -> list[dict[str, Any]]:
     """Return `compare` for a folder of maps, whole and by kind of pair, against datasets.
@@ -109,10 +111,10 @@ def compare_folder(
     Raises:
         InputError: see `load_maps`, `real_maps`.
     """
-    maps, columns = load_maps(folder, size), load_provenance(folder)
+    maps, columns = load_maps(folder, SIZE), load_provenance(folder)
     real = {}
     for dataset in datasets:
-        real |= real_maps(dataset, size, progress=progress)
+        real |= real_maps(dataset, SIZE, progress=progress)
     rows = compare(maps, real)
     return [
         *rows,

@@ -154,11 +154,14 @@ TERMS: dict[str, Term] = {
 """The topology term of every loss that has one, without overlap; two as published."""
 
 
+RATE = 0.3
+"""How far the most strongly pulled score moves in the first step of a descent."""
+
+
 def descend(
     toy: Toy,
     term: str,
     steps: int = 150,
-    rate: float = 0.3,
     terms: Mapping[str, Term] | None = None,
 ) -> Repair:
     """Let the scores of a toy follow one term downhill.
@@ -167,7 +170,6 @@ def descend(
         toy: where to start.
         term: key of ``terms``.
         steps: number of steps; the descent ends early where the gradient is zero.
-        rate: how far the most strongly pulled score moves in the first step.
         terms: functions of scores and labels; None: `TERMS`.
     """
     judge = (terms or TERMS)[term]
@@ -186,7 +188,7 @@ def descend(
         most = float(slope.abs().max())
         if most == 0:
             break
-        z = z - rate * (1 - step / steps) * slope / most
+        z = z - RATE * (1 - step / steps) * slope / most
     return Repair(toy.name, term, errors, (z[0, 1] > z[0, 0]).numpy())
 
 

@@ -64,7 +64,11 @@ VOLUME_TERMS: dict[str, Term] = {
 """The topology terms that judge volumes."""
 
 
-def vessel_tree(seed: int = 0, side: int = 40, levels: int = 4) -> Volume:
+LEVELS = 4
+"""Of branches of a tree."""
+
+
+def vessel_tree(seed: int = 0, side: int = 40) -> Volume:
     """Return a tree of branches that grow thinner: the trunk, then two children per branch.
 
     Raises:
@@ -75,15 +79,15 @@ def vessel_tree(seed: int = 0, side: int = 40, levels: int = 4) -> Volume:
 
     def draw() -> Volume:
         grown = np.zeros((side, side, side), dtype=bool)
-        for start, end, radius in _branches(generator, side, levels):
+        for start, end, radius in _branches(generator, side, LEVELS):
             grown |= _rod(start, end, radius, side)
         return grown
 
     return _first(draw, (1, 0, 0))
 
 
-def hollow_body(seed: int = 0, side: int = 40, wall: float = 2.5) -> Volume:
-    """Return an uneven ball with a cavity, its wall ``wall`` voxels thick.
+def hollow_body(seed: int = 0, side: int = 40) -> Volume:
+    """Return an uneven ball with a cavity.
 
     Raises:
         ConfigError: "topology.small_phantom".
@@ -95,7 +99,7 @@ def hollow_body(seed: int = 0, side: int = 40, wall: float = 2.5) -> Volume:
         noise = ndimage.gaussian_filter(generator.normal(size=(side,) * 3), side / 8)
         radius = np.linalg.norm(_centres(side) - (side - 1) / 2, axis=-1)
         edge = 0.36 * side + 0.05 * side * noise / noise.std()
-        return hollowed(radius < edge, wall)
+        return hollowed(radius < edge)
 
     return _first(draw, (1, 0, 1))
 

@@ -26,6 +26,8 @@ from geo3d.errors import ConfigError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _SUFFIX = ".safetensors"
+EPS = 1e-15
+"""Of Adam: gradients of hash tables are small."""
 
 
 class Blocks:
@@ -85,19 +87,17 @@ class Blocks:
                 self._enrol(name, block)
         return block
 
-    def learn(
-        self, rate: float, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-15
-    ) -> None:
+    def learn(self, rate: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
         """Start to train with Adam, or go on with another rate; moments are kept."""
         if self._adam is not None:
             # blocks that come later take the defaults
-            self._adam.defaults.update(lr=rate, betas=betas, eps=eps)
+            self._adam.defaults.update(lr=rate, betas=betas, eps=EPS)
             for group in self._adam.param_groups:
-                group.update(lr=rate, betas=betas, eps=eps)
+                group.update(lr=rate, betas=betas, eps=EPS)
         else:
             # torch wants a first group; it stays empty of anything that is trained
             none = [torch.zeros(0)]
-            self._adam = torch.optim.Adam(none, lr=rate, betas=betas, eps=eps, fused=True)
+            self._adam = torch.optim.Adam(none, lr=rate, betas=betas, eps=EPS, fused=True)
 
     def train_only(self, names: Collection[str] | None) -> None:
         """Freeze every block but these; None lets all train."""

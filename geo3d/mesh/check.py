@@ -17,7 +17,6 @@ from jaxtyping import Float, Int
 from geo3d.errors import Geo3dError, printable
 from geo3d.mesh.findings import Defect, Severity, find
 from geo3d.mesh.io import read_raw
-from geo3d.mesh.mesh import Limits
 
 NOTE_SEVERITY: dict[str, Severity] = {
     "mesh_file.polygons": "info",
@@ -73,19 +72,14 @@ class Report:
         return {**asdict(self), "healthy": self.healthy}
 
 
-def check_file(
-    path: str | os.PathLike[str],
-    *,
-    self_intersections: bool = False,
-    limits: Limits = Limits(),  # noqa: B008
-) -> Report:
+def check_file(path: str | os.PathLike[str], *, self_intersections: bool = False) -> Report:
     """Read a file and report its defects, including those that keep it from being read.
 
     ``self_intersections`` adds the slow search for faces that pass through each other.
     """
     name = os.fspath(path)
     try:
-        raw = read_raw(path, limits)
+        raw = read_raw(path)
     except Geo3dError as error:
         defect = Defect(error.code, "error", 1, (), error.message, error.hint)
         return Report(name, "", 0, 0, (defect,))

@@ -32,6 +32,8 @@ WORLD_FRAMES: dict[str, np.ndarray] = {
 }
 DEFAULT_ELEVATION = 0.2
 DEFAULT_FOV = 0.6
+MARGIN = 0.06
+"""Part of the image that `orbit` keeps free on each side."""
 _FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -141,9 +143,7 @@ def orbit(
     elevation: float = DEFAULT_ELEVATION,
     *,
     up: str = "y",
-    fov: float = DEFAULT_FOV,
     size: int = 512,
-    margin: float = 0.06,
 ) -> Camera:
     """Return a square camera that frames the whole mesh from the given direction.
 
@@ -151,9 +151,7 @@ def orbit(
         azimuth: angle round the up axis; 0 is the front, pi/2 looks from +x.
         elevation: angle above the horizon, inside (-pi/2, pi/2).
         up: "y" or "z".
-        fov: full opening angle.
         size: width and height in pixels.
-        margin: part of the image kept free on each side.
 
     Raises:
         InputError: ``camera.bad_up``, ``camera.bad_pose``, ``camera.bad_size``.
@@ -165,7 +163,7 @@ def orbit(
     c2w = look_at(backward, np.zeros(3), frame[:, 1])
     local = (points - centre) @ c2w[:3, :3]
     # every vertex inside the cone: |x - middle| <= opening * (distance + z)
-    opening = np.tan(fov / 2) * (1 - 2 * margin)
+    opening = np.tan(DEFAULT_FOV / 2) * (1 - 2 * MARGIN)
     least = (local[:, :2] / opening - local[:, 2:]).max(axis=0)
     most = (-local[:, :2] / opening - local[:, 2:]).max(axis=0)
     middle = opening * (least - most) / 2
@@ -173,7 +171,7 @@ def orbit(
     not_zero = max(1e-6 * float(np.abs(points).max()), 1e-12)
     distance = max(float((least + most).max()) / 2, 1.05 * nearest, not_zero)
     c2w[:3, 3] = centre + c2w[:3, :2] @ middle + distance * backward
-    focal = size / 2 / np.tan(fov / 2)
+    focal = size / 2 / np.tan(DEFAULT_FOV / 2)
     return Camera(c2w, focal, focal, size / 2, size / 2, size, size)
 
 

@@ -31,23 +31,21 @@ class Samples(NamedTuple):
     """Fenceposts in t."""
 
 
-def power_transform(x: Float[Tensor, "*n"], power: float = POWER) -> Float[Tensor, "*n"]:
+def power_transform(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Return |l-1|/l ((x/|l-1| + 1)^l - 1): linear near 0, bounded where l < 0."""
-    scale = abs(power - 1)
-    return scale / power * ((x / scale + 1) ** power - 1)
+    scale = abs(POWER - 1)
+    return scale / POWER * ((x / scale + 1) ** POWER - 1)
 
 
-def power_transform_inverse(
-    y: Float[Tensor, "*n"], power: float = POWER, *, compat: bool = False
-) -> Float[Tensor, "*n"]:
+def power_transform_inverse(y: Float[Tensor, "*n"], *, compat: bool = False) -> Float[Tensor, "*n"]:
     """Return the x with ``power_transform(x) == y``.
 
     Args:
         compat: add a rounding error before the root, as released code does; it moves large x.
     """
-    scale = abs(power - 1)
+    scale = abs(POWER - 1)
     extra = torch.finfo(y.dtype).eps if compat else 0.0
-    return scale * ((y * power / scale + 1 + extra) ** (1 / power) - 1)
+    return scale * ((y * POWER / scale + 1 + extra) ** (1 / POWER) - 1)
 
 
 def s_to_t(

@@ -126,7 +126,6 @@ def match_preview(
     *,
     errors: Float[np.ndarray, " n2"] | None = None,
     max_error: float | None = None,
-    up: str = "y",
     size: int = 512,
 ) -> Path:
     """Write `match_image` as a PNG and return its path.
@@ -134,9 +133,7 @@ def match_preview(
     Raises:
         InputError: as `match_image`.
     """
-    image = match_image(
-        source, target, p2p_21, errors=errors, max_error=max_error, up=up, size=size
-    )
+    image = match_image(source, target, p2p_21, errors=errors, max_error=max_error, size=size)
     return save_png(image, path)
 
 

@@ -180,9 +180,7 @@ def open_dataset(
     return data_sets.open_dataset(data, progress)
 
 
-def open_all(
-    config: BenchmarkConfig, cells: Sequence[Cell], progress: ProgressCallback = ignore_progress
-) -> dict[str, Dataset]:
+def open_all(config: BenchmarkConfig, cells: Sequence[Cell]) -> dict[str, Dataset]:
     """Return the images of all cells, by the cells' `data_key`; folders are looked at once.
 
     Raises:
@@ -194,7 +192,7 @@ def open_all(
     found: dict[str, Dataset] = {}
     for cell in cells:
         if data_key(cell) not in found:
-            found[data_key(cell)] = open_dataset(config, cell.setting, cell.drawn, progress)
+            found[data_key(cell)] = open_dataset(config, cell.setting, cell.drawn)
         find_loss(cell.setting.loss, found[data_key(cell)].kind.dimensions)
     return found
 

@@ -21,6 +21,8 @@ FLOOR = 1e-4
 """Probabilities are kept this far from 0 and 1, where logits end."""
 ADD_COLOR = np.array([0, 114, 255], np.float32)
 REMOVE_COLOR = np.array([230, 60, 0], np.float32)
+SMALLEST = 64
+"""Pixels of a component or a hole that is meant."""
 FULL_STRENGTH = 98
 """Percentile of the nonzero entries that is shown at full strength."""
 DOTS = 250
@@ -90,17 +92,15 @@ def draw_loss_map(
     return np.rint((1 - strength) * grey + strength * color).astype(np.uint8)
 
 
-def cleaned_label(
-    mask: Bool[np.ndarray, "h w"], smallest: int = 64, smallest_hole: int = 64
-) -> Bool[np.ndarray, "h w"]:
+def cleaned_label(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Return a prediction as a label of what was probably meant.
 
-    Components and then holes of fewer pixels than given are removed, as
+    Components and then holes of fewer than `SMALLEST` pixels are removed, as
     `geo3d.segmentation.outputs` counts them.
     """
-    kept = _without_small(mask, np.ones((3, 3)), smallest)
+    kept = _without_small(mask, np.ones((3, 3)), SMALLEST)
     outside = np.pad(~kept, 1, constant_values=True)
-    return ~_without_small(outside, None, smallest_hole)[1:-1, 1:-1]
+    return ~_without_small(outside, None, SMALLEST)[1:-1, 1:-1]
 
 
 def _disc(radius: int) -> Bool[np.ndarray, "n n"]:

@@ -79,7 +79,7 @@ def read_raster(path: str | PathLike[str], limits: ImageLimits | None = None) ->
     return Raster(_numbers(_pixels(image, notes), file), (), tuple(notes))
 
 
-def read_labels(path: str | PathLike[str], limits: ImageLimits | None = None) -> Raster:
+def read_labels(path: str | PathLike[str]) -> Raster:
     """Read a label map: one whole number per pixel, (*space, 1), in the smallest type that fits.
 
     A palette image whose colours are greys holds those greys; one in colour holds its indices.
@@ -87,7 +87,7 @@ def read_labels(path: str | PathLike[str], limits: ImageLimits | None = None) ->
     Raises:
         InputError: ``dataset.bad_label`` for colours or fractions, and what `read_raster` raises.
     """
-    file, limits = Path(path), limits or ImageLimits()
+    file, limits = Path(path), ImageLimits()
     ending = ending_of(file.name)
     if ending in VOLUMES or _stack(file, ending, limits) is not None:
         found = read_raster(file, limits)

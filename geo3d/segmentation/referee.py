@@ -18,7 +18,7 @@ drawn from the image's name, so every method meets the same one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -83,7 +83,6 @@ def measure_masks(
     masks: Mapping[str, Bool[np.ndarray, "*space"]],
     true: Bool[np.ndarray, "*space"],
     name: str,
-    readings: Sequence[Reading] = READINGS,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return reading to method to metric to number; the truth's own line is called "".
 
@@ -91,13 +90,12 @@ def measure_masks(
         masks: by method.
         true: the label.
         name: of the image; the noise follows from it.
-        readings: how masks are read.
 
     Raises:
         ShapeError: "topology.unequal_shapes", "topology.bad_dimensions".
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for reading in readings:
+    for reading in READINGS:
         label = redrawn(true, reading.noise, f"{name}/{reading.draw}")
         everything = {**masks, "": true} if reading.noise else masks
         found[reading.name] = {

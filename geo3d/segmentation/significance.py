@@ -138,17 +138,16 @@ def compare_with_baseline(
     runs: Runs,
     groups: Mapping[str, str],
     procedure: Procedure | None = None,
-    baseline: str | None = None,
 ) -> list[Comparison]:
     """Compare every loss with the baseline loss of its framework, labels and size, ID and OOD.
 
-    Settings whose baseline was not run are left out.
+    The baseline is the first of `BASELINES` that is there; settings for which it was not run are
+    left out.
 
     Args:
         runs: see `geo3d.segmentation.tables.read_results`.
         groups: group of each image.
         procedure: how to compare (default: `Procedure`).
-        baseline: name of a loss; by default the one of `BASELINES` that is there.
 
     Raises:
         InputError: "significance.unequal_images", "significance.unequal_seeds" (compat),
@@ -156,7 +155,7 @@ def compare_with_baseline(
     """
     procedure = procedure or Procedure()
     losses = {setting.loss for setting in runs}
-    baseline = baseline or next((name for name in BASELINES if name in losses), BASELINES[0])
+    baseline = next((name for name in BASELINES if name in losses), BASELINES[0])
     families: dict[tuple[str, str, str], list[Comparison]] = {}
     for setting, seeds in runs.items():
         reference = runs.get(replace(setting, loss=baseline))

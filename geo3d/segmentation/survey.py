@@ -218,7 +218,7 @@ def _named(labels: Mapping[str, Any]) -> _Classes:
     return ("background", *(name for name, _ in order)), (), numbers
 
 
-def check_items(dataset: Dataset, progress: ProgressCallback = ignore_progress) -> tuple[str, ...]:
+def check_items(dataset: Dataset) -> tuple[str, ...]:
     """Read every image of a set once; return what is unusual, one line per kind.
 
     Raises:
@@ -226,8 +226,7 @@ def check_items(dataset: Dataset, progress: ProgressCallback = ignore_progress) 
     """
     items = (*dataset.train, *dataset.val, *dataset.test)
     notes, errors = [], []
-    for number, item in enumerate(items):
-        report(progress, "looking at images", number, len(items))
+    for item in items:
         try:
             notes += [(item.id, note) for note in item.load().notes]
         except Geo3dError as error:

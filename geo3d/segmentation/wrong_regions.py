@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int, UInt8
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from geo3d.topology.grids import Pixels, label_components
+from geo3d.topology.grids import label_components
 
 _MARGIN = 24
 _SIDE = 192
@@ -35,14 +35,11 @@ class WrongRegion:
 
 
 def wrong_regions(
-    predicted: Bool[np.ndarray, "*space"],
-    true: Bool[np.ndarray, "*space"],
-    pixels: Pixels = "cells",
+    predicted: Bool[np.ndarray, "*space"], true: Bool[np.ndarray, "*space"]
 ) -> list[WrongRegion]:
     """Return all of them, the largest first."""
-    corners = pixels == "cells"
-    union = label_components(predicted | true, corners=corners)[0]
-    sides = [label_components(mask, corners=corners) for mask in (predicted, true)]
+    union = label_components(predicted | true, corners=True)[0]
+    sides = [label_components(mask, corners=True) for mask in (predicted, true)]
     groups = [_group_of(labels, count, union) for labels, count in sides]
     shared = set(groups[0].values()) & set(groups[1].values())
     found: list[WrongRegion] = []
@@ -54,7 +51,7 @@ def wrong_regions(
                 taken.add(group[label])
                 del group[label]
         found += _listed(labels, set(group), f"{word} component")
-    found += _wrong_holes(predicted, true, corners)
+    found += _wrong_holes(predicted, true)
     return sorted(found, key=lambda region: -region.pixels)
 
 
@@ -97,9 +94,9 @@ def _group_of(labels: Int[np.ndarray, "*space"], count: int, union: np.ndarray) 
     return {int(n): int(union.ravel()[at]) for n, at in zip(*first, strict=True) if n}
 
 
-def _wrong_holes(predicted: np.ndarray, true: np.ndarray, corners: bool) -> list[WrongRegion]:
+def _wrong_holes(predicted: np.ndarray, true: np.ndarray) -> list[WrongRegion]:
     inside = (slice(1, -1),) * predicted.ndim
-    sides = [label_components(~np.pad(m, 1), corners=not corners)[0] for m in (predicted, true)]
+    sides = [label_components(~np.pad(m, 1), corners=False)[0] for m in (predicted, true)]
     # Label 1 is the outside.
     one, two = (np.maximum(side - 1, 0)[inside] for side in sides)
     both = (one > 0) & (two > 0)

@@ -375,9 +375,9 @@ class ModulatedBlock(nn.Module):
         return time if self.share_mod else self.adaLN_modulation(time)
 
 
-def modulation_layers(channels: int, parts: int = 6) -> nn.Sequential:
-    """Return the layers that turn a code of the time into a modulation."""
-    return nn.Sequential(nn.SiLU(), nn.Linear(channels, parts * channels))
+def modulation_layers(channels: int) -> nn.Sequential:
+    """Return the layers that turn a code of the time into the six parts of a modulation."""
+    return nn.Sequential(nn.SiLU(), nn.Linear(channels, 6 * channels))
 
 
 @torch.no_grad()

@@ -109,13 +109,11 @@ def simplified(mesh: Mesh, faces: int) -> Mesh:
     return Mesh(coarse.vertices, coarse.faces, mesh.vertex_colors[nearest], coarse.name)
 
 
-def object_views(
-    mesh: Mesh, count: int = len(VIEWS_DEG), size: int = _VIEW_PIXELS
-) -> list[np.ndarray]:
+def object_views(mesh: Mesh, count: int = len(VIEWS_DEG)) -> list[np.ndarray]:
     """Return images of a mesh that is y up, from all sides."""
     painter = Painter(mesh)
     turns = (2 * np.pi * i / count for i in range(count))
-    return [painter.rgb(orbit(mesh, turn, size=size)) for turn in turns]
+    return [painter.rgb(orbit(mesh, turn, size=_VIEW_PIXELS)) for turn in turns]
 
 
 def volume_views(made: Generated, count: int = len(VIEWS_DEG)) -> dict[str, list[np.ndarray]]:

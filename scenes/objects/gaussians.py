@@ -209,10 +209,10 @@ NEAR = 1e-3
 _CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 
 
-def cube_camera(azimuth: float, elevation: float = 0.3, size: int = 256) -> Camera:
+def cube_camera(azimuth: float, *, size: int = 256) -> Camera:
     """Return a camera that frames the cube of objects, z up; azimuth 0 sees the front, from -y."""
     cube = Mesh(_CORNERS, np.zeros((0, 3), np.int64), name="cube")
-    return orbit(cube, azimuth, elevation, up="z", size=size)
+    return orbit(cube, azimuth, 0.3, up="z", size=size)
 
 
 def render_gaussians(

@@ -107,23 +107,18 @@ class RenderedRays(NamedTuple):
 
 
 @torch.no_grad()
-def render_radiance(
-    field: RadianceField,
-    camera: Camera,
-    background: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    steps: int = STEPS_PER_VOXEL,
-) -> np.ndarray:
-    """Return the field as ``camera`` sees it, (h, w, 3) uint8; in the cube of objects, z up."""
+def render_radiance(field: RadianceField, camera: Camera) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the field on white as ``camera`` sees it; in the cube of objects, z up."""
     origins, directions = (
         torch.as_tensor(np.array(part)).to(field.position) for part in camera.rays()
     )
     seen = [
-        march(field, origins[start : start + _RAYS], directions[start : start + _RAYS], steps)
+        march(field, origins[start : start + _RAYS], directions[start : start + _RAYS])
         for start in range(0, len(origins), _RAYS)
     ]
     color = torch.cat([part.color for part in seen])
     left = 1 - torch.cat([part.opacity for part in seen])
-    image = color + left[:, None] * color.new_tensor(background)
+    image = color + left[:, None]
     flat = (255 * image.clamp(0, 1)).round().byte().cpu().numpy()
     return flat.reshape(camera.height, camera.width, 3)
 

@@ -225,14 +225,13 @@ def intrinsics_kitti(width: int, height: int) -> tuple[float, float, float, floa
     return KITTI_FOCAL * x, KITTI_FOCAL * y, KITTI_CENTRE[0] * x, KITTI_CENTRE[1] * y
 
 
-def street_camera(c2w: Float[np.ndarray, "4 4"], width: int, height: int | None = None) -> Camera:
+def street_camera(c2w: Float[np.ndarray, "4 4"], size: int) -> Camera:
     """Return the published virtual camera at a pose.
 
     Raises:
         InputError: ``camera.bad_pose``, ``camera.bad_size``.
     """
-    height = width if height is None else height
-    return Camera(np.asarray(c2w, np.float64), *intrinsics_kitti(width, height), width, height)
+    return Camera(np.asarray(c2w, np.float64), *intrinsics_kitti(size, size), size, size)
 
 
 def semantic_colors(label: Int[np.ndarray, "h w"]) -> Int[np.ndarray, "h w 3"]:

@@ -125,9 +125,9 @@ class Sky(nn.Module):
 class SkyGrid(nn.Module):
     """The release's sky: a cube of colours read at the unit direction."""
 
-    def __init__(self, size: int = 100) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.grid = nn.Parameter(torch.ones(1, 3, size, size, size))
+        self.grid = nn.Parameter(torch.ones(1, 3, 100, 100, 100))
 
     def forward(self, directions: Float[Tensor, "r 3"]) -> Float[Tensor, "r 3"]:
         """Return colours in [0, 1]; directions of any length."""

@@ -25,6 +25,10 @@ _PAPER = (244, 244, 240)
 _DRIVE = (220, 20, 60)
 _OVER = 3
 """The image is drawn larger by this factor and reduced, to smooth the edges."""
+WIDTH = 640
+"""Pixels of a plan that is written."""
+MARGIN = 2.0
+"""Metres around the layout."""
 
 
 def outline(primitive: Primitive) -> Float[np.ndarray, "n 2"]:
@@ -76,7 +80,7 @@ def plan_image(
     return np.asarray(image.resize((size[0] // _OVER, size[1] // _OVER), Image.Resampling.BOX))
 
 
-def save_plan(layout: Layout, path: str | os.PathLike[str], width: int = 640) -> Path:
+def save_plan(layout: Layout, path: str | os.PathLike[str]) -> Path:
     """Write the plan as ``.svg`` or as an image (``.png``).
 
     Raises:
@@ -84,22 +88,22 @@ def save_plan(layout: Layout, path: str | os.PathLike[str], width: int = 640) ->
     """
     path = Path(path)
     if path.suffix == ".svg":
-        return atomic_write_text(path, plan_svg(layout, width))
+        return atomic_write_text(path, plan_svg(layout))
     with atomic_path(path) as temporary:
-        Image.fromarray(plan_image(layout, width)).save(temporary)
+        Image.fromarray(plan_image(layout, WIDTH)).save(temporary)
     return path
 
 
-def plan_svg(layout: Layout, width: int = 640) -> str:
+def plan_svg(layout: Layout) -> str:
     """Return the plan as SVG; every outline carries the id of its primitive as a title.
 
     Raises:
         InputError: ``layout.empty``.
     """
     x0, x1, z0, z1 = plan_window(layout)
-    height = width * (z1 - z0) / (x1 - x0)
+    height = WIDTH * (z1 - z0) / (x1 - x0)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height:.0f}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" '
         f'viewBox="{x0:.2f} {-z1:.2f} {x1 - x0:.2f} {z1 - z0:.2f}">'
     ]
     for primitive in _from_low_to_high(layout):
@@ -114,18 +118,18 @@ def plan_svg(layout: Layout, width: int = 640) -> str:
     return "\n".join([*lines, "</svg>", ""])
 
 
-def plan_window(layout: Layout, margin: float = 2.0) -> tuple[float, float, float, float]:
-    """Return x0, x1, z0, z1 of the whole layout with a margin in metres.
+def plan_window(layout: Layout) -> tuple[float, float, float, float]:
+    """Return x0, x1, z0, z1 of the whole layout with a margin.
 
     Raises:
         InputError: ``layout.empty``.
     """
     low, high = layout.bounds()
     return (
-        float(low[0] - margin),
-        float(high[0] + margin),
-        float(low[2] - margin),
-        float(high[2] + margin),
+        float(low[0] - MARGIN),
+        float(high[0] + MARGIN),
+        float(low[2] - MARGIN),
+        float(high[2] + MARGIN),
     )
 
 

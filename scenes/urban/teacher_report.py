@@ -36,7 +36,6 @@ def sampled_images(
     *,
     seed: int = 0,
     steps: int = 20,
-    guidance_scale: float = 1.5,
     progress: ProgressCallback = ignore_progress,
 ) -> UInt8[np.ndarray, "n h w 3"]:
     """Return the teacher's image of every view of ``data`` in its style."""
@@ -46,9 +45,7 @@ def sampled_images(
         conditions = torch.from_numpy(np.stack([data.condition(i) for i in items]))
         noise = item_noise(seed, items, (3, *conditions.shape[2:]))
         styles = [data.style(i) for i in items]
-        made = sample(
-            teacher, conditions, styles, noise, steps=steps, guidance_scale=guidance_scale
-        )
+        made = sample(teacher, conditions, styles, noise, steps=steps, guidance_scale=1.5)
         parts.append(((made + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
         report(progress, "sampling", items.stop, len(data))
     return np.concatenate(parts)

@@ -186,12 +186,11 @@ def save_film(
     frames: Sequence[UInt8[np.ndarray, "h w 3"]],
     path: str | os.PathLike[str],
     frame_rate: int = 12,
-    scale: int = 2,
 ) -> Path:
-    """Write an animated GIF, enlarged by ``scale``, that goes on for ever."""
+    """Write an animated GIF, of twice the size, that goes on for ever."""
     target = Path(path)
     images = [Image.fromarray(frame) for frame in frames]
-    size = (frames[0].shape[1] * scale, frames[0].shape[0] * scale)
+    size = (frames[0].shape[1] * 2, frames[0].shape[0] * 2)
     # one palette for all, or colours flicker from frame to frame
     strip = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 8)]))
     palette = strip.quantize(256)

@@ -120,7 +120,7 @@ def _draw(key: int, salt: int) -> float:
     return float(hashed(key, salt))
 
 
-def _wheels(size: np.ndarray, at: Sequence[float], radius: float, inset: float = 0.02) -> Body:
+def _wheels(size: np.ndarray, at: Sequence[float], radius: float) -> Body:
     """Return pairs of wheels of ``radius`` metres at places along l."""
     turns = np.linspace(0, 2 * np.pi, 15)[:-1]
     along, up = radius / size[0], radius / size[1]
@@ -128,7 +128,7 @@ def _wheels(size: np.ndarray, at: Sequence[float], radius: float, inset: float =
     for centre in at:
         outline = np.stack([centre + along * np.cos(turns), up + up * np.sin(turns)], axis=1)
         for side in (-1, 1):
-            near, far = side * (0.5 - inset), side * (0.5 - 0.22 / size[2])
+            near, far = side * (0.5 - 0.02), side * (0.5 - 0.22 / size[2])
             made.append(prism([tuple(p) for p in outline], (near, far), Part.WHEEL))
     return joined(*made)
 

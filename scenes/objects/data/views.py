@@ -50,19 +50,17 @@ def draw_views(
     return np.stack([painter.rgba(camera) for camera in cameras])
 
 
-def draw_sheet(
-    path: str | Path, *, per_kind: int = 2, columns: int = 14, size: int = 96, seed: int = 0
-) -> Path:
-    """Draw ``per_kind`` objects of every kind into a PNG file and return its path.
+def draw_sheet(path: str | Path, *, seed: int = 0) -> Path:
+    """Draw two objects of every kind into a PNG file and return its path.
 
     Raises:
         NumericalError: ``creature.no_surface``.
     """
     images, labels = [], []
     for kind in KINDS:
-        for i in range(per_kind):
+        for i in range(2):
             mesh = generate_object(kind, seed + i).mesh
-            camera = orbit(mesh, 0.6, 0.35, up="z", size=size)
+            camera = orbit(mesh, 0.6, 0.35, up="z", size=96)
             images.append(render_mesh(mesh, camera, style=OBJECT_STYLE))
             labels.append(kind if i == 0 else "")
-    return save_png(contact_sheet(images, labels, columns=columns), Path(path))
+    return save_png(contact_sheet(images, labels, columns=14), Path(path))

@@ -23,11 +23,11 @@ from scenes.objects.pipeline import GenerateConfig, Pipeline, load_pipeline
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 STUDENT_STEPS = (2, 1)
+_SIDE = 160
+"""Pixels of an image."""
 
 
-def draw_generated(
-    objects: str | Path, model: str | Path, path: Path, rows: Sequence[int], size: int = 160
-) -> Path:
+def draw_generated(objects: str | Path, model: str | Path, path: Path, rows: Sequence[int]) -> Path:
     """Draw a sheet into ``path``: input, truth, teacher, and the students if there are any.
 
     Args:
@@ -35,7 +35,6 @@ def draw_generated(
         model: pipeline folder.
         path: PNG file.
         rows: which objects.
-        size: pixels per image.
 
     Raises:
         CheckpointError: as `load_pipeline`.
@@ -49,9 +48,9 @@ def draw_generated(
     tiles, labels = [], []
     for i in rows:
         image = Image.fromarray(batch.views[i, 0])
-        camera = _camera(batch.c2w[i, 0], batch.intrinsics[i, 0], image.width, size)
+        camera = _camera(batch.c2w[i, 0], batch.intrinsics[i, 0], image.width, _SIDE)
         truth = generate_object(str(batch.kinds[i]), int(batch.seeds[i])).mesh
-        tiles += [_on_white(image, size), render_mesh(truth, camera, style=OBJECT_STYLE)]
+        tiles += [_on_white(image, _SIDE), render_mesh(truth, camera, style=OBJECT_STYLE)]
         tiles += [_made(pipeline, image, camera, n) for _, pipeline, n in makers]
         labels += ["input", "truth", *(label for label, _, _ in makers)]
     return save_png(contact_sheet(tiles, labels, columns=2 * (2 + len(makers))), path)

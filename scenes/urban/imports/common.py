@@ -253,9 +253,7 @@ def extended(line: Float[np.ndarray, "n 3"], length: float) -> Float[np.ndarray,
     return np.concatenate([ends[:1], line, ends[1:]])
 
 
-def drive_along(
-    line: Float[np.ndarray, "n 3"], height: float = EYE_HEIGHT
-) -> Float[np.ndarray, "n 4 4"]:
+def drive_along(line: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 4 4"]:
     """Return cameras along a line on the ground of the layout's world, looking ahead, level.
 
     Raises:
@@ -273,5 +271,5 @@ def drive_along(
     poses[:, :3, 0] = right
     poses[:, :3, 1] = [0.0, 1.0, 0.0]
     poses[:, :3, 2] = np.stack([-right[:, 2], np.zeros(len(line)), right[:, 0]], axis=1)
-    poses[:, :3, 3] = line - np.array([0.0, height, 0.0])
+    poses[:, :3, 3] = line - np.array([0.0, EYE_HEIGHT, 0.0])
     return poses

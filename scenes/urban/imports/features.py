@@ -91,7 +91,6 @@ def layout_of_features(
     name: str,
     features: Sequence[Feature],
     drive: Float[np.ndarray, "n 2"] | None = None,
-    reach: float = _REACH,
 ) -> Imported:
     """Return a street along a drive, and what is within reach of it.
 
@@ -108,11 +107,11 @@ def layout_of_features(
     trajectory = drive_along(_ground(line))
     origin = trajectory[0, [0, 2], 3]
     path = trajectory[:, [0, 2], 3]
-    parts = [_base(path - origin, reach)]
+    parts = [_base(path - origin, _REACH)]
     for feature in features:
         low, high = (f(np.concatenate(feature.rings), axis=0) for f in (np.min, np.max))
         away = np.maximum(np.maximum(low - path, path - high), 0)
-        if np.hypot(*away.T).min() > reach:
+        if np.hypot(*away.T).min() > _REACH:
             continue
         moved = Feature(feature.kind, tuple(r - origin for r in feature.rings), feature.tags)
         made = list(_parts(moved))
