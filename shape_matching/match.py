@@ -173,7 +173,7 @@ def _match_whole(
     one, two = _prepared(source, target, config, place, progress)
     starts = _starts(one, two, config, landmarks, initial_p2p_21, progress, on_map)
     choices = ranked(starts, one, two, config, progress)
-    ahead = lead(choices)
+    ahead = lead(different(choices, one, two))
     if initial_p2p_21 is None and _may_differ_in_kind(choices[0], config):
         marks = None if landmarks is None else torch.from_numpy(landmarks).to(place)
         network = ANATOMY.load(config.anatomy or None, str(place))

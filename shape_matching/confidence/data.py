@@ -33,6 +33,7 @@ from shape_matching.config import PRESETS, MatchConfig
 from shape_matching.correspondence import Correspondence
 from shape_matching.match import match_uncalibrated
 from shape_matching.prior.families import PriorDataConfig, family
+from shape_matching.search.sound import joined
 
 PAIR_SECONDS = 240.0
 REACH = 0.05
@@ -137,7 +138,8 @@ def true_errors(
     truth_21: Int64[np.ndarray, " v2"],
     unit: float,
 ) -> Float[np.ndarray, " s"]:
-    """Return the distance of each sample's image to the truth, along the source over ``unit``.
+    """Return the distance of each sample's image to the truth, along the source over ``unit``;
+    seams are no obstacle.
 
     Args:
         truth_21: true source vertex of each target vertex, -1 where there is none.
@@ -145,10 +147,10 @@ def true_errors(
     errors = np.full(len(samples), np.inf)
     known = np.flatnonzero(truth_21[samples] >= 0)
     if len(known):
-        places, inverse = np.unique(truth_21[samples[known]], return_inverse=True)
-        distances = graph_distances(found.source, places)
-        images = found.p2p_21[samples[known]]
-        far = distances[inverse, images]
+        surface, owner = joined(found.source)
+        places, inverse = np.unique(owner[truth_21[samples[known]]], return_inverse=True)
+        distances = graph_distances(surface, places)
+        far = distances[inverse, owner[found.p2p_21[samples[known]]]]
         # what lies on another loose piece is wrong, but has a counterpart
         errors[known] = np.where(np.isfinite(far), far / unit, 9.0)
     return errors

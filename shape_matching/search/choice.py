@@ -84,7 +84,7 @@ def ranked(
 
 
 def lead(choices: Sequence[Choice]) -> float:
-    """Return how far the rank of the best is above that of the second; inf where there is one."""
+    """Return how far the rank of the first is above that of the second; inf where there is one."""
     return choices[0].rank - choices[1].rank if len(choices) > 1 else float("inf")
 
 

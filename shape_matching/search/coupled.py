@@ -121,14 +121,14 @@ def refine_coupled(
     first = min(K_FIRST, k_final, *fmap_12.shape)
     schedule = sizes(first, k_final, STEP) if first < k_final else [k_final]
     sides = _sides(one, two, samples, places)
-    maps = _spectral_maps(fmap_12[:first, :first], *sides)
+    maps = spectral_maps(fmap_12[:first, :first], *sides)
     signs = _signs(maps, *sides, first)
     for i, k in enumerate(schedule):
         if samples is not None and i == max(0, len(schedule) - FULL_PASSES):
             fmap_12 = sides[1].fit(sides[0].rows[maps[0], :k], k)
             sides, samples = _sides(one, two, None, places), None
-            maps = _spectral_maps(fmap_12, *sides)
-        maps = _pass(maps, *sides, k, signs)
+            maps = spectral_maps(fmap_12, *sides)
+        maps = coupled_pass(maps, *sides, k, signs)
         report(progress, "coupled refinement", i + 1, len(schedule), k=k)
     k = schedule[-1]
     return sides[1].fit(sides[0].rows[maps[0], :k], k), *maps
@@ -144,14 +144,14 @@ def _sides(
     return points_of(one, chosen[0], known[0]), points_of(two, chosen[1], known[1])
 
 
-def _spectral_maps(fmap_12: Tensor, one: Points, two: Points) -> tuple[Tensor, Tensor]:
+def spectral_maps(fmap_12: Tensor, one: Points, two: Points) -> tuple[Tensor, Tensor]:
     """Return the vertex maps 21 and 12 of a functional map."""
     k2, k1 = fmap_12.shape
     rows_1, rows_2 = one.rows[:, :k1] @ fmap_12.T, two.rows[:, :k2]
     return nearest(rows_2, rows_1), nearest(rows_1, rows_2)
 
 
-def _pass(
+def coupled_pass(
     maps: tuple[Tensor, Tensor], one: Points, two: Points, k: int, signs: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
     """Match all points anew, with functional map and registrations of size k."""

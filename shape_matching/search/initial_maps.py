@@ -40,6 +40,7 @@ from geo3d.spectral.descriptors import unit_norm, wks
 from geo3d.spectral.fmap import check_p2p, laplacian_mask, nearest, p2p_to_fmap, solve_fmap
 from geo3d.spectral.zoomout import sizes, zoomout_hypotheses
 from shape_matching.config import MatchConfig, Start
+from shape_matching.search.outwards import outwards
 from shape_matching.search.prepare import Prepared
 
 
@@ -308,6 +309,8 @@ def _axis_rotations() -> Float[Tensor, "24 3 3"]:
 
 K_MIDDLE = 56
 N_MIDDLE = 600
+N_OUTWARDS = 4
+"""How many maps that turn the surface over are begun anew."""
 K_FINALISTS = 144
 
 
@@ -328,11 +331,24 @@ def finalists(
     fmaps = fmaps[distinct(fmaps, ranked, config.n_hypotheses, 12, 0.7)]
     report(progress, "hypotheses", 1, 3, kept=len(fmaps))
     fmaps = _grown(fmaps, one, two, N_MIDDLE, _sampled_sizes(k + 2, K_MIDDLE, 6, one, two))
+    fmaps = torch.cat([fmaps, _outwards(fmaps, one, two, k)])
     ranked = appraise(fmaps, one, two, N_MIDDLE).score()
     fmaps = fmaps[distinct(fmaps, ranked, config.n_finalists, k, 1.0)]
     report(progress, "hypotheses", 2, 3, kept=len(fmaps))
     k = fmaps.shape[-1]
     return _grown(fmaps, one, two, config.n_samples, _sampled_sizes(k, k_last, 8, one, two))
+
+
+def _outwards(fmaps: Tensor, one: Prepared, two: Prepared, k: int) -> Tensor:
+    """Return what becomes of the best maps that turn the surface over, begun anew with normals."""
+    judged = appraise(fmaps, one, two, N_MIDDLE)
+    over = torch.nonzero(judged.orientation < 0)[:, 0]
+    if not len(over):
+        return fmaps[:0]
+    fits = Appraisal(-judged.orientation, judged.residual, judged.coverage).score()[over]
+    chosen = over[distinct(fmaps[over], fits, N_OUTWARDS, k, 1.0)]
+    again = outwards(fmaps[chosen], one, two, N_MIDDLE)
+    return _grown(again, one, two, N_MIDDLE, [fmaps.shape[-1]] * 3)
 
 
 def _grown(

@@ -155,6 +155,15 @@ def _count(number: int, one: str, more: str) -> str:
     return f"{number:,} {one if number == 1 else more}"
 
 
+def joined(mesh: Mesh) -> tuple[Mesh, Int64[np.ndarray, " v"]]:
+    """Return the mesh with its seams joined, doubled vertices left unused, and the vertex that
+    stands for each; a cloud has no seams."""
+    if mesh.is_point_cloud:
+        return mesh, np.arange(mesh.n_vertices)
+    faces, owner = _joined_seams(mesh)
+    return replace(mesh, faces=faces), owner
+
+
 def _joined_seams(mesh: Mesh) -> tuple[Int64[np.ndarray, "f 3"], Int64[np.ndarray, " v"]]:
     """Join vertices of open edges that coincide; return the faces anew and each vertex's owner.
 
