@@ -21,11 +21,10 @@ from torch import Tensor
 from geo3d import __version__
 from geo3d.config import config_to_dict
 from geo3d.errors import CheckpointError
-from geo3d.files import atomic_path, sha256_file
+from geo3d.files import atomic_path, refuse_pointer, sha256_file
 
 _CONFIG_KEY = "geo3d.config"
 _VERSION_KEY = "geo3d.version"
-_POINTER_BYTES = 64
 _PICKLE_OR_ZIP = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -226,14 +225,7 @@ def _damaged(path: str | PathLike[str], why: str) -> CheckpointError:
 
 
 def _refuse_foreign(path: Path) -> None:
-    with path.open("rb") as stream:
-        head = stream.read(_POINTER_BYTES)
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            "checkpoint.pointer",
-            f"{path} is a git-lfs pointer, not the weights.",
-            "Run `git lfs pull` in its folder, or download the file itself.",
-        )
+    head = refuse_pointer(path)
     # A safetensors file opens with an 8-byte length and the brace of its JSON header.
     if head[:2] in _PICKLE_OR_ZIP and head[8:9] != b"{":
         raise CheckpointError(

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from geo3d.errors import CheckpointError, Geo3dError, InputError, LimitError
-from geo3d.files import atomic_path, sha256_file
+from geo3d.files import atomic_path, refuse_pointer, sha256_file
 from geo3d.pickle_records import (
     ArrayRecord,
     ElementType,
@@ -79,7 +79,7 @@ def convert_file(
         InputError: ``file.missing``.
         LimitError: ``checkpoint.too_large``, ``checkpoint.too_slow``.
         CheckpointError: ``checkpoint.forbidden_global``, ``checkpoint.damaged``,
-            ``checkpoint.no_tensors``, ``checkpoint.converter_died``.
+            ``checkpoint.no_tensors``, ``checkpoint.converter_died``, ``checkpoint.pointer``.
     """
     source, out = Path(source), Path(out)
     if not source.is_file():
@@ -88,6 +88,7 @@ def convert_file(
     if size > max_bytes:
         message = f"{source} has {size} bytes; at most {max_bytes} are converted."
         raise LimitError("checkpoint.too_large", message, "")
+    refuse_pointer(source)
     source_sha256 = sha256_file(source)
     with atomic_path(out) as temporary:
         task = {

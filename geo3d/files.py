@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from geo3d.errors import InputError
+from geo3d.errors import CheckpointError, InputError
 
 _PACKAGE = Path(__file__).resolve().parent
 _log = logging.getLogger(__name__)
@@ -74,6 +74,23 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def refuse_pointer(path: str | os.PathLike[str]) -> bytes:
+    """Return the first bytes of a weight file that is no note of git-lfs.
+
+    Raises:
+        CheckpointError: ``checkpoint.pointer``.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            "checkpoint.pointer",
+            f"{path} is a git-lfs pointer, not the weights.",
+            "Run `git lfs pull` in its folder, or download the file itself.",
+        )
+    return head
 
 
 def slug(text: str, limit: int = 48) -> str:

@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="put published students of this pipeline's flows, and its image encoder, into it",
     )
-    parser.add_argument("--out", metavar="FILE", help="where to write (default: beside the file)")
+    parser.add_argument(
+        "--out", metavar="PATH", help="file or folder to write (default: beside the file)"
+    )
     parser.add_argument(
         "--inert",
         metavar="MODULE",
@@ -64,9 +66,11 @@ def run(args: argparse.Namespace) -> int:
         return _convert_controlnet(args)
     from geo3d.convert import convert_file
 
-    out = Path(args.out) if args.out else Path(args.file).with_suffix(".safetensors")
+    named = Path(args.out) if args.out else Path(args.file).with_suffix("")
+    is_file = bool(args.out and named.suffix)
+    out = named if is_file else named.with_name(f"{named.name}.safetensors")
     made = convert_file(args.file, out, inert=args.inert)
-    if _is_torchhub(made.names) and out.suffix == ".safetensors" and not args.out:
+    if _is_torchhub(made.names) and not is_file:
         return _convert_encoder(args, made.path)
     payload = {
         "path": str(made.path),

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     made = import_layout(path, options)
     layout = made.layout
     if args.length is not None or args.start:
-        layout = piece(layout, args.length or float("inf"), args.start)
+        layout = piece(layout, float("inf") if args.length is None else args.length, args.start)
     name = f"{slug(path.stem.removesuffix('.city'))}.layout.json"
     out = save_layout(layout, Path(args.out) if args.out else path.with_name(name))
     findings = check_layout(layout)

@@ -83,11 +83,11 @@ def read_layout(what: str, length: float | None, start: float, seed: int) -> Lay
     from scenes.urban.imports.door import import_layout
 
     if what in KINDS:
-        return generate_street(length or USUAL_LENGTH, seed, what)
+        return generate_street(USUAL_LENGTH if length is None else length, seed, what)
     layout = import_layout(Path(what)).layout
     if length is None and not start:
         return layout
-    return piece(layout, length or float("inf"), start)
+    return piece(layout, float("inf") if length is None else length, start)
 
 
 def _begin(args: argparse.Namespace) -> Beginning:

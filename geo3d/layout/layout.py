@@ -329,12 +329,12 @@ def piece(layout: Layout, length: float, start: float = 0.0, reach: float = 120.
         start: metres of the drive before the piece.
 
     Raises:
-        InputError: ``layout.no_piece`` where the drive ends before ``start``.
+        InputError: ``layout.no_piece`` where the drive ends before ``start``, or without length.
     """
     places = layout.trajectory[:, :3, 3]
     along = np.concatenate([[0], np.linalg.norm(np.diff(places, axis=0), axis=1).cumsum()])
     kept = (along >= start) & (along <= start + length)
-    if not kept.any():
+    if not (length > 0 and kept.any()):
         raise InputError(
             "layout.no_piece",
             f"There is no piece of {length:g} m from {start:g} m on: the drive is "

@@ -217,6 +217,7 @@ FOREIGN = {
     b"%PDF": "a PDF document",
     b"\x7fELF": "a program",
     b"MZ": "a program",
+    b"version https://git-lfs": "a git-lfs pointer (`git lfs pull` gets the mesh)",
     b"\x93NUMPY": "a numpy array",
     b"\x80\x02": "a Python pickle",
     b"\x80\x04": "a Python pickle",

@@ -96,8 +96,7 @@ def build_scene(
     require_valid(layout)
     config = with_classes(config)
     guidance = guidance or open_teacher(config, device)
-    if isinstance(guidance, Painter):
-        warn_of_styles(layout)
+    warn_of_styles(layout, isinstance(guidance, Painter))
     builder = Builder(layout, config, Path(folder), guidance, progress)
     builder.open(resume)
     builder.build()

@@ -84,6 +84,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_one_message_and_nothing_else(
     name: str, told: dict[str, tuple[int, str, str, bool]]
 ) -> None:
+    """Before anything heavy is loaded, and without a folder (case `segment_missing_file`)."""
     code, out, err, has_torch = told[name]
     assert (code, out) == (3, ""), err
     assert err.startswith("error: [") and NONE in err and len(err.splitlines()) <= 2

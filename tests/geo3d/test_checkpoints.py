@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from geo3d import checkpoints
+from geo3d.convert import convert_file
 from geo3d.errors import CheckpointError
 from geo3d.files import sha256_file
 
@@ -76,6 +77,16 @@ def test_damage_is_named(tmp_path: Path) -> None:
     for data in (b"", whole[:4], whole[:50], whole[:-1], b"\xff" * 8 + whole[8:]):
         file.write_bytes(data)
         assert code_of(checkpoints.load, file) == "checkpoint.damaged"
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.pt"])
+def test_a_note_of_git_lfs_is_named_before_anything_else(tmp_path: Path, name: str) -> None:
+    """What a clone without git-lfs leaves (case `doctor_lfs`)."""
+    file = tmp_path / name
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    for read in (checkpoints.load, checkpoints.read_header):
+        assert code_of(read, file) == "checkpoint.pointer"
+    assert code_of(convert_file, file, tmp_path / "out.safetensors") == "checkpoint.pointer"
 
 
 def test_pickles_are_refused_and_the_converter_named(tmp_path: Path) -> None:

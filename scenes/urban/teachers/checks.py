@@ -1,7 +1,7 @@
-"""What a teacher's settings say of whether it can work, before any weight is read.
+"""What a teacher's settings and headers say of whether it can work, before any weight is read.
 
 Teachers are pipelines of the Stable Diffusion family: 1.x, 2.x, turbo, XL, and small ones of our
-own.  Looked at are the JSON files only.
+own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geo3d.errors import CheckpointError, ConfigError
-from scenes.urban.teachers.files import NETWORK, check_folder, controlnet_folder, weights_variant
+from scenes.urban.teachers.files import (
+    NETWORK,
+    TEXT,
+    check_folder,
+    check_weights,
+    controlnet_folder,
+    weights_variant,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +44,7 @@ def check_teacher(
     needs_layout: bool = True,
     control_input: ControlInput = "auto",
 ) -> None:
-    """Raise when a teacher cannot work, from its file names and settings alone.
+    """Raise when a teacher cannot work, from file names, settings and headers of weights alone.
 
     Args:
         folder: of the teacher.
@@ -48,7 +55,7 @@ def check_teacher(
     Raises:
         CheckpointError: as `check_folder` and `controlnet_folder`; ``teacher.no_controlnet``,
             ``teacher.wrong_family``, ``teacher.wrong_controlnet``, ``teacher.missing_part``,
-            ``teacher.bad_part``.
+            ``teacher.bad_part``; as `check_weights`.
         ConfigError: as `control_kind`.
     """
     root = check_folder(folder)
@@ -68,6 +75,12 @@ def check_teacher(
             "Name one made for this teacher: --controlnet FOLDER (docs/urban.md lists some); or "
             "do without the layout: --set distil.use_layout=false.",
         )
+    for network in (root / "unet", root / "vae", side):
+        if network.is_dir():
+            check_weights(network)
+    if not (root / "styles.json").is_file():
+        for encoder in _text_encoders(root):
+            check_weights(encoder, TEXT)
 
 
 def check_control(unet: Mapping[str, Any], control: Mapping[str, Any], name: str) -> None:
@@ -201,7 +214,7 @@ def _check_autoencoder(root: Path, unet: Mapping[str, Any]) -> None:
 def _check_text(root: Path, unet: Mapping[str, Any]) -> None:
     if (root / "styles.json").is_file() or not (root / "text_encoder").is_dir():
         return
-    folders = [path for name in ("", "_2") if (path := root / f"text_encoder{name}").is_dir()]
+    folders = _text_encoders(root)
     widths = [read_json(path / "config.json").get("hidden_size") for path in folders]
     known = [width for width in widths if isinstance(width, int)]
     wanted = unet.get("cross_attention_dim")
@@ -220,6 +233,10 @@ def _check_text(root: Path, unet: Mapping[str, Any]) -> None:
         needed = pooled_width(unet)
         if pooled != needed:
             raise _wrong_family(root, f"it takes {needed} numbers of the text, not {pooled}")
+
+
+def _text_encoders(root: Path) -> list[Path]:
+    return [path for name in ("", "_2") if (path := root / f"text_encoder{name}").is_dir()]
 
 
 def pooled_width(unet: Mapping[str, Any]) -> int:

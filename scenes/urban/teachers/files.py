@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from geo3d.checkpoints import read_header
 from geo3d.errors import CheckpointError
 from geo3d.files import sha256_file
 
@@ -42,7 +43,8 @@ def check_folder(folder: str | Path) -> Path:
         CheckpointError: ``teacher.no_folder``, ``teacher.not_a_folder``, ``teacher.unsafe_file``,
             ``teacher.link``.
     """
-    root = snapshot_of(Path(folder))
+    folder = Path(folder)
+    root = snapshot_of(folder.resolve() if folder.is_symlink() else folder)
     if root.is_file():
         raise CheckpointError(
             "teacher.not_a_folder",
@@ -135,6 +137,21 @@ def weights_variant(folder: Path, stem: str = NETWORK) -> str | None:
             "Take the safetensors of the model, or make them of a torch file: geo3d convert FILE.",
         )
     return next((name for name in _PREFERRED if name in found), sorted(found)[0])
+
+
+def check_weights(folder: Path, stem: str = NETWORK) -> None:
+    """Look at the headers of a folder's weights: files cut off, or notes that git-lfs left.
+
+    Raises:
+        CheckpointError: ``teacher.missing_part``, ``checkpoint.pointer``, ``checkpoint.damaged``.
+    """
+    variant = weights_variant(folder, stem)
+    mark = rf"\.{re.escape(variant)}" if variant else ""
+    shard = r"(-\d+-of-\d+)?"
+    name = re.compile(rf"{stem}({mark}{shard}|{shard}{mark})\.safetensors")
+    for path in sorted(folder.iterdir()):
+        if name.fullmatch(path.name):
+            read_header(path)
 
 
 def fingerprints(*folders: str | Path) -> dict[str, str]:

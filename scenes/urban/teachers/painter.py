@@ -152,9 +152,22 @@ def style_of(prompt: str, layout: Layout | None = None) -> tuple[str, ...]:
     return found
 
 
-def warn_of_styles(layout: Layout) -> tuple[str, ...]:
-    """Return the styles of things whose words the painter does not know, and log them."""
-    unknown = sorted({p.style for p in layout.primitives if p.style and wish_of(p.style).is_empty})
+def warn_of_styles(layout: Layout, is_painter: bool = True) -> tuple[str, ...]:
+    """Return the styles of things that the teacher of a new scene ignores, and log them.
+
+    The painter knows some words; networks are told of whole images, of single things only in edits.
+    """
+    styles = sorted({p.style for p in layout.primitives if p.style})
+    if not is_painter:
+        if styles:
+            _log.warning(
+                "the teacher paints whole images and ignores styles of single things (%s); use "
+                "teacher=painter, or restyle them in the finished scene: "
+                "geo3d scene --edit RUN --restyle THING TEXT",
+                ", ".join(styles),
+            )
+        return tuple(styles)
+    unknown = [style for style in styles if wish_of(style).is_empty]
     for style in unknown:
         _log.warning(
             "the painter knows no word of the style %r of a thing, and ignores it; it knows: %s",

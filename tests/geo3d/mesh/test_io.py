@@ -47,6 +47,15 @@ def test_what_is_no_mesh(data: bytes, code: str) -> None:
     assert code_of(data, ".obj") == code
 
 
+def test_a_note_of_git_lfs_is_no_binary_stl() -> None:
+    """Case `doctor_lfs`."""
+    note = (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * b"0" + b"\nsize 12345\n"
+    )
+    with pytest.raises(FileFormatError, match="git lfs pull"):
+        parse_bytes(note, suffix=".stl")
+
+
 @pytest.mark.parametrize("extension", FORMATS)
 def test_limits(extension: str, tmp_path: Path) -> None:
     path = save_mesh(grid(6), tmp_path / f"m.{extension}")

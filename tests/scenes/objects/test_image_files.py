@@ -24,6 +24,7 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 
 def test_sixteen_bits_are_as_their_eight_bit_twin(tmp_path: Path) -> None:
+    """Not black and flat (case `gray16`)."""
     wanted = pixels_of(Image.fromarray(twin()))
     deep = Image.fromarray(twin().astype(np.uint16) * 257)
     assert deep.mode == "I;16"

@@ -96,6 +96,7 @@ def by_hand(weights: dict[str, torch.Tensor], image: Image.Image, heads: int) ->
 def test_dino_of_torchhub_gives_its_own_tokens(
     registers: int, gated: bool, width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Of the file that torch.hub leaves, with and without --out (case `torchhub_dino`)."""
     weights = hub_weights(width, 2, registers, gated)
     torch.save(weights, tmp_path / "dino_pretrain.pth")
     assert main(["convert", str(tmp_path / "dino_pretrain.pth"), "--json"]) == 0
@@ -106,6 +107,11 @@ def test_dino_of_torchhub_gives_its_own_tokens(
     wanted = by_hand(weights, image, heads=width // 64)
     assert found.shape == wanted.shape == (1, 1370 + registers, width)
     assert torch.allclose(found, wanted, atol=2e-4)
+    named = ["--out", str(tmp_path / "encoder")]
+    assert main(["convert", str(tmp_path / "dino_pretrain.pth"), *named]) == 0
+    for name in ("config.json", "model.safetensors"):
+        made = [(tmp_path / folder / name).read_bytes() for folder in ("encoder", "dino_pretrain")]
+        assert made[0] == made[1]
 
 
 @pytest.mark.parametrize(("width", "layers", "gated"), [
@@ -160,6 +166,7 @@ def students(tmp_path: Path, prefix: str = "") -> list[str]:
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_students_are_put_beside_the_flows(prefix: str, folder: Path, tmp_path: Path) -> None:
+    """As MDT-dist publishes them (case `student_pt`)."""
     files = students(tmp_path, prefix)
     image = tmp_path / "red.png"
     cut_out_image().save(image)
@@ -253,6 +260,7 @@ def spoilt(path: Path, how: str) -> str:
 def test_spoilt_weights_are_told_before_anything_is_sampled(
     how: str, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Notes of git-lfs, copies cut off, weights of something else (case `doctor_lfs`)."""
     folder = tiny_pipeline_folder(tmp_path / "model")
     said = spoilt(folder / "ckpts" / f"{key}.safetensors", how)
     assert main(["doctor", "--model", str(folder), "--json"]) == 0

@@ -25,6 +25,7 @@ PUBLISHED = load_config(SceneConfig, preset="published")
 
 
 def test_the_published_fields_are_those_of_the_release() -> None:
+    """The preset is the one definition (case `published_preset`)."""
     fields = PUBLISHED.fields
     for field, rows in ((fields.stuff, 14_995_560), (fields.objects, 152_376)):
         assert row_count(field.grid(fields.convention)) == rows

@@ -297,8 +297,9 @@ def test_a_piece_keeps_what_stands_near() -> None:
     part = piece(layout, 10.0, 2.0, reach=3.0)
     assert part.trajectory[0, 2, 3] == 2 and part.trajectory[-1, 2, 3] == 12
     assert [p.id for p in part.primitives] == ["road", "car"]
-    with pytest.raises(InputError, match=r"layout.no_piece"):
-        piece(layout, 10.0, 200.0)
+    for length, start in ((10.0, 200.0), (0.0, 0.0), (-1.0, 2.0)):
+        with pytest.raises(InputError, match=r"layout.no_piece"):
+            piece(layout, length, start)
 
 
 def test_regions_keep_their_prompts_beside_one_for_all(teacher: Guidance) -> None:

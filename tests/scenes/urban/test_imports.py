@@ -222,6 +222,7 @@ def test_waymos_frames_and_tables_agree(tmp_path: Path) -> None:
 
 
 def test_kitti_labels_are_known_or_named(tmp_path: Path) -> None:
+    """Whatever the spelling (case `kitti360-bigpole`)."""
     made = import_kitti360(MAKERS["kitti360"](tmp_path))
     counts = Counter(p.name for p in made.layout.primitives)
     assert counts == {

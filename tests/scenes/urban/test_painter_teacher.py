@@ -67,10 +67,29 @@ def test_prompts_name_styles_or_are_refused() -> None:
         assert caught.value.code.startswith(code)
 
 
-def test_styles_of_things_without_a_known_word_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_styles_of_things_that_are_ignored_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Words nobody knows, and all that networks are not told of (case `style-ignored`)."""
     assert warn_of_styles(street("baroque")) == ("baroque",)
     assert "baroque" in caplog.text
     assert warn_of_styles(street("red brick")) == ()
+    caplog.clear()
+    assert warn_of_styles(street("red brick"), is_painter=False) == ("red", "red brick")
+    assert "red brick" in caplog.text and "--restyle" in caplog.text
+    caplog.clear()
+    assert warn_of_styles(replace(street(), primitives=()), is_painter=False) == ()
+    assert not caplog.text
+
+
+def test_a_style_changes_the_look_of_its_thing() -> None:
+    """Of that thing alone, as soon as it is built (case `style-ignored`)."""
+    camera, painter = street_camera(street().trajectory[0], 32), Painter(1)
+    plain, brick, again = (
+        painter.paint(street(style), [camera], "sunny", 60.0).images[0]
+        for style in ("", "red brick", "")
+    )
+    assert torch.equal(plain, again)
+    changed = (plain - brick).abs().amax(dim=0) > 0.05
+    assert changed[:, :16].any() and not changed[:, 16:].any()
 
 
 def test_images_do_not_depend_on_who_else_is_looked_at() -> None:

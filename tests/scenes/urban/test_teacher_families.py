@@ -53,6 +53,7 @@ def condition(guidance: Guidance) -> torch.Tensor:
 def test_every_family_draws_follows_and_is_distilled(
     tmp_path: Path, family: str, channels: int
 ) -> None:
+    """With a ControlNet of an image, or of a layout (case `controlnet3`)."""
     folder = urban_families.write(tmp_path / "sd", family, channels)
     side = tmp_path / "sd-controlnet"
     for place in (folder, side):
@@ -111,12 +112,15 @@ def test_half_precision_and_slices_are_settings(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_of_the_hubs_cache_is_read_through_its_links(tmp_path: Path) -> None:
+    """Also by a link to it (case `hf-folder`)."""
     plain = urban_families.write(tmp_path / "sd")
     snapshot = urban_families.as_cache(plain, tmp_path / "cache")
     side = urban_families.as_cache(tmp_path / "sd-controlnet", tmp_path / "cache", "models--org--c")
     guidance = Guidance.from_folder(plain, tmp_path / "sd-controlnet")
     wanted = guidance.sample(None, "snow", SampleConfig(steps=1), generator=seeded())
-    for folder, control in ((snapshot, side), (tmp_path / "cache" / "models--org--sd", side)):
+    (tmp_path / "link").symlink_to(snapshot)
+    whole = tmp_path / "cache" / "models--org--sd"
+    for folder, control in ((snapshot, side), (whole, side), (tmp_path / "link", side)):
         found = Guidance.from_folder(folder, control)
         images = found.sample(None, "snow", SampleConfig(steps=1), generator=seeded())
         torch.testing.assert_close(images, wanted)
@@ -205,6 +209,31 @@ def test_what_cannot_work_is_refused_before_weights_are_read(
         check_teacher(folder, tmp_path / "sd-controlnet")
 
 
+@pytest.mark.parametrize(
+    "part", ["sd/unet", "sd/vae", "sd/text_encoder", "sd-controlnet"], ids=lambda p: p[3:]
+)
+def test_weights_that_are_none_are_told_before_any_is_read(tmp_path: Path, part: str) -> None:
+    """A clone without git-lfs, a copy cut off, a file forgotten (case `doctor_lfs`)."""
+    folder = urban_families.write(tmp_path / "sd")
+    (path,) = (tmp_path / part).glob("*.safetensors")
+    whole = path.read_bytes()
+    for content, code in (
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "checkpoint.pointer"),
+        (whole[:-8], "checkpoint.damaged"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=re.escape(code)):
+            check_teacher(folder, tmp_path / "sd-controlnet")
+    # a variant that is not read may be a note
+    path.with_suffix(".fp16.safetensors").write_bytes(whole[:9])
+    path.write_bytes(whole)
+    check_teacher(folder, tmp_path / "sd-controlnet")
+    path.unlink()
+    path.with_suffix(".fp16.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"teacher\.missing_part"):
+        check_teacher(folder, tmp_path / "sd-controlnet")
+
+
 def test_a_pipeline_without_unet_is_named(tmp_path: Path) -> None:
     (tmp_path / "transformer").mkdir()
     with pytest.raises(CheckpointError, match=r"teacher.wrong_family"):
@@ -227,6 +256,7 @@ def test_a_pipeline_without_unet_is_named(tmp_path: Path) -> None:
 def test_what_a_public_controlnet_is_shown(
     tmp_path: Path, name: str, asked: Any, kind: str
 ) -> None:
+    """Three channels of an image (case `controlnet3`)."""
     folder = urban_families.write(tmp_path / "sd", name=name)
     parts = read_teacher(folder, tmp_path / f"sd-{name}", control_input=asked)
     assert parts.control_input == kind
@@ -359,6 +389,7 @@ def test_no_controlnet_is_refused_before_anything_is_built(
 def test_flags_reach_the_settings_as_they_are(
     tmp_path: Path, style: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
+    """No quotes of YAML come with them (case `scene-teacher-quoted`)."""
     folder = urban_families.write(tmp_path / "my sd's: #1")
     side = tmp_path / "my sd's: #1-controlnet"
     street = tmp_path / "street.json"

@@ -28,6 +28,7 @@ def test_a_street_may_end_anywhere(kind: StreetKind) -> None:
 
 @pytest.mark.parametrize("length", [3.05, 12.0, 14.4, 72.0, 92.0, 112.0, 63.02])
 def test_lengths_that_left_no_room_for_a_house_or_a_tree(length: float) -> None:
+    """Down to three metres (case `street_length`)."""
     for seed in range(8):
         assert generate_street(length, seed).primitives
 
