@@ -18,6 +18,7 @@ def pytest_addhooks(pluginmanager):
 
 
 def test_a_plugin_with_old_hooks_does_not_stop_the_suite(tmp_path: Path) -> None:
+    """Such as open3d brings (case `pytest_with_open3d`)."""
     (tmp_path / "old_plugin.py").write_text(PLUGIN)
     about = tmp_path / "old_plugin-1.0.dist-info"
     about.mkdir()

@@ -274,6 +274,7 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it(
 def test_a_training_that_explodes_can_be_resumed_with_a_lower_rate(
     case: Case, tmp_path: Path
 ) -> None:
+    """What lies on disk stays finite (case `nan_checkpoint`)."""
     with pytest.raises(NumericalError, match=r"training\.diverged"):
         case.run(tmp_path / "out", 1e30)
     assert are_finite(tmp_path / "out")

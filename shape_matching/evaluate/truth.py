@@ -9,6 +9,8 @@ maps between families, or, in folders without any such file, from meshes with th
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +18,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from geo3d.errors import InputError
+from geo3d.errors import Geo3dError, InputError
 from shape_matching.evaluate.datasets import BARYCENTRIC, Dataset, ShapeFile, ShapeRecord
 from shape_matching.evaluate.ground_truth import check_indices, read_barycentric, read_one_based
 
@@ -37,14 +39,21 @@ class PairTruth:
 def require_truth(dataset: Dataset, pairs: Sequence[tuple[str, str]]) -> None:
     """Refuse a list none of whose pairs can be scored, before anything is matched.
 
+    Shapes are read only where the folder has no files of ground truth, up to the first pair with
+    equal faces.
+
     Raises:
-        InputError: ``dataset.no_ground_truth``, ``dataset.unrelated_ground_truth``.
+        InputError: ``dataset.no_ground_truth``, ``dataset.unrelated_ground_truth``, or why the
+            shapes of the first pair cannot be read.
     """
-    problems: list[InputError] = []
+    problems: list[Geo3dError] = []
+    faces_of = functools.cache(lambda name: _digest(dataset.file(name).load()))
     for source, target in pairs:
         try:
-            relation(dataset, dataset.file(source), dataset.file(target))
-        except InputError as error:
+            kind = relation(dataset, dataset.file(source), dataset.file(target))
+            if kind == "topology" and faces_of(source) != faces_of(target):
+                raise _unlike_faces(source, target)
+        except Geo3dError as error:
             problems.append(error)
         else:
             return
@@ -52,6 +61,16 @@ def require_truth(dataset: Dataset, pairs: Sequence[tuple[str, str]]) -> None:
         first = problems[0]
         count = f"None of the {len(pairs):,} pairs can be scored. " if len(pairs) > 1 else ""
         raise InputError(first.code, f"{count}{first.message}", first.hint)
+
+
+def _digest(shape: ShapeRecord) -> str:
+    """Return what two shapes have in common if their faces are equal; clouds have nothing."""
+    content = (
+        shape.name.encode()
+        if shape.mesh.is_point_cloud
+        else shape.mesh.faces.astype("<i8").tobytes()
+    )
+    return hashlib.sha256(content).hexdigest()
 
 
 def relation(dataset: Dataset, source: ShapeFile, target: ShapeFile) -> Relation:
@@ -155,15 +174,19 @@ def _from_barycentric(dataset: Dataset, source: ShapeRecord, target: ShapeRecord
 def _from_topology(source: ShapeRecord, target: ShapeRecord) -> PairTruth:
     """Return the identity between meshes with the same faces."""
     if not np.array_equal(source.mesh.faces, target.mesh.faces) or source.mesh.is_point_cloud:
-        raise InputError(
-            "dataset.no_ground_truth",
-            f"There is no file of ground truth in the folder, and {source.name} and {target.name} "
-            "do not have the same faces.",
-            "Put <shape>.vts (1-based) into corres/ beside off/, or next to the meshes of a flat "
-            "folder.",
-        )
+        raise _unlike_faces(source.name, target.name)
     everything = np.arange(source.mesh.n_vertices)
     return PairTruth(everything, everything)
+
+
+def _unlike_faces(source: str, target: str) -> InputError:
+    return InputError(
+        "dataset.no_ground_truth",
+        f"There is no file of ground truth in the folder, and {source} and {target} do not have "
+        "the same faces.",
+        "Put <shape>.vts (1-based) into corres/ beside off/, or next to the meshes of a flat "
+        "folder.",
+    )
 
 
 def _from_bridge(dataset: Dataset, source: ShapeRecord, target: ShapeRecord) -> PairTruth:

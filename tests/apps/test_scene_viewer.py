@@ -180,7 +180,7 @@ class TestViews:
         assert "<img" not in text + scene_views.selection(street)
 
     def test_a_map_drawn_again_is_another_text(self, street: scene_edit.Street) -> None:
-        """Else the page would leave what was dragged, and refused, where it is."""
+        """Else what was dragged and refused stays where it is (case `refused-move-stays`)."""
         assert scene_views.plan(street) != scene_views.plan(street)
 
     def test_the_camera_sees_classes_and_depth(self, street: scene_edit.Street) -> None:

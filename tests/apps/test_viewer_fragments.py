@@ -53,6 +53,7 @@ class TestFragments:
         ],
     )
     def test_a_message_names_files_without_folders(self, path: str, shown: str) -> None:
+        """Those of the server are none of the page's business (case `path-in-message`)."""
         error = InputError("a.b", f"{path} is bad (cannot read '{path}').", f"Mend {path}.")
         card = fragments.error_card(error, about=shown)
         assert path not in card or path == shown

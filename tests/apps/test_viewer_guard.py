@@ -68,6 +68,7 @@ def test_own_names_at_any_port_are_answered(host: str) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_foreign_names_that_lead_here_reach_nothing(host: str, method: str) -> None:
+    """As where DNS is bound anew (case `host-rebinding`)."""
     status, head, body = ask(HERE, method, host=host)
     assert status == 403 and "the page" not in body
     assert "access-control-allow-origin" not in head

@@ -73,6 +73,9 @@ def wait_for_moved(page: Any, id: str, before: tuple[float, float]) -> None:
 
 
 def test_a_street_is_changed_on_the_map(page: Any, tmp_path: Path) -> None:
+    """Cases `scene-3d-blank`, `refused-move-stays`."""
+    page.locator("#scene-pane").scroll_into_view_if_needed()
+    page.wait_for_selector("#scene-pane canvas")
     bad = tmp_path / "bad.json"
     bad.write_text("<img src=x>")
     page.set_input_files("#scene-file input[type=file]", bad)
@@ -127,11 +130,18 @@ def test_a_street_is_changed_on_the_map(page: Any, tmp_path: Path) -> None:
     page.wait_for_selector('#scene-plan [data-id="trash-bin-new-1"]', state="detached")
     page.keyboard.press("Control+z")
     page.wait_for_selector('#scene-plan [data-id="trash-bin-new-1"]')
+    before = place(page, id)
+    drag(page, middle(tree), middle(page.locator("#scene-plan .g3-wedge circle")))
+    page.locator("#scene-problem [role=alert]").get_by_text("layout.camera_inside").wait_for()
+    page.wait_for_function(
+        "id => !document.querySelector(`#scene-plan [data-id='${id}']`).hasAttribute('transform')",
+        arg=id,
+    )
+    assert place(page, id) == before
     drag(page, corner, (corner[0] + 40, corner[1]))
     assert page.locator("#scene-plan svg").get_attribute("viewBox") != page.locator(
         "#scene-plan svg"
     ).get_attribute("data-view")
-    page.wait_for_selector("#scene-pane canvas")
 
 
 @pytest.mark.slow

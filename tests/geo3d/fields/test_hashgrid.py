@@ -246,6 +246,7 @@ def test_tiny_cuda_nn_gives_the_same_numbers(config: HashGridConfig) -> None:
 
 
 def test_strides_of_tiled_grids_by_hand() -> None:
+    """Levels that outgrow their rows too (case `tiled_grid`)."""
     # 3 and 5 corners per side; tiled levels have base^3 rows at most
     config = HashGridConfig(2, 1, 3, log2_rows=10, grid="tiled", per_level_scale=5 / 3)
     levels = grid_levels(config)

@@ -108,6 +108,7 @@ def test_save_refuses_what_it_cannot_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("extension", ["glb", "ply", "obj"])
 def test_colours_reach_the_usual_readers(extension: str, tmp_path: Path) -> None:
+    """Such as trimesh (case `glb-colours`)."""
     trimesh = pytest.importorskip("trimesh")
     mesh = grid(3)
     colors = np.where(np.arange(9)[:, None] < 4, [255, 0, 0], [0, 255, 255]).astype(np.uint8)

@@ -63,6 +63,7 @@ def test_three_faces_are_refused() -> None:
 @pytest.mark.parametrize(("roughness", "level"), [(1.2, 0.0), (0.6, 1.0), (0.9, 0.5)])
 @pytest.mark.parametrize("share", [0.7, 0.3, 0.05])
 def test_surfaces_that_touch_and_fall_apart(roughness: float, level: float, share: float) -> None:
+    """As those that networks make (case `decimate`)."""
     whole = noise(3, roughness, level)
     assert open_edges(whole.faces)[0] == 0
     faces = int(share * whole.n_faces)

@@ -8,6 +8,7 @@ from scenes.objects.models import MODELS, build
 
 
 def test_elastic_names_are_the_plain_networks() -> None:
+    """As upstream trains them (case `elastic`)."""
     args = {
         "resolution": 8,
         "model_channels": 256,

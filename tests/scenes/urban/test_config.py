@@ -99,6 +99,7 @@ def test_presets_by_cost_differ_where_they_should() -> None:
 
 
 def test_what_computes_the_hash_grids_is_chosen_and_told() -> None:
+    """The fields are computed where a backend can (case `published-cpu`)."""
     layout = Layout("nothing", (), torch.eye(4)[None].numpy())
     assert Scene(FieldsConfig(), layout).backend == "numba"
     assert Scene(FieldsConfig(backend="torch"), layout).backend == "torch"

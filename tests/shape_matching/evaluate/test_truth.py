@@ -27,6 +27,7 @@ def write_npz(path: Path) -> None:
 def test_lists_across_families_are_refused_with_the_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Before any pair is run (case `evaluate_hint`)."""
     for name in ("cat0", "cat1", "dog0"):
         write_npz(tmp_path / f"{name}.npz")
     dataset = open_dataset(tmp_path)
@@ -45,6 +46,7 @@ def test_lists_across_families_are_refused_with_the_remedy(
 
 
 def test_a_folder_without_lists_is_refused_before_the_first_pair(tmp_path: Path) -> None:
+    """With the file to write (case `evaluate_hint`)."""
     for name in ("cat0", "cat1", "cat2"):
         save_mesh(tetrahedron(), tmp_path / f"{name}.off")
     (tmp_path / "cat2.vts").write_text("1\n2\n")
@@ -66,6 +68,7 @@ def test_flat_folders_with_lists_and_maps_beside_the_meshes(tmp_path: Path) -> N
 
 
 def test_meshes_with_the_same_faces_need_no_files(tmp_path: Path) -> None:
+    """Others are refused before any pair is run (case `evaluate_hint`)."""
     mesh = bumpy_sphere(1)
     for name, shape in (("alice", mesh), ("bob", mesh), ("carol", permuted(mesh)[0])):
         save_mesh(shape, tmp_path / f"{name}.obj")
@@ -78,6 +81,9 @@ def test_meshes_with_the_same_faces_need_no_files(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         pair_truth(dataset, alice, carol)
     assert caught.value.code == "dataset.no_ground_truth" and "same faces" in caught.value.message
+    require_truth(dataset, [("alice", "carol"), ("alice", "bob")])
+    with pytest.raises(InputError, match=r"None of the 2 pairs .* same faces"):
+        require_truth(dataset, [("alice", "carol"), ("carol", "bob")])
 
 
 def partial_set(root: Path, rows: str) -> None:
