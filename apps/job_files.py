@@ -8,7 +8,7 @@ and a restarted server.  Each file has one writer, so nothing needs locks:
     started.json    process id and start time, by the child (`apps.job_worker`)
     heartbeat       touched by the child every second
     cancel          made by whoever asks to stop
-    ended.json      state, error and seconds: by the child, or by the server if the child died
+    ended.json      state, error, seconds and memory: by the child, or by the server if it died
     result.json, log.txt   standard output and error of the verb
     inputs/         its files in
     run/            where the verb makes its run folder (see `geo3d.runs`), progress.jsonl in it
@@ -54,6 +54,8 @@ class Job:
     """Seconds since the child's last sign of life."""
     error: Mapping[str, str] | None = None
     """Code, message and hint of a failed job."""
+    peak_bytes: int = 0
+    """Most memory that a job which has ended held at any time; 0 where it is not known."""
 
     @property
     def id(self) -> str:
@@ -88,10 +90,11 @@ def read_job(folder: Path) -> Job | None:
         seconds=ended["seconds"] if ended else now - started["time"] if started else 0.0,
         silent_s=(age_s(folder / "heartbeat") or 0.0) if started and not ended else 0.0,
         error=ended["error"] if ended else None,
+        peak_bytes=int(ended.get("peak_bytes") or 0) if ended else 0,
     )
 
 
-def end_job(folder: Path, state: str, error: Geo3dError | None = None) -> None:
+def end_job(folder: Path, state: str, error: Geo3dError | None = None, peak_bytes: int = 0) -> None:
     """Write how the job in ``folder`` ended; this is its last word."""
     started = read_json(folder / "started.json")
     atomic_write_json(
@@ -100,6 +103,7 @@ def end_job(folder: Path, state: str, error: Geo3dError | None = None) -> None:
             "state": state,
             "error": error.to_dict() if error else None,
             "seconds": round(time.time() - started["time"], 3) if started else 0.0,
+            "peak_bytes": peak_bytes,
         },
     )
 

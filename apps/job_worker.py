@@ -30,7 +30,8 @@ def work(folder: Path, main: Callable[[Sequence[str]], int]) -> int:
     if record is None or not _claim(folder):
         return 2
     stop = threading.Event()
-    heart = threading.Thread(target=_beat, args=(folder, stop), daemon=True)
+    held: list[int] = [0]
+    heart = threading.Thread(target=_beat, args=(folder, stop, held), daemon=True)
     heart.start()
     # what the run's manifest says it was made by
     sys.argv = ["geo3d", *record["argv"]]
@@ -43,7 +44,7 @@ def work(folder: Path, main: Callable[[Sequence[str]], int]) -> int:
         heart.join()
     sys.stdout.flush()
     if code == 0:
-        end_job(folder, "done")
+        end_job(folder, "done", peak_bytes=held[0])
     elif code == CANCELLED_CODE or (folder / "cancel").exists():
         end_job(folder, "cancelled")
     else:
@@ -70,17 +71,31 @@ def _claim(folder: Path) -> bool:
     return True
 
 
-def _beat(folder: Path, stop: threading.Event) -> None:
-    """Show life, and pass a wish to stop on to the run folder, where the verb looks for it."""
+def _beat(folder: Path, stop: threading.Event, held: list[int]) -> None:
+    """Show life, pass a wish to stop on to the run folder, where the verb looks for it, and keep
+    the most memory that was held in ``held``."""
     last = 0.0
+    me = psutil.Process()
     while True:
         if time.monotonic() - last >= HEARTBEAT_S:
             (folder / "heartbeat").touch()
+            held[0] = max(held[0], _memory(me))
             last = time.monotonic()
         if (folder / "cancel").exists() and (run := run_folder(folder)) is not None:
             (run / "cancel").touch()
         if stop.wait(CANCEL_POLL_S):
             return
+
+
+def _memory(process: psutil.Process) -> int:
+    """Return the bytes that a process and its children hold."""
+    total = 0
+    for member in (process, *process.children(recursive=True)):
+        try:
+            total += member.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
 
 
 def _reported_error(folder: Path) -> Geo3dError:

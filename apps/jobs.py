@@ -115,6 +115,13 @@ class Jobs:
         jobs = [job for job in map(read_job, folders) if job is not None]
         return sorted(jobs, key=lambda job: job.created, reverse=True)
 
+    def before(self, job: Job) -> list[Job]:
+        """Return the jobs that are done before a waiting one begins, unless several run at once."""
+        with self._lock:
+            ids = sorted(self._open)
+        found = (read_job(self.root / id) for id in ids)
+        return [j for j in found if j is not None and not j.ended and j.created < job.created]
+
     def cancel(self, job_id: str) -> Job:
         """Ask a job to stop; a job that has ended is left as it is."""
         job = self.get(job_id)

@@ -1,9 +1,9 @@
 """Models as numbers in a page: places in 16 bits, the rest in 8, in base64.
 
     bytes of a model: places 3 x u16 | colours 3 x u8 per set | faces 3 x u32
-                      | scales 3 x u8, turns 4 x i8, opacities u8 | matches i32, confidence u8
+                      | scales 3 x u8, turns 4 x i8, opacities u8 | matches i32 | scalars u16 each
 
-Each block begins at a multiple of four bytes; a header of plain numbers says where.  page.js reads
+Each block begins at a multiple of four bytes; a header of plain numbers says where.  panes.js reads
 this.
 """
 
@@ -36,8 +36,21 @@ def packed_group(group: Group, first: int) -> tuple[dict[str, Any], dict[str, st
         header, numbers = _packed(model, frame)
         models.append({**header, "id": f"model-{first + i}"})
         data[f"model-{first + i}"] = numbers
-    sets = list(dict.fromkeys(name for model in group.models for name in model.colors))
-    return {"models": models, "sets": sets}, data
+    sets = [name for model in group.models for name in (*model.colors, *model.scalars)]
+    scalars = {name: told for model in group.models for name, told in model.scalars.items()}
+    shown = {
+        name: {"map": told.map, "from": told.low, "to": told.high, "unit": told.unit}
+        for name, told in scalars.items()
+    }
+    about = {name: told.about for name, told in scalars.items() if told.about}
+    header = {
+        "models": models,
+        "sets": list(dict.fromkeys(sets)),
+        "scalars": shown,
+        "about": {**group.about, **about},
+        "one_frame": group.one_frame,
+    }
+    return header, data
 
 
 Frame = tuple[Float[np.ndarray, "3"], float]
@@ -82,10 +95,21 @@ def _packed(model: Model, frame: Frame) -> tuple[dict[str, Any], str]:
         header |= {"faces": len(model.faces), "corners": add(model.faces, "<u4")}
     if model.splats is not None:
         header["splats"] = _packed_splats(model, add)
-    if model.matches is not None and model.confidence is not None:
-        confidence = add(np.rint(255 * model.confidence), "<u1")
-        header |= {"matches": add(model.matches, "<i4"), "confidence": confidence}
+    if model.matches is not None:
+        header["matches"] = add(model.matches, "<i4")
+    header["scalars"] = {
+        name: _packed_scalars(told.values, add) for name, told in model.scalars.items()
+    }
     return header, base64.b64encode(b"".join(blocks)).decode("ascii")
+
+
+def _packed_scalars(values: Float[np.ndarray, " v"], add: Any) -> dict[str, Any]:
+    """Return where the numbers begin, and what 0 and 65534 stand for; 65535 is NaN."""
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    steps = np.rint((np.nan_to_num(values, nan=low) - low) / max(high - low, 1e-12) * 65534)
+    at = add(np.where(np.isfinite(values), steps, 65535), "<u2")
+    return {"at": at, "low": low, "high": high}
 
 
 def _packed_splats(model: Model, add: Any) -> Mapping[str, Any]:

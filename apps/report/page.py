@@ -1,7 +1,7 @@
 """The page of one run, or of several: HTML, styles, code, pictures and shapes in one file.
 
 The page asks for nothing: its content policy lets in only what is written in it, and of code only
-page.js.  Texts from files are escaped; shapes are numbers and JSON, read as data.
+its own scripts.  Texts from files are escaped; shapes are numbers and JSON, read as data.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from apps.report import pictures, shapes
 from apps.report.packing import packed_group
+from apps.report.panes import panes_html
 from apps.report.records import RunRecord, shell_line
 from apps.report.summary import Fact, main_facts, verdict
 from apps.report.tables import csv_tables, numbers_html, table
@@ -24,10 +25,6 @@ from geo3d import __version__
 _HERE = Path(__file__).resolve().parent
 _MOST_TEXT = 40_000
 """Characters of settings and log that are shown."""
-HINT = (
-    "Drag turns, right-drag or two fingers move, + and - zoom; after a click on a pane the wheel "
-    "zooms and arrow keys turn, 0 resets."
-)
 
 
 def page(runs: Sequence[RunRecord], title: str = "", note: str = "") -> str:
@@ -42,8 +39,8 @@ def page(runs: Sequence[RunRecord], title: str = "", note: str = "") -> str:
     models: list[dict[str, Any]] = []
     data: dict[str, str] = {}
     parts = [_section(run, models, data, len(runs)) for run in runs]
-    style = (_HERE / "page.css").read_text("utf-8")
-    code = (_HERE / "page.js").read_text("utf-8")
+    style = _text_of("panes.css") + _text_of("page.css")
+    code = f'"use strict";\nconst open = ({panes_code()})();\n{_text_of("page.js")}'
     policy = (
         f"default-src 'none'; img-src data:; media-src data:; style-src {_hash(style)}; "
         f"script-src {_hash(code)}; base-uri 'none'; form-action 'none'"
@@ -66,6 +63,15 @@ def page(runs: Sequence[RunRecord], title: str = "", note: str = "") -> str:
         f'<script type="application/json" id="groups">{_json(models)}</script>'
         f"{numbers}<script>{code}</script></body></html>"
     )
+
+
+def panes_code() -> str:
+    """Return the function, as JavaScript, whose result opens a group of shapes in its section."""
+    return _text_of("panes.js").rstrip()
+
+
+def _text_of(name: str) -> str:
+    return (_HERE / name).read_text("utf-8")
 
 
 def _title(run: RunRecord) -> str:
@@ -129,47 +135,8 @@ def _shapes(run: RunRecord, models: list[dict[str, Any]], data: dict[str, str]) 
     data |= numbers
     number = len(models)
     models.append(header)
-    panes = "".join(
-        f'<figure><canvas tabindex="0" role="img" aria-label="3D: {escape(model.title)}"></canvas>'
-        f"<figcaption>{escape(model.title)} <span>{_size(model)}</span></figcaption></figure>"
-        for model in group.models
-    )
-    notes = "".join(f"<p class=dim>{escape(note)}</p>" for note in group.notes)
-    histogram = "".join(_histogram(m) for m in group.models if m.confidence is not None)
-    return (
-        f'<section class="shapes" data-group="{number}"><h3>In 3D</h3><div class="tools"></div>'
-        f'<div class="panes">{panes}</div><p class="said dim" aria-live="polite">{HINT}</p>'
-        f"{notes}{histogram}</section>"
-    )
-
-
-def _size(model: shapes.Model) -> str:
-    if model.faces is not None:
-        return f"{len(model.points):,} vertices, {len(model.faces):,} faces"
-    return f"{len(model.points):,} {'splats' if model.splats is not None else 'points'}"
-
-
-def _histogram(model: shapes.Model, bars: int = 20) -> str:
-    """Return how many vertices have which confidence, as a small drawing."""
-    assert model.confidence is not None
-    counts = [0] * bars
-    for value in model.confidence.tolist():
-        counts[min(int(value * bars), bars - 1)] += 1
-    top = max(max(counts), 1)
-    drawn = "".join(
-        f'<rect x="{i * 16 + 1}" y="{60 - 58 * n / top:.1f}" width="14" '
-        f'height="{58 * n / top:.1f}"><title>{i / bars:.2f} to {(i + 1) / bars:.2f}: {n} vertices'
-        "</title></rect>"
-        for i, n in enumerate(counts)
-    )
-    width = 16 * bars
-    return (
-        '<figure class="histogram"><svg role="img" aria-label="Histogram of confidence" '
-        f'viewBox="0 0 {width} 76">{drawn}<text x="0" y="74">0</text>'
-        f'<text x="{width}" y="74" text-anchor="end">1</text></svg>'
-        "<figcaption>Vertices by confidence: the probability that a match is within 5 % of the "
-        "root of the area.</figcaption></figure>"
-    )
+    shown = panes_html(group, {"data-group": str(number)})
+    return f"<section><h3>In 3D</h3>{shown}</section>"
 
 
 def _pictures(run: RunRecord, of: int) -> str:

@@ -52,6 +52,22 @@ class Splats:
 
 
 @dataclass(frozen=True, eq=False)
+class Scalars:
+    """A number per vertex, to be seen through a colour map."""
+
+    values: Float[np.ndarray, " v"]
+    """NaN where it is unknown."""
+    low: float
+    high: float
+    """Ends of the colour map at first."""
+    map: str = "viridis"
+    """A colour map of panes.js."""
+    unit: str = ""
+    about: str = ""
+    """What it is, in a sentence."""
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
     """Something that a pane shows."""
 
@@ -64,8 +80,8 @@ class Model:
     splats: Splats | None = None
     matches: Int[np.ndarray, " v"] | None = None
     """Of each vertex its vertex in the group's first model, -1 without; None for all others."""
-    confidence: Float[np.ndarray, " v"] | None = None
-    """That the match is right, 0 to 1."""
+    scalars: Mapping[str, Scalars] = field(default_factory=dict)
+    """Numbers of its vertices by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +92,8 @@ class Group:
     one_frame: bool = True
     """Whether they have one coordinate system, so that one camera shows the same place."""
     notes: Sequence[str] = field(default=())
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What colours mean, by their name."""
 
 
 def shapes_of(run: Path, verb: str) -> Group | None:
@@ -87,7 +105,7 @@ def shapes_of(run: Path, verb: str) -> Group | None:
     notes = []
     for path in files[:MOST_MODELS]:
         try:
-            models.append(_read(path, is_down=verb == "scene"))
+            models.append(read_model(path, is_down=verb == "scene"))
         except Geo3dError as error:
             notes.append(f"{path.name} is not shown: {error.message}")
     if len(files) > MOST_MODELS:
@@ -118,51 +136,57 @@ def _files(run: Path) -> list[Path]:
 def _matched_pair(run: Path) -> Group | None:
     """Return source and target of a match with its map; None where files are missing."""
     outputs = run / "outputs"
-    names = ("source.glb", "target.glb", "confidence.glb", "map.npz")
+    names = ("source.glb", "target.glb", "map.npz")
     own = {path.name for path in own_files(run, "outputs", ".glb", ".npz")}
     if not set(names) <= own:
         return None
     try:
-        source, target, sure = (load_mesh(outputs / name) for name in names[:3])
+        source, target = (load_mesh(outputs / name) for name in names[:2])
         with np.load(outputs / "map.npz", allow_pickle=False) as arrays:
             p2p, confidence = arrays["p2p_21"].astype(np.int64), arrays["confidence"]
     except (Geo3dError, OSError, ValueError, KeyError) as error:
         _log.info("the match in %s is not shown: %s", run, error)
         return None
-    fits = len(p2p) == len(confidence) == target.n_vertices == sure.n_vertices
+    fits = len(p2p) == len(confidence) == target.n_vertices
     if not fits or p2p.max(initial=-1) >= source.n_vertices:
         return None
-    grey = np.tile(np.array(_GREY, np.uint8), (source.n_vertices, 1))
-    first = _of_mesh(source, "Source", MATCHED)
-    second = _of_mesh(target, "Target", MATCHED)
     models = [
-        replace(first, colors={**first.colors, CONFIDENCE: grey}),
+        model_of(source, "Source", MATCHED),
         replace(
-            second,
-            colors={**second.colors, CONFIDENCE: _colors(sure)},
+            model_of(target, "Target", MATCHED),
             matches=p2p,
-            confidence=np.clip(confidence.astype(np.float64), 0, 1),
+            scalars={CONFIDENCE: confidence_scalars(confidence)},
         ),
     ]
     slim = [_slim(model, FACES // 2, POINTS // 2) for model in models]
     if any(s is not m for s, m in zip(slim, models, strict=True)):
-        # vertices have other numbers now, so that none can be asked for its match
-        slim = [replace(model, matches=None, confidence=None) for model in slim]
         return Group(slim, False, ["Simplified for this page."])
     return Group(models, False)
 
 
-def _read(path: Path, is_down: bool) -> Model:
-    """Read a file of outputs/; Gaussians of scenes are y down, see `scenes.urban.export`."""
+def confidence_scalars(confidence: Float[np.ndarray, " v"]) -> Scalars:
+    """Return the confidence of matches as numbers to be seen."""
+    values = np.clip(confidence.astype(np.float64), 0, 1)
+    about = "Probability that a target vertex's match is within 5 % of the root of the area."
+    return Scalars(values, 0.0, 1.0, "doubt to trust", about=about)
+
+
+def read_model(path: Path, is_down: bool = False) -> Model:
+    """Read a file of outputs/; Gaussians of scenes are y down, see `scenes.urban.export`.
+
+    Raises:
+        Geo3dError: what is wrong with the file.
+    """
     if path.suffix.lower() == ".ply":
         with os.fdopen(open_regular(path, Limits(), follow_links=False), "rb") as file:
             columns = read_columns(file.read(Limits().max_bytes + 1), "vertex", Limits())
         if set(_SPLATS) | set(_TURNS) <= set(columns):
             return _of_splats(columns, path.stem, is_down)
-    return _of_mesh(load_mesh(path), path.stem, COLOURS)
+    return model_of(load_mesh(path), path.stem, COLOURS)
 
 
-def _of_mesh(mesh: Mesh, title: str, shown: str) -> Model:
+def model_of(mesh: Mesh, title: str, shown: str = COLOURS) -> Model:
+    """Return a mesh, or a point cloud, in its own colours, as a pane shows it."""
     faces = None if mesh.is_point_cloud else mesh.faces.astype(np.int64)
     return Model(title, mesh.vertices.astype(np.float64), {shown: _colors(mesh)}, faces)
 
@@ -192,15 +216,24 @@ def _of_splats(columns: Mapping[str, np.ndarray], title: str, is_down: bool) -> 
     return Model(title, table[seen, :3], {COLOURS: shades[seen]}, splats=splats)
 
 
+def page_sized(model: Model) -> Model:
+    """Return a model that a page of this machine can show: whole, unless it is huge."""
+    return _slim(model, 2 * FACES, 4 * POINTS)
+
+
 def _slim(model: Model, faces: int, points: int) -> Model:
     """Return a model with at most so many faces, or points; itself if it has no more."""
     if model.faces is not None:
         if len(model.faces) <= faces:
             return model
         coarse = with_faces(Mesh(model.points, model.faces), faces)
-        near = KDTree(model.points).query(coarse.vertices)[1]
-        colors = {name: shades[near] for name, shades in model.colors.items()}
-        return Model(model.title, coarse.vertices, colors, coarse.faces)
+        near = np.asarray(KDTree(model.points).query(coarse.vertices)[1])
+        # vertices have other numbers now, so that none can be asked for its match
+        scalars = {
+            name: replace(told, values=told.values[near]) for name, told in model.scalars.items()
+        }
+        colors = _taken(model.colors, near)
+        return Model(model.title, coarse.vertices, colors, coarse.faces, scalars=scalars)
     if len(model.points) <= points:
         return model
     if model.splats is None:

@@ -15,6 +15,8 @@ WRONG, SURE = 0.6, 0.8
 CLOSE_M = 0.3
 """Median error of depth below which a scene is said to follow its layout."""
 _FEW = 5
+_WALL = 0.5
+"""Probability below which an image is called no wall."""
 
 
 class Fact(NamedTuple):
@@ -151,9 +153,13 @@ _FACTS: Mapping[str, tuple[tuple[str, str, str, str], ...]] = {
 
 
 def _judge_match(numbers: Mapping[str, Any]) -> Verdict | None:
-    probability = numbers.get("probability")
+    probability, notes = numbers.get("probability"), numbers.get("notes")
+    if "pairs" in numbers:
+        return _judge_counts(numbers)
     if not isinstance(probability, int | float):
-        return None
+        doubts = [str(note) for note in notes] if isinstance(notes, list) else []
+        text = "How probable it is that this map is right is not known; look at its confidence"
+        return Verdict("warning", " ".join([f"{text}.", *doubts[:2]]))
     told = f"with probability {probability:.0%} the mean error is below 5 % of the root of the area"
     if probability < WRONG:
         return Verdict("bad", f"Probably wrong: only {told}. Three landmarks settle most doubts.")
@@ -168,6 +174,10 @@ def _judge_segment(numbers: Mapping[str, Any]) -> Verdict | None:
     pieces, holes = numbers.get("betti0"), numbers.get("betti1")
     if not isinstance(pieces, int) or not isinstance(holes, int):
         return None
+    wall = numbers.get("wall_probability")
+    if isinstance(wall, int | float) and wall < _WALL:
+        text = f"This does not look like a wall ({wall:.0%} sure that it is one)"
+        return Verdict("bad", f"{text}: the mask may mean nothing.")
     if pieces == 1:
         return Verdict("good", f"The mortar is in one piece and goes all around {holes} bricks.")
     text = f"The mortar is in {pieces} pieces and goes all around {holes} bricks"

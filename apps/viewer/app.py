@@ -20,21 +20,29 @@ from pathlib import Path
 
 import gradio as gr
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.background import BackgroundTask
+from starlette.staticfiles import StaticFiles
 
 from apps.jobs import Jobs
+from apps.report.page import panes_code
+from apps.viewer import panes, results
 from apps.viewer.generate_tab import GenerateTab
 from apps.viewer.guard import App, Rules, guarded
+from apps.viewer.job_parts import fresh
 from apps.viewer.job_tab import QUIET, JobTab
 from apps.viewer.jobs_tab import JobsTab
 from apps.viewer.match_tab import MatchTab
 from apps.viewer.runs_tab import RunsTab
 from apps.viewer.scene_tab import SceneTab
 from apps.viewer.segment_tab import SegmentTab
+from geo3d.errors import Geo3dError
+from geo3d.files import slug
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("viewer.js", "strokes.js")
+SCRIPTS = ("panes.js", "viewer.js", "strokes.js")
+STYLES = (HERE.parent / "report" / "panes.css", HERE / "style.css")
 WORKER = "apps.viewer.worker"
 MAX_UPLOAD = "64mb"
 CACHE_AGE_S = 24 * 3600
@@ -57,9 +65,8 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
         with gr.Tabs() as tabs:
             made = []
             for tab in TABS:
-                with gr.Tab(tab.kind.capitalize(), id=tab.kind) as page_tab:
+                with gr.Tab(tab.kind.capitalize(), id=tab.kind):
                     made.append(tab(jobs, scratch))
-                made[-1].opened_by(page_tab)
             with gr.Tab("Jobs", id="jobs") as jobs_page:
                 listing = JobsTab(jobs)
             with gr.Tab("Runs", id="runs") as runs_page:
@@ -83,9 +90,22 @@ def build(jobs: Jobs, scratch: Path) -> gr.Blocks:
     return page
 
 
-def application(page: gr.Blocks, rules: Rules) -> App:
-    """Return what is served: the page behind ``rules``."""
+def application(page: gr.Blocks, rules: Rules, jobs: Jobs, scratch: Path) -> App:
+    """Return what is served: the page, its shapes and its results, behind ``rules``."""
     whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    groups = scratch / panes.FOLDER
+    groups.mkdir(exist_ok=True)
+    whole.mount(f"/{panes.ADDRESS}", StaticFiles(directory=groups))
+
+    @whole.get(f"/{results.ADDRESS}/{{job_id}}.zip")
+    def everything(job_id: str) -> Response:
+        try:
+            job = jobs.get(job_id)
+            path = results.pack(job, fresh(scratch, "zips") / f"{slug(job.title, 60)}.zip")
+        except Geo3dError as error:
+            return JSONResponse({"detail": error.message}, status_code=404)
+        return FileResponse(path, filename=path.name, background=BackgroundTask(path.unlink))
+
     gr.mount_gradio_app(
         whole,
         page,
@@ -101,7 +121,7 @@ def application(page: gr.Blocks, rules: Rules) -> App:
         pwa=False,
         app_kwargs={"exception_handlers": dict.fromkeys((KeyError, IndexError), _unknown_function)},
         theme=_theme(),
-        css_paths=HERE / "style.css",
+        css_paths=list(STYLES),
         js=_scripts(),
     )
     return guarded(whole, rules)
@@ -110,7 +130,8 @@ def application(page: gr.Blocks, rules: Rules) -> App:
 def _scripts() -> str:
     """Return what runs once when the page opens."""
     parts = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    return "() => {\n" + "\n".join(f"({part.rstrip()})();" for part in parts) + "\n}"
+    shared = f"window.geo3dOpenShapes = ({panes_code()})();\n"
+    return "() => {\n" + shared + "\n".join(f"({part.rstrip()})();" for part in parts) + "\n}"
 
 
 def _unknown_function(request: Request, error: Exception) -> JSONResponse:
@@ -138,7 +159,7 @@ def serve(
         os.environ["GRADIO_TEMP_DIR"] = folder
         jobs = Jobs(Path(runs) / "jobs", max_running=max_running, worker=worker)
         page = build(jobs, Path(folder))
-        app = application(page, replace(rules, uploads=Path(folder)))
+        app = application(page, replace(rules, uploads=Path(folder)), jobs, Path(folder))
         config = uvicorn.Config(
             app, host, port, log_level="warning", timeout_graceful_shutdown=2, server_header=False
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.job_files import Job
+from apps.viewer.course import left_s, whole_share
 from geo3d.errors import Geo3dError
 
 _FOLDERS = re.compile(
@@ -104,25 +105,45 @@ def without_folders(text: str) -> str:
     return _FOLDERS.sub("", text)
 
 
+def empty(text: str) -> str:
+    """Return what stands where a result will be."""
+    return f'<div class="g3-empty">{escape(text)}</div>'
+
+
 def note(text: str) -> str:
     """Return a quiet line of text."""
     return f'<div class="g3-note">{escape(text)}</div>'
 
 
-def job_card(job: Job) -> str:
-    """Return state, stage, bar and times of a job; an error if it failed."""
+def job_card(job: Job, before: Sequence[Job] = ()) -> str:
+    """Return state, stage, bar and times of a job; an error if it failed.
+
+    Args:
+        before: the jobs that a waiting one waits for.
+    """
     look = STATE_LOOKS[job.state]
     row = (
         f'<div class="g3-row">{badge(look, job.state)}<b>{escape(job.title)}</b>'
         f'<span class="g3-dim">{_times(job)}</span></div>'
     )
     parts = [row]
-    if not job.ended:
-        parts.append(_bar(job.progress))
+    if job.state == "queued":
+        parts.append(note(_place(before)))
+    elif not job.ended:
+        parts.append(_bar(job))
     if job.silent_s > SILENT_S:
         parts.append(note(f"No sign of life for {job.silent_s:.0f} s."))
     card = f'<div class="g3-card" role="status" aria-live="polite">{"".join(parts)}</div>'
     return card + (error_card(job.error) if job.error else "")
+
+
+def job_links(jobs: Sequence[Job]) -> str:
+    """Return links to further jobs that were started together; empty without."""
+    if not jobs:
+        return ""
+    # ids are hexadecimal
+    links = ", ".join(f'<a href="?job={job.id}">{escape(job.title)}</a>' for job in jobs)
+    return f'<div class="g3-note">Queued as well: {links}.</div>'
 
 
 def facts_card(facts: Iterable[tuple[str, str, str]], remarks: Sequence[str], mark: str) -> str:
@@ -134,7 +155,8 @@ def facts_card(facts: Iterable[tuple[str, str, str]], remarks: Sequence[str], ma
     )
     notes = "".join(f"<li>{escape(text)}</li>" for text in remarks)
     listed = f"<ul>{notes}</ul>" if notes else ""
-    return f'<div class="g3-card">{mark}<div class="g3-tiles">{tiles}</div>{listed}</div>'
+    grid = f'<div class="g3-tiles">{tiles}</div>' if tiles else ""
+    return f'<div class="g3-card">{mark}{grid}{listed}</div>'
 
 
 def folded_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -222,20 +244,33 @@ def age(seconds: float) -> str:
 def _times(job: Job) -> str:
     if job.state == "queued":
         return f"waiting for {age(time.time() - job.created)}"
-    expected = job.settings.get("expected_s")
-    if job.ended or not expected:
-        return age(job.seconds)
-    return f"{age(job.seconds)} of about {age(max(float(expected), 1.0))}"
+    left = None if job.ended else left_s(job)
+    return age(job.seconds) + ("" if left is None else f", about {age(left)} left")
 
 
-def _bar(event: Mapping[str, Any]) -> str:
-    stage, step, total = event.get("stage"), event.get("step"), event.get("total")
-    if not stage or not total or not isinstance(step, int | float):
-        text = escape(str(stage or "starting"))
-        return f'<div class="g3-bar g3-busy"><i></i></div><div class="g3-dim">{text}</div>'
-    share = 100.0 * min(max(step / total, 0.0), 1.0)
+def _place(before: Sequence[Job]) -> str:
+    """Return a waiting job's place in the queue."""
+    if not before:
+        return "It begins in a moment."
+    count = f"{len(before)} job{'s' if len(before) > 1 else ''} before it"
+    waits = [float(j.settings.get("expected_s") or 0) for j in before if j.state == "queued"]
+    waits += [left_s(j) or 0.0 for j in before if j.state != "queued"]
+    known = all(waits)
+    return f"{count}; it begins in about {age(sum(waits))}." if known else f"{count}."
+
+
+def _bar(job: Job) -> str:
+    """Return one bar for the whole job, and what is being done."""
+    stage, step, total = (job.progress.get(key) for key in ("stage", "step", "total"))
+    words = str(stage or "starting")
+    if stage and total and isinstance(step, int | float):
+        words += f": {step} of {total}"
+    share = whole_share(job)
+    if share is None:
+        return f'<div class="g3-bar g3-busy"><i></i></div><div class="g3-dim">{escape(words)}</div>'
+    percent = 100.0 * share
     return (
-        f'<div class="g3-bar" role="progressbar" aria-valuenow="{share:.0f}" aria-valuemin="0" '
-        f'aria-valuemax="100"><i style="width: {share:.1f}%"></i></div>'
-        f'<div class="g3-dim">{escape(str(stage))}: {step} of {total}</div>'
+        f'<div class="g3-bar" role="progressbar" aria-label="The whole job" '
+        f'aria-valuenow="{percent:.0f}" aria-valuemin="0" aria-valuemax="100">'
+        f'<i style="width: {percent:.1f}%"></i></div><div class="g3-dim">{escape(words)}</div>'
     )

@@ -12,20 +12,21 @@ import numpy as np
 
 from apps.job_files import Job, read_json
 from apps.jobs import Jobs
+from apps.report.shapes import Group, page_sized, read_model
 from apps.viewer import fragments
-from apps.viewer.estimates import expected_s
+from apps.viewer.estimates import Guess, remembered
 from apps.viewer.job_parts import (
     MAX_PIXELS,
     Upload,
     checked_seed,
     command,
-    copied,
     keep_image,
     renamed_outputs,
+    result_of,
     unknown_choice,
 )
 from geo3d.distill.conventions import strength_to_scale
-from geo3d.errors import InputError
+from geo3d.errors import Geo3dError, InputError
 from geo3d.files import asset_roots
 
 KIND = "generate"
@@ -45,6 +46,8 @@ EXAMPLE_SIDE = 384
 MAX_STEPS = 100
 MAX_STUDENT_STEPS = 4
 MAX_GUIDANCE = 20.0
+MEMORY = 1.2 * 2**30
+"""Bytes that a job needs; a guess."""
 FACES = 40_000
 """Most faces of a mesh: more are slow to turn on the page."""
 STAGES = {
@@ -126,13 +129,13 @@ def guess_s(steps: float, student_steps: float, both: bool) -> float:
     return 8.0 + 0.5 * steps + (3.0 + 0.5 * student_steps if both else 0.0)
 
 
-def estimate_s(jobs: Jobs, request: Request) -> float | None:
-    """Return the expected seconds; None for a model that is not there."""
+def guess(jobs: Jobs, request: Request) -> Guess | None:
+    """Return what a job should take; None for a model that is not there."""
     model = models(jobs).get(request.model)
     if model is None:
         return None
-    guess = guess_s(request.steps, request.student_steps, has_student(model))
-    return expected_s(jobs, KIND, guess, {"model": request.model})
+    seconds = guess_s(request.steps, request.student_steps, has_student(model))
+    return Guess(KIND, seconds, MEMORY, {"model": request.model})
 
 
 def submit(jobs: Jobs, image: Upload, request: Request) -> Job:
@@ -166,8 +169,7 @@ def submit(jobs: Jobs, image: Upload, request: Request) -> Job:
         "kind": KIND,
         "picture": image.name,
         "both": both,
-        "guess_s": guess_s(request.steps, request.student_steps, both),
-        "expected_s": estimate_s(jobs, request),
+        **(remembered(jobs, found) if (found := guess(jobs, request)) else {}),
         **vars(request),
     }
     return jobs.submit(folder, f"Object of {image.name}", argv, record)
@@ -179,16 +181,50 @@ def image_of(job: Job, scratch: Path) -> Upload:
     return replace(kept, name=str(job.settings["picture"]))
 
 
-def shown(job: Job, who: str, scratch: Path) -> tuple[str | None, str | None]:
-    """Return copies of one object's mesh and of its Gaussians' image; None for what is not."""
-    run = job.run_folder
-    if run is None:
-        return None, None
-    name = f"object{ENDINGS[who]}"
-    mesh = run / "outputs" / f"{name}.glb"
-    picture = run / "previews" / f"{name}-gaussians.png"
-    folder = scratch / "views" / job.id
-    return copied(mesh, folder / mesh.name), copied(picture, folder / picture.name)
+def shapes(job: Job) -> Group:
+    """Return the meshes of teacher and student, then their Gaussians, as panes show them."""
+    run, _ = result_of(job)
+    models, notes = [], []
+    for kind, suffix in (("mesh", ".glb"), ("Gaussians", ".ply")):
+        for who, ending in ENDINGS.items():
+            path = run / "outputs" / f"object{ending}{suffix}"
+            try:
+                if path.is_file():
+                    title = f"{who}, {kind}"
+                    models.append(replace(page_sized(read_model(path)), title=title))
+            except Geo3dError as error:
+                notes.append(f"{who}, {kind}: {error.message}")
+    return Group(models, True, notes)
+
+
+def python_lines(job: Job) -> list[str]:
+    """Return how to make the same object in Python."""
+    s = job.settings
+    model = f'"{s["model"]}"' if s["model"] != SHIPPED else 'asset("objects/pipeline")'
+    lines = [
+        "from dataclasses import replace",
+        "from geo3d.files import asset",
+        "from scenes.objects.image_files import read_image",
+        "from scenes.objects.pipeline import GenerateConfig, load_pipeline",
+        "",
+        f"pipeline = load_pipeline({model})",
+        f"how = dict(steps={s['steps']}, guidance_scale={float(s['guidance']):g})",
+        "structure, latent = (replace(sampler, **how) for sampler in pipeline.samplers)",
+        "config = GenerateConfig(structure=structure, latent=latent)",
+        'images = [read_image("object.png")]',
+        f"found = pipeline.generate(images, [{s['seed']}], config).objects[0]",
+        "found.mesh, found.gaussian",
+    ]
+    if s.get("both"):
+        how = f"replace(sampler, steps={s['student_steps']})"
+        lines += [
+            "",
+            f'student = load_pipeline({model}, variant="student")',
+            f"structure, latent = ({how} for sampler in student.samplers)",
+            "config = GenerateConfig(structure=structure, latent=latent)",
+            f"quick = student.generate(images, [{s['seed']}], config).objects[0]",
+        ]
+    return lines if s["model"] == SHIPPED else [x for x in lines if "import asset" not in x]
 
 
 def downloads(job: Job, scratch: Path) -> list[str]:

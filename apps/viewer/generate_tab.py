@@ -8,8 +8,8 @@ import gradio as gr
 
 from apps.job_files import Job
 from apps.viewer import fragments, generate_job
-from apps.viewer.estimates import estimate_note, has_history
-from apps.viewer.generate_job import STUDENT, TEACHER, Request
+from apps.viewer.estimates import estimate_note, expected
+from apps.viewer.generate_job import Request
 from apps.viewer.image_tab import ImageTab, needed
 from apps.viewer.job_parts import Upload, result_of
 from apps.viewer.job_tab import (
@@ -19,14 +19,11 @@ from apps.viewer.job_tab import (
     downloads_box,
     image_box,
     image_shown,
-    link_box,
-    mesh_pane,
     seed_box,
 )
+from apps.viewer.panes import pane_box, panes
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-CAMERA = (60, 70, None)
-"""Where both panes look from at first: azimuth and elevation in degrees, distance to fit."""
 HINT = (
     "One object, cut out (transparent around it) or before a plain background. The teacher takes "
     "many steps with guidance; its student was trained to need one or two, without."
@@ -61,31 +58,17 @@ class GenerateTab(ImageTab):
             "guidance": self.guidance,
             "seed": self.seed,
         }
-        self.estimate = gr.HTML(elem_id="generate-estimate")
         self.controls = JobControls(self._jobs, self.kind, "Generate")
+        self.estimate = self.controls.estimate
 
     def _build_result(self) -> None:
-        with gr.Row(elem_classes="g3-tools"):
-            gr.HTML(fragments.note("Drag turns both objects, the wheel zooms, right-drag moves."))
-            link_box(elem_id="generate-link", elem_classes="g3-link")
-        both = (TEACHER, STUDENT)
-        with gr.Row():
-            self.panes = [mesh_pane(who, f"generate-{who.lower()}", CAMERA) for who in both]
+        self.panes = pane_box("generate-panes")
         self.result = gr.HTML(elem_id="generate-result")
-        with gr.Row():
-            self.images = [
-                image_box(
-                    f"{who}: Gaussians from four sides",
-                    f"generate-gaussians-{who.lower()}",
-                    buttons=["download", "fullscreen"],
-                )
-                for who in both
-            ]
         self.downloads = downloads_box("meshes (GLB) and Gaussians (PLY)", "generate-downloads")
 
     def _wire(self) -> None:
         inputs = [self.image, *self.settings.values()]
-        self._connect(inputs, [self.preview, self.estimate], [*self.panes, *self.images])
+        self._connect(inputs, [self.preview, self.estimate], [self.panes])
         self.model.input(self._choose, self.model, [self.steps, self.guidance], **QUIET)
         for box in (self.model, self.steps, self.settings["student_steps"]):
             chosen = [self.model, self.steps, self.settings["student_steps"]]
@@ -102,9 +85,8 @@ class GenerateTab(ImageTab):
 
     def _estimate(self, model: str | None, steps: float | None, student: float | None) -> str:
         request = Request(str(model or ""), int(steps or 1), int(student or 1), 1.0, 0)
-        seconds = generate_job.estimate_s(self._jobs, request)
-        learnt = has_history(self._jobs, self.kind)
-        return "" if seconds is None else estimate_note(seconds, learnt)
+        guess = generate_job.guess(self._jobs, request)
+        return "" if guess is None else estimate_note(expected(self._jobs, guess))
 
     def _choose(self, model: str) -> Updates:
         found = generate_job.models(self._jobs)
@@ -114,11 +96,11 @@ class GenerateTab(ImageTab):
         return {self.steps: steps, self.guidance: guidance}
 
     def _preview(self, image: Upload | None) -> Updates:
-        return {self.preview: image_shown(image.path if image else None)}
+        empty = fragments.empty("The objects of teacher and student will turn here.")
+        return {self.preview: image_shown(image.path if image else None), self.panes: empty}
 
     def _no_result(self) -> Updates:
-        hidden = {box: image_shown(None) for box in self.images}
-        return super()._no_result() | dict.fromkeys(self.panes) | hidden
+        return super()._no_result() | {self.panes: ""}
 
     def _submit(
         self,
@@ -141,9 +123,10 @@ class GenerateTab(ImageTab):
 
     def _outcome(self, job: Job) -> tuple[str, Sequence[str], Updates]:
         _, metrics = result_of(job)
-        updates: Updates = {}
-        for who, pane, box in zip((TEACHER, STUDENT), self.panes, self.images, strict=True):
-            updates[pane], gaussians = generate_job.shown(job, who, self._scratch)
-            updates[box] = image_shown(gaussians)
+        group = generate_job.shapes(job)
+        shown = panes(group, self._scratch, self.kind, job.id) if group.models else ""
         files = generate_job.downloads(job, self._scratch)
-        return generate_job.result_card(job, metrics), files, updates
+        return generate_job.result_card(job, metrics), files, {self.panes: shown}
+
+    def _python(self, job: Job) -> Sequence[str]:
+        return generate_job.python_lines(job)

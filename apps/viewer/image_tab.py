@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from html import escape
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +12,8 @@ import gradio as gr
 from apps.job_files import Job
 from apps.viewer import fragments
 from apps.viewer.job_parts import Upload
-from apps.viewer.job_tab import QUIET, JobTab, Updates, file_box
-from geo3d.errors import Geo3dError, InputError
+from apps.viewer.job_tab import QUIET, JobTab, Updates, file_box, read_each
+from geo3d.errors import InputError
 
 
 class ImageTab(JobTab):
@@ -27,7 +27,7 @@ class ImageTab(JobTab):
     def _build_image(self, label: str, types: Sequence[str]) -> None:
         examples = ["", *self.work.EXAMPLES]
         self.example = gr.Dropdown(examples, label="Example image", elem_id=f"{self.kind}-example")
-        self.file = file_box(label, types, f"{self.kind}-file")
+        self.file = file_box(label, types, f"{self.kind}-file", file_count="multiple")
         self.card = gr.HTML(elem_id=f"{self.kind}-card")
         self.image = gr.State(None)
 
@@ -46,20 +46,18 @@ class ImageTab(JobTab):
         image = self.work.example(title, self._scratch) if known else None
         return self._loaded(image) | {self.file: None}
 
-    def _upload(self, upload: str) -> Updates:
-        path = Path(upload)
-        try:
-            image = self.work.read_upload(path, self._scratch)
-        except Geo3dError as error:
-            card = fragments.error_card(error, about=path.name)
-            # The box is emptied, so that the next try is one click away.
-            return self._loaded(None) | {self.card: card, self.file: None, self.example: ""}
-        return self._loaded(image) | {self.example: ""}
+    def _upload(self, uploads: str | Sequence[str]) -> Updates:
+        found, cards = read_each(uploads, lambda path: self.work.read_upload(path, self._scratch))
+        first = found[0] if found else None
+        done = self._loaded(first) | {self.more: found[1:], self.example: ""}
+        done[self.card] = image_card(first) + cards
+        # Where nothing could be read the box is emptied, so that the next try is one click away.
+        return done if found else done | {self.file: None}
 
     def _loaded(self, image: Upload | None) -> Updates:
         """Show an image that has no result yet; a job shown before goes on without this page."""
-        shown = {self.image: image, self.card: image_card(image), **self._preview(image)}
-        return self._no_result() | self.controls.idle() | shown
+        shown = {self.image: image, self.more: [], self.card: image_card(image)}
+        return self._no_result() | self.controls.idle() | shown | self._preview(image)
 
     def _reopened(self, job: Job) -> Updates:
         return self._loaded(self.work.image_of(job, self._scratch))
@@ -70,8 +68,10 @@ def image_card(image: Upload | None) -> str:
     if image is None:
         return ""
     size = f"{image.width} x {image.height} pixels"
-    facts = [("Image", image.name, size), ("Size", size, "")]
-    return fragments.facts_card(facts, image.notes, "")
+    mark = (
+        f'<div class="g3-row"><b>{escape(image.name)}</b><span class="g3-dim">{size}</span></div>'
+    )
+    return fragments.facts_card((), image.notes, mark)
 
 
 def needed(image: Upload | None) -> Upload:

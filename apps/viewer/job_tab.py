@@ -14,10 +14,12 @@ import gradio as gr
 
 from apps.job_files import Job
 from apps.jobs import Jobs
-from apps.viewer import fragments
+from apps.viewer import fragments, results
 from geo3d.errors import Geo3dError
 
 POLL_S = 0.5
+SEVERAL = 12
+"""Files that are taken at once, a job of each."""
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 Updates = dict[Any, Any]
 
@@ -42,6 +44,25 @@ def file_box(label: str, types: Sequence[str], name: str, **more: Any) -> gr.Fil
     return gr.File(label=label, file_types=list(types), height=92, elem_id=name, **more)
 
 
+def read_each(
+    uploads: str | Sequence[str] | None, read: Callable[[Path], Any]
+) -> tuple[list[Any], str]:
+    """Return what could be read of some files, and the cards of those that could not."""
+    paths = [uploads] if isinstance(uploads, str) else list(uploads or ())
+    found, cards = [], []
+    for path in map(Path, paths[:SEVERAL]):
+        try:
+            found.append(read(path))
+        except Geo3dError as error:
+            cards.append(fragments.error_card(error, about=path.name))
+    if len(paths) > SEVERAL:
+        cards.append(fragments.note(f"Only the first {SEVERAL} of {len(paths)} files are taken."))
+    if len(found) > 1:
+        names = ", ".join(str(getattr(item, "name", item)) for item in found[1:])
+        cards.append(fragments.note(f"A job of each: also {names}."))
+    return found, "".join(cards)
+
+
 def downloads_box(label: str, name: str = "downloads") -> gr.File:
     """Return the list of files of a result; hidden until there are some."""
     box = {"interactive": False, "visible": False, "elem_id": name}
@@ -64,34 +85,29 @@ def seed_box(**more: Any) -> gr.Number:
     return gr.Number(0, label="Seed", precision=0, minimum=0, **more)
 
 
-def link_box(**more: Any) -> gr.Checkbox:
-    """Return the box that links the cameras of two panes."""
-    # Read by viewer.js only; without `interactive` gradio shows it disabled.
-    box = {"interactive": True, "container": False, "min_width": 140}
-    return gr.Checkbox(True, label="Link cameras", **box, **more)
-
-
-def mesh_pane(label: str, name: str, camera: tuple[Any, ...], height: int = 440) -> gr.Model3D:
-    """Return a pane that turns an object in 3D."""
-    look: dict[str, Any] = {"camera_position": camera, "elem_classes": "g3-pane"}
-    return gr.Model3D(label=label, height=height, interactive=False, elem_id=name, **look)
-
-
 class JobControls:
-    """The button that starts, the one that cancels, and the card that tells how it goes."""
+    """What it will cost, the button that starts, the one that cancels, and how it goes.
+
+    It stays in sight below the inputs, however many they are.
+    """
 
     def __init__(self, jobs: Jobs, kind: str, label: str) -> None:
         self._jobs = jobs
         self.kind = kind
-        with gr.Row():
-            self.run = gr.Button(label, variant="primary", elem_id=f"{kind}-run")
-            self.cancel = gr.Button("Cancel", interactive=False, elem_id=f"{kind}-cancel")
-        self.status = gr.HTML(elem_id=f"{kind}-status")
+        with gr.Column(elem_classes="g3-run"):
+            self.estimate = gr.HTML(elem_id=f"{kind}-estimate")
+            with gr.Row():
+                self.run = gr.Button(label, variant="primary", elem_id=f"{kind}-run", min_width=120)
+                self.cancel = gr.Button(
+                    "Cancel", interactive=False, elem_id=f"{kind}-cancel", min_width=80
+                )
+            self.status = gr.HTML(elem_id=f"{kind}-status")
+            self.others = gr.HTML(elem_id=f"{kind}-others")
         # Hidden and not absent: the change of a component that is not on the page goes unnoticed.
         self.job_id = gr.Textbox(visible="hidden")
         self.finished = gr.Textbox(visible="hidden")
         self.timer = gr.Timer(POLL_S, active=False)
-        self.parts = [self.status, self.timer, self.run, self.cancel, self.finished]
+        self.parts = [self.status, self.others, self.timer, self.run, self.cancel, self.finished]
         self.outputs = [*self.parts, self.job_id]
 
     def wire(
@@ -128,9 +144,15 @@ class JobControls:
         self.timer.tick(poll, [self.job_id, *given], followed, queue=False, **QUIET)
         self.finished.change(shown, [self.finished, *given], [*outcome, self.status], **QUIET)
 
-    def started(self, job: Job) -> Updates:
-        """Show a job that was queued just now, or that the page's address names."""
-        return self.state(job) | {self.job_id: job.id}
+    def started(self, job: Job, others: Sequence[Job] = (), cards: str = "") -> Updates:
+        """Show a job that was queued just now, or that the page's address names.
+
+        Args:
+            others: that were queued with it.
+            cards: why some were not.
+        """
+        told = fragments.job_links(others) + cards
+        return self.state(job) | {self.job_id: job.id, self.others: told}
 
     def refused(self, error: Geo3dError) -> Updates:
         """Show why there is no job."""
@@ -141,6 +163,7 @@ class JobControls:
         return {
             self.job_id: "",
             self.status: "",
+            self.others: "",
             self.timer: gr.Timer(active=False),
             self.run: gr.Button(interactive=True),
             self.cancel: gr.Button(interactive=False),
@@ -149,8 +172,9 @@ class JobControls:
 
     def state(self, job: Job) -> Updates:
         """Show what the job is doing; when it is done, `finished` brings the result."""
+        before = self._jobs.before(job) if job.state == "queued" else ()
         return {
-            self.status: fragments.job_card(job),
+            self.status: fragments.job_card(job, before),
             self.timer: gr.Timer(active=not job.ended),
             self.run: gr.Button(interactive=job.ended),
             self.cancel: gr.Button(interactive=job.state in ("queued", "running")),
@@ -190,7 +214,7 @@ class JobTab:
     What a tab has of its own: `_build_inputs` and `_build_result` make the components of the two
     sides, `_wire` connects them and calls `_connect`, `_submit` queues a job of what is chosen,
     `_reopened` shows the input of an earlier job; `_outcome` returns the card of a job that is
-    done, its files to download, and what else is shown.
+    done, its files to download, and what else is shown; `_python` the lines that make the same.
     """
 
     kind: str
@@ -200,27 +224,28 @@ class JobTab:
     controls: JobControls
     result: gr.HTML
     downloads: gr.File
+    more: gr.State
+    """Further inputs, each to be a job of its own with the same settings."""
     _build_inputs: Callable[[], None]
     _build_result: Callable[[], None]
     _wire: Callable[[], None]
     _submit: Callable[..., Job]
     _reopened: Callable[[Job], Updates]
     _outcome: Callable[..., tuple[str, Sequence[str], Updates]]
+    _python: Callable[[Job], Sequence[str]]
     _watch: Callable[..., Updates] | None = None
     """Shows what there is of a job that runs."""
 
     def __init__(self, jobs: Jobs, scratch: Path) -> None:
         self._jobs = jobs
         self._scratch = scratch
+        self.more = gr.State([])
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=340, elem_classes="g3-controls"):
                 self._build_inputs()
-            with gr.Column(scale=5, min_width=480):
+            with gr.Column(scale=5, min_width=320, elem_classes="g3-result"):
                 self._build_result()
         self._wire()
-
-    def opened_by(self, page_tab: gr.Tab) -> None:
-        """Connect what happens when the tab is opened."""
 
     def _first(self) -> Updates:
         """Return what a page without a job begins with."""
@@ -253,9 +278,9 @@ class JobTab:
         """
         outcome = [self.result, self.downloads, *outcome]
         page = list(dict.fromkeys([*outcome, *watched, *self.controls.outputs]))
-        self.controls.run.click(self._start, list(inputs), page, **QUIET)
+        self.controls.run.click(self._start, [self.more, *inputs], page, **QUIET)
         self.controls.wire(self._show, outcome, self._watch, watched, given)
-        every = list(dict.fromkeys([*loaded, *page]))
+        every = list(dict.fromkeys([self.more, *loaded, *page]))
         self.attach_outputs = [*every, *self.settings.values()]
         return every
 
@@ -277,14 +302,31 @@ class JobTab:
             updates[box] = gr.Dropdown(lists[box], value=value) if box in lists else value
         return updates | self.controls.started(job)
 
-    def _start(self, *values: Any) -> Updates:
-        """Queue a job and show it instead of an earlier result, or show why there is none."""
+    def _another(self, values: Sequence[Any], item: Any) -> Sequence[Any]:
+        """Return what `_submit` is given for a further input instead of the first."""
+        return [item, *values[1:]]
+
+    def _start(self, more: Sequence[Any] | None, *values: Any) -> Updates:
+        """Queue a job, one of each further input too, and show the first instead of an earlier
+        result; or show why there is none."""
         try:
             job = self._submit(*values)
         except Geo3dError as error:
             return self.controls.refused(error)
-        return self._no_result() | self.controls.started(job)
+        others, cards = [], []
+        for item in list(more or ())[: SEVERAL - 1]:
+            try:
+                others.append(self._submit(*self._another(values, item)))
+            except Geo3dError as error:
+                cards.append(fragments.error_card(error, about=str(getattr(item, "name", ""))))
+        return self._no_result() | self.controls.started(job, others, "".join(cards))
+
+    def _told(self, job: Job, card: str) -> str:
+        """Return what stands of a result in words: its meaning, its numbers, how to have it."""
+        return results.meaning(job) + card + results.ending(job, self._python(job))
 
     def _show(self, job_id: str, *values: Any) -> Updates:
-        card, files, more = self._outcome(self._jobs.get(job_id), *values)
-        return {self.result: card, self.downloads: gr.File(value=files, visible=True), **more}
+        job = self._jobs.get(job_id)
+        card, files, more = self._outcome(job, *values)
+        told = self._told(job, card)
+        return {self.result: told, self.downloads: gr.File(value=list(files), visible=True), **more}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ from apps.commands.match import FINAL_FMAP, LIVE_FMAP
 from apps.job_files import Job, read_json
 from apps.jobs import Jobs
 from apps.viewer import fragments
-from apps.viewer.job_parts import command, offered
-from apps.viewer.match_result import MATCHED, SIDES, MatchResult, read_shapes, write_views
+from apps.viewer.estimates import Guess, remembered
+from apps.viewer.job_parts import bad_edit, command, offered
+from apps.viewer.match_result import SIDES, MatchResult, read_shapes, write_views
 from apps.viewer.shapes import Shape, keep, read_truth
 from geo3d.errors import InputError
-from geo3d.files import slug
+from geo3d.files import atomic_write_text, slug
 from shape_matching.method_names import METHOD_HINTS
 
 METHODS = tuple(METHOD_HINTS)
@@ -38,10 +39,10 @@ SCORES = {
     "lead": "How clearly the chosen start beats the next different one",
 }
 """What the numbers of `geo3d match` mean."""
-WRONG, SURE = 0.6, 0.8
-"""Probabilities of a map below which the page warns."""
-HISTORY = 12
-"""How many earlier jobs an estimate looks at."""
+MEMORY = 600 * 2**20
+"""Bytes that a job needs, and what a vertex adds; a guess."""
+MEMORY_PER_VERTEX = 60_000
+MAX_LANDMARKS = 100
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Settings:
     method: str
     preset: str
     seed: int
+    landmarks: tuple[tuple[int, int], ...] = ()
+    """Rows of a source vertex and a target vertex; none, or three or more."""
 
 
 def submit(
@@ -72,12 +75,13 @@ def submit(
     if not truth_files and source.truth and target.truth:
         truth_files = (Path(source.truth), Path(target.truth))
     truth = read_truth(truth_files, source, target) if truth_files else None
+    _check_landmarks(settings, source, target)
     folder = jobs.new_folder()
     record: dict[str, Any] = {
         "kind": "match",
         **vars(settings),
-        "expected_s": estimate_s(jobs, settings, source.n_vertices + target.n_vertices),
-        "vertices": source.n_vertices + target.n_vertices,
+        **remembered(jobs, guess(settings, source.n_vertices + target.n_vertices)),
+        "pair": pair_key(source, target),
     }
     for side, shape in zip(SIDES, (source, target), strict=True):
         record[side] = f"{side}/{slug(shape.name)}.ply"
@@ -89,19 +93,43 @@ def submit(
         np.savez(folder / "inputs" / "truth.npz", source=truth.source, target=truth.target)
     title = f"{source.name} → {target.name}"
     inputs = [folder / "inputs" / record[side] for side in SIDES]
-    argv = command("match", folder, *inputs, **vars(settings))
+    marks = None
+    if settings.landmarks:
+        rows = "".join(f"{a} {b}\n" for a, b in settings.landmarks)
+        marks = atomic_write_text(folder / "inputs" / "landmarks.txt", rows)
+    argv = command("match", folder, *inputs, **{**vars(settings), "landmarks": marks})
     return jobs.submit(folder, title, argv, record)
 
 
-def estimate_s(jobs: Jobs, settings: Settings, n_vertices: int) -> float:
-    """Return the expected seconds: like earlier jobs of this kind here, scaled by vertex count."""
+def read_landmarks(message: object) -> list[tuple[int, int]]:
+    """Return the landmarks that the page sent, as pairs of vertices.
+
+    Raises:
+        InputError: ``viewer.bad_edit``.
+    """
+    try:
+        rows = json.loads(str(message)[:10_000])
+    except (ValueError, RecursionError):
+        rows = None
+    if not isinstance(rows, list) or len(rows) > MAX_LANDMARKS:
+        raise bad_edit(f"landmarks are a list of at most {MAX_LANDMARKS} pairs")
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 2 or not all(type(v) is int for v in row):
+            raise bad_edit("a landmark is a vertex of each shape")
+    return [(a, b) for a, b in rows]
+
+
+def pair_key(source: Shape, target: Shape) -> str:
+    """Return a name of two shapes that stays the same while they are on the page."""
+    return f"{Path(source.path).parent.name} {Path(target.path).parent.name}"
+
+
+def guess(settings: Settings, n_vertices: int) -> Guess:
+    """Return what a match of so many vertices, of both shapes together, should take."""
     slope = SECONDS_PER_1000_VERTICES.get(settings.preset, 6.0)
-    fixed = START_S + OPTIMISATION_S.get(settings.method, 0.0)
-    done = [job for job in jobs.all() if job.state == "done" and _alike(job, settings)]
-    slopes = [
-        max(job.seconds - fixed, 0.1) / job.settings["vertices"] * 1000 for job in done[:HISTORY]
-    ]
-    return fixed + (median(slopes) if slopes else slope) * n_vertices / 1000
+    seconds = START_S + OPTIMISATION_S.get(settings.method, 0.0) + slope * n_vertices / 1000
+    like = {"method": settings.method, "preset": settings.preset}
+    return Guess("match", seconds, MEMORY + MEMORY_PER_VERTEX * n_vertices, like)
 
 
 def shapes_of(job: Job, scratch: Path) -> tuple[Shape, Shape]:
@@ -113,18 +141,33 @@ def shapes_of(job: Job, scratch: Path) -> tuple[Shape, Shape]:
     return source, target
 
 
+def python_lines(job: Job) -> list[str]:
+    """Return how to make the same map in Python."""
+    settings = job.settings
+    source, target = (Path(str(settings[side])).name for side in SIDES)
+    call = f'METHODS["{settings["method"]}"](load_mesh("{source}"), load_mesh("{target}"), config'
+    marks = settings.get("landmarks")
+    lines = [
+        "from geo3d.config import load_config",
+        "from geo3d.mesh.io import load_mesh",
+        "from shape_matching.config import MatchConfig",
+        "from shape_matching.methods import METHODS",
+        "",
+        f'settings = dict(preset="{settings["preset"]}", overrides=["seed={settings["seed"]}"])',
+        "config = load_config(MatchConfig, **settings)",
+        f"found = {call}{', landmarks=marks' if marks else ''})",
+        "found.p2p_21, found.confidence, found.probability",
+    ]
+    if marks:
+        lines[1:1] = ["import numpy as np"]
+        lines.insert(-2, f"marks = np.array({[list(row) for row in marks]})")
+    return lines
+
+
 def result_card(job: Job, result: MatchResult) -> str:
     """Return scores, ambiguity, time and seed of a finished match, as HTML."""
     metrics = result.metrics
     probability = metrics.get("probability")
-    if probability is not None and probability < WRONG:
-        mark = fragments.badge("bad", "probably wrong")
-    elif metrics.get("ambiguous"):
-        mark = fragments.badge("warning", "ambiguous: another map is nearly as good")
-    elif probability is None or probability < SURE:
-        mark = fragments.badge("warning", "doubtful")
-    else:
-        mark = fragments.badge("good", "probably right")
     facts = [
         ("Seconds", f"{job.seconds:.1f}", "From start to end, loading included"),
         ("Seed", str(job.settings["seed"]), "The same seed gives the same map"),
@@ -151,7 +194,7 @@ def result_card(job: Job, result: MatchResult) -> str:
         remarks.append(f"The error could not be measured: {failed.get('message', '')}")
     scores = metrics.get("scores", {}).items()
     facts += [(_words(key), _number(value), SCORES.get(key, "")) for key, value in scores]
-    return fragments.facts_card(facts, remarks, mark)
+    return fragments.facts_card(facts, remarks, "")
 
 
 def map_picture(job: Job) -> tuple[str, bytes] | None:
@@ -174,7 +217,7 @@ def downloads(job: Job, result: MatchResult, scratch: Path) -> list[str]:
         return []
     names = [slug(str(job.settings[f"{side}_name"])) for side in SIDES]
     pair = f"{names[0]}-to-{names[1]}"
-    views = write_views(result, MATCHED, scratch / "views" / job.id)
+    views = write_views(result, scratch / "views" / job.id)
     outputs = job.run_folder / "outputs"
     files = {
         f"{pair}-map.txt": outputs / "map.txt",
@@ -185,9 +228,25 @@ def downloads(job: Job, result: MatchResult, scratch: Path) -> list[str]:
     return offered(job, scratch, files)
 
 
-def _alike(job: Job, settings: Settings) -> bool:
-    mine = job.settings
-    return mine.get("method") == settings.method and mine.get("preset") == settings.preset
+def _check_landmarks(settings: Settings, source: Shape, target: Shape) -> None:
+    """Check what a job would refuse.
+
+    Raises:
+        InputError: ``landmarks.bad``, ``viewer.no_landmarks``.
+    """
+    if not settings.landmarks:
+        return
+    from shape_matching.methods import METHODS as methods
+    from shape_matching.methods import takes
+    from shape_matching.search.initial_maps import check_landmarks
+
+    if not takes(methods[settings.method], "landmarks"):
+        raise InputError(
+            "viewer.no_landmarks",
+            f"The method '{settings.method}' takes no landmarks.",
+            "Remove them, or choose axiomatic or diffumatch.",
+        )
+    check_landmarks(np.array(settings.landmarks), source.n_vertices, target.n_vertices)
 
 
 def _words(key: str) -> str:

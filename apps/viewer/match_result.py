@@ -6,7 +6,7 @@ Notation: p2p_21 (n2,) gives each target vertex its source vertex.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,23 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from apps.job_files import Job
-from apps.viewer import fragments
+from apps.report.shapes import (
+    CONFIDENCE,
+    MATCHED,
+    Group,
+    Scalars,
+    confidence_scalars,
+    model_of,
+    page_sized,
+)
 from apps.viewer.job_parts import result_of
-from apps.viewer.shapes import GREY, save_view
+from apps.viewer.shapes import save_view
 from geo3d.mesh.io import load_mesh
 from geo3d.mesh.mesh import Mesh
-from geo3d.render.shading import (
-    ERROR_STOPS,
-    UNKNOWN_COLOR,
-    error_colors,
-    position_colors,
-    ramp_colors,
-    transfer_colors,
-)
+from geo3d.render.shading import UNKNOWN_COLOR, position_colors, transfer_colors
 
 SIDES = ("source", "target")
-MATCHED, ALTERNATIVE, CONFIDENCE, ERROR = (
-    "Matched colours",
-    "Alternative",
-    "Confidence",
-    "Error",
-)
-CONFIDENCE_STOPS = np.array(
-    [[178, 64, 60], [226, 136, 84], [236, 214, 154], [128, 186, 172], [38, 118, 130]], np.float64
-)
-"""Uncertain is warm, certain is cool; lightness peaks in the middle, so both ends stand out."""
+ALTERNATIVE, ERROR = "Alternative", "Error"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +50,6 @@ class MatchResult:
     """Geodesic error per target vertex, in parts of sqrt(area); NaN where unknown."""
     metrics: Mapping[str, Any]
     """The run's metrics.json."""
-
-    @property
-    def colorings(self) -> list[str]:
-        """The ways this result can be coloured."""
-        other = [ALTERNATIVE] if self.alternative_21 is not None else []
-        return [MATCHED, *other, CONFIDENCE, *([ERROR] if self.errors is not None else [])]
 
 
 def read_result(job: Job) -> MatchResult:
@@ -106,39 +92,51 @@ def read_optional(run: Path, name: str) -> np.ndarray | None:
         return arrays[name] if name in arrays else None
 
 
-def write_views(result: MatchResult, coloring: str, folder: Path) -> tuple[Path, Path]:
-    """Write both shapes as GLB in one of the colourings; return source and target."""
-    paths = folder / f"source-{_slug(coloring)}.glb", folder / f"target-{_slug(coloring)}.glb"
+def write_views(result: MatchResult, folder: Path) -> tuple[Path, Path]:
+    """Write both shapes as GLB in matched colours; return source and target."""
+    paths = folder / "source.glb", folder / "target.glb"
     if not all(path.is_file() for path in paths):
         folder.mkdir(parents=True, exist_ok=True)
-        meshes = (result.source, result.target)
-        for mesh, colors, path in zip(meshes, _colors(result, coloring), paths, strict=True):
-            save_view(mesh, colors, path)
+        colors = _source_colors(result)
+        shades = colors, transfer_colors(colors, result.p2p_21)
+        for mesh, shade, path in zip((result.source, result.target), shades, paths, strict=True):
+            save_view(mesh, shade, path)
     return paths
 
 
-def legend(result: MatchResult, coloring: str) -> str:
-    """Return what the colours mean, as HTML."""
-    if coloring == CONFIDENCE:
-        return fragments.scale(
-            CONFIDENCE_STOPS.tolist(),
-            "0",
-            "1",
-            "Probability that a target vertex's match is within 5 % of √area",
-        )
-    if coloring == ERROR:
-        top = f"{100 * error_top(result):.3g} and more"
-        label = "Geodesic error of each target vertex, in % of √area"
-        return fragments.scale(ERROR_STOPS.tolist(), "0", top, label)
+def shapes_group(result: MatchResult) -> Group:
+    """Return both shapes in all their colours, with the numbers of the target's vertices."""
+    colors = _source_colors(result)
+    source = {MATCHED: colors}
+    target = {MATCHED: transfer_colors(colors, result.p2p_21)}
     text = "A target vertex has the colour of the source vertex it is matched to."
-    if coloring == ALTERNATIVE:
-        text = (
+    if result.covered is not None:
+        text += " What has no counterpart is grey."
+    about = {MATCHED: text}
+    if result.alternative_21 is not None:
+        source[ALTERNATIVE] = colors
+        target[ALTERNATIVE] = transfer_colors(colors, result.alternative_21)
+        about[ALTERNATIVE] = (
             "The best map that differs in a part, unrefined; --choose 2, or choose=2 in the "
             "settings, refines it."
         )
-    if result.covered is not None:
-        text += " What has no counterpart is grey."
-    return fragments.note(text)
+    scalars = {CONFIDENCE: confidence_scalars(result.confidence)}
+    if result.errors is not None:
+        told = "Geodesic error of each target vertex, in % of the root of the area."
+        errors = 100 * result.errors
+        top = 100 * error_top(result)
+        scalars[ERROR] = Scalars(errors, 0.0, top, "heat", "%", told)
+    first = model_of(result.source, "Source")
+    second = model_of(result.target, "Target")
+    models = [
+        replace(first, colors=source),
+        replace(second, colors=target, scalars=scalars, matches=result.p2p_21),
+    ]
+    slim = [page_sized(model) for model in models]
+    if any(one is not other for one, other in zip(slim, models, strict=True)):
+        # vertices have other numbers now, so that none can be asked for its match
+        slim = [replace(model, matches=None) for model in slim]
+    return Group(slim, False, about=about)
 
 
 def error_top(result: MatchResult) -> float:
@@ -148,18 +146,11 @@ def error_top(result: MatchResult) -> float:
     return max(float(np.percentile(known, 95)) if len(known) else 0.0, 0.02)
 
 
-def _colors(result: MatchResult, coloring: str) -> tuple[np.ndarray, np.ndarray]:
-    grey = np.tile(GREY, (result.source.n_vertices, 1))
-    if coloring == CONFIDENCE:
-        return grey, ramp_colors(CONFIDENCE_STOPS, result.confidence)
-    if coloring == ERROR and result.errors is not None:
-        return grey, error_colors(result.errors, error_top(result))
+def _source_colors(result: MatchResult) -> np.ndarray:
     colors = position_colors(result.source)
     if result.covered is not None:
         colors[~result.covered] = UNKNOWN_COLOR
-    if coloring == ALTERNATIVE and result.alternative_21 is not None:
-        return colors, transfer_colors(colors, result.alternative_21)
-    return colors, transfer_colors(colors, result.p2p_21)
+    return colors
 
 
 def _read_errors(path: Path, n_2: int) -> np.ndarray | None:
@@ -171,7 +162,3 @@ def _read_errors(path: Path, n_2: int) -> np.ndarray | None:
     counts = np.bincount(at, minlength=n_2)
     sums = np.bincount(at, errors, minlength=n_2)
     return np.divide(sums, counts, out=np.full(n_2, np.nan), where=counts > 0)
-
-
-def _slug(coloring: str) -> str:
-    return coloring.split()[0].lower()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from apps.job_files import Job
+from apps.report.shapes import Group, model_of, page_sized
 from apps.viewer import fragments, match_job
+from apps.viewer.estimates import estimate_note, expected
 from apps.viewer.job_parts import checked_seed, unknown_choice
 from apps.viewer.job_tab import (
     QUIET,
@@ -17,11 +20,11 @@ from apps.viewer.job_tab import (
     Updates,
     downloads_box,
     file_box,
-    link_box,
-    mesh_pane,
+    read_each,
     seed_box,
 )
-from apps.viewer.match_result import MATCHED, legend, read_result, write_views
+from apps.viewer.match_result import read_result, shapes_group
+from apps.viewer.panes import pane_box, panes
 from apps.viewer.shapes import (
     MESH_TYPES,
     TRUTH_TYPES,
@@ -31,11 +34,14 @@ from apps.viewer.shapes import (
     upload_to_shape,
 )
 from geo3d.errors import Geo3dError, InputError
+from geo3d.mesh.io import load_mesh
 from shape_matching.config import PRESETS
 from shape_matching.method_names import METHOD_HINTS
 
-CAMERA = (60, 75, None)
-"""Where both panes look from at first: azimuth and elevation in degrees, distance to fit."""
+MOST_VERTICES = 100_000
+"""Of a shape on which landmarks can be set: larger ones are simplified for the panes."""
+TAKE_LANDMARKS = "() => [window.geo3dLandmarks]"
+"""What panes.js left for the server, in place of what is in the box."""
 
 
 class MatchTab(JobTab):
@@ -48,12 +54,11 @@ class MatchTab(JobTab):
         self.example = gr.Dropdown(["", *self._examples], label="Example pair", elem_id="example")
         self.files, self.cards, self.shapes = [], [], []
         for side in ("source", "target"):
+            types = ", ".join(t[1:] for t in MESH_TYPES)
+            several = "Target mesh, or several" if side == "target" else "Source mesh"
+            count = "multiple" if side == "target" else "single"
             self.files.append(
-                file_box(
-                    f"{side.capitalize()} mesh ({', '.join(t[1:] for t in MESH_TYPES)})",
-                    MESH_TYPES,
-                    f"file-{side}",
-                )
+                file_box(f"{several} ({types})", MESH_TYPES, f"file-{side}", file_count=count)
             )
             self.cards.append(gr.HTML(elem_id=f"card-{side}"))
             self.shapes.append(gr.State(None))
@@ -66,31 +71,19 @@ class MatchTab(JobTab):
             )
         methods, presets = list(match_job.METHODS), list(PRESETS)
         with gr.Row():
-            self.method = gr.Dropdown(methods, value=methods[0], label="Method", min_width=150)
-            self.preset = gr.Dropdown(presets, value=presets[0], label="Preset", min_width=150)
-        self.seed = seed_box()
+            self.method = gr.Dropdown(methods, value=methods[0], label="Method", min_width=110)
+            self.preset = gr.Dropdown(presets, value=presets[0], label="Preset", min_width=100)
+            self.seed = seed_box(min_width=70)
         self.settings = {"method": self.method, "preset": self.preset, "seed": self.seed}
-        self.estimate = gr.HTML(elem_id="estimate")
+        self.landmarks = gr.State([])
+        # panes.js presses it when landmarks were set; hidden and not absent, so that it can.
+        self.landmarked = gr.Button(visible="hidden", elem_id="match-landmarked")
+        self.message = gr.Textbox(visible="hidden")
         self.controls = JobControls(self._jobs, self.kind, "Match")
+        self.estimate = self.controls.estimate
 
     def _build_result(self) -> None:
-        with gr.Row(elem_classes="g3-tools"):
-            self.coloring = gr.Radio(
-                [MATCHED],
-                value=MATCHED,
-                label="Colours",
-                show_label=False,
-                container=False,
-                visible=False,
-                elem_id="coloring",
-            )
-            link_box(elem_id="link-cameras")
-        with gr.Row():
-            self.panes = [
-                mesh_pane(side.capitalize(), f"pane-{side}", CAMERA, 460)
-                for side in ("source", "target")
-            ]
-        self.legend = gr.HTML(elem_id="legend")
+        self.panes = pane_box("match-panes")
         self.result = gr.HTML(elem_id="result")
         self.map = gr.HTML(elem_id="fmap")
         # Which image of the map the page has, so that it is sent once.
@@ -102,11 +95,11 @@ class MatchTab(JobTab):
     def _wire(self) -> None:
         choice = [self.method, self.preset]
         loaded = self._connect(
-            [*self.shapes, *self.settings.values(), self.truth],
-            [*self.shapes, *self.cards, self.estimate],
-            [self.coloring, *self.panes, self.legend],
+            [*self.shapes, *self.settings.values(), self.truth, self.landmarks],
+            [*self.shapes, *self.cards, self.estimate, self.landmarks],
+            [self.panes],
             [self.map, self.map_shown],
-            [self.coloring, self.map_shown],
+            [self.map_shown],
         )
         self.example.input(self._pick, [self.example, *choice], [*loaded, *self.files], **QUIET)
         for i, file in enumerate(self.files):
@@ -121,8 +114,10 @@ class MatchTab(JobTab):
             )
         for chooser in choice:
             chooser.change(self._estimate, [*self.shapes, *choice], self.estimate, **QUIET)
-        asked, colored = [self.controls.job_id, self.coloring], [*self.panes, self.legend]
-        self.coloring.input(self._recolor, asked, colored, **QUIET)
+        marked = [self.landmarks, self.controls.status]
+        self.landmarked.click(
+            self._mark, self.message, marked, js=TAKE_LANDMARKS, trigger_mode="multiple", **QUIET
+        )
         self.attach_outputs += [*self.files, self.example]
 
     def attach(self, request: gr.Request) -> Updates:
@@ -137,7 +132,12 @@ class MatchTab(JobTab):
     def _reopened(self, job: Job) -> Updates:
         shapes = match_job.shapes_of(job, self._scratch)
         method, preset = str(job.settings["method"]), str(job.settings["preset"])
-        return self._loaded(shapes, method, preset) | self._watch(job, "", "")
+        marks = [tuple(row) for row in job.settings.get("landmarks") or ()]
+        shown = {
+            self.landmarks: marks,
+            self.panes: self._shapes(shapes, str(job.settings.get("pair", "")), marks),
+        }
+        return self._loaded(shapes, method, preset) | shown | self._watch(job, "")
 
     def _first(self) -> Updates:
         if not self._examples:
@@ -154,18 +154,23 @@ class MatchTab(JobTab):
         return self._loaded(shapes, method, preset) | empty
 
     def _upload(
-        self, side: int, upload: str, source: Shape, target: Shape, method: str, preset: str
+        self,
+        side: int,
+        upload: str | Sequence[str],
+        source: Shape,
+        target: Shape,
+        method: str,
+        preset: str,
     ) -> Updates:
         shapes: list[Shape | None] = [source, target]
-        try:
-            shapes[side] = upload_to_shape(Path(upload), self._scratch)
-        except Geo3dError as error:
-            shapes[side] = None
-            card = fragments.error_card(error, about=Path(upload).name)
-            # The box is emptied, so that the next try is one click away.
-            refused = {self.cards[side]: card, self.files[side]: None, self.example: ""}
-            return self._loaded(shapes, method, preset) | refused
-        return self._loaded(shapes, method, preset) | {self.example: ""}
+        found, cards = read_each(upload, lambda path: upload_to_shape(path, self._scratch))
+        shapes[side] = found[0] if found else None
+        done = self._loaded(shapes, method, preset) | {self.example: ""}
+        if side:
+            done[self.more] = found[1:]
+        done[self.cards[side]] = done[self.cards[side]] + cards
+        # Where nothing could be read the box is emptied, so that the next try is one click away.
+        return done if found else done | {self.files[side]: None}
 
     def _clear(self, side: int, source: Shape, target: Shape, method: str, preset: str) -> Updates:
         shapes: list[Shape | None] = [source, target]
@@ -176,17 +181,38 @@ class MatchTab(JobTab):
         """Show shapes that have no result yet."""
         updates = self._no_result() | self.controls.idle()
         updates[self.estimate] = self._estimate(shapes[0], shapes[1], method, preset)
-        for shape, state, card, pane in zip(
-            shapes, self.shapes, self.cards, self.panes, strict=True
-        ):
+        for shape, state, card in zip(shapes, self.shapes, self.cards, strict=True):
             updates[state] = shape
             updates[card] = _card(shape)
-            updates[pane] = shape.view if shape else None
-        return updates
+        both = [shape for shape in shapes if shape is not None]
+        key = match_job.pair_key(both[0], both[1]) if len(both) > 1 else ""
+        shown = self._shapes(shapes, key, [])
+        return updates | {self.more: [], self.landmarks: [], self.panes: shown}
+
+    def _shapes(
+        self, shapes: Sequence[Shape | None], key: str, marks: Sequence[tuple[int, int]]
+    ) -> str:
+        """Return the panes of the shapes that are there; landmarks can be set on two."""
+        models = [
+            page_sized(model_of(load_mesh(shape.path), title))
+            for shape, title in zip(shapes, ("Source", "Target"), strict=True)
+            if shape is not None
+        ]
+        if not models:
+            return ""
+        whole = all(s is None or s.n_vertices < MOST_VERTICES for s in shapes)
+        set_marks = marks if len(models) > 1 and whole else None
+        return panes(Group(models, False), self._scratch, "match", key, marks=set_marks)
+
+    def _mark(self, message: str) -> Updates:
+        """Keep landmarks that were set in the panes."""
+        try:
+            return {self.landmarks: match_job.read_landmarks(message)}
+        except Geo3dError as error:
+            return self.controls.refused(error)
 
     def _no_result(self) -> Updates:
-        emptied = dict.fromkeys([self.legend, self.map, self.map_shown], "")
-        return super()._no_result() | emptied | {self.coloring: gr.Radio(visible=False)}
+        return super()._no_result() | dict.fromkeys([self.map, self.map_shown], "")
 
     def _estimate(
         self, source: Shape | None, target: Shape | None, method: str, preset: str
@@ -195,10 +221,13 @@ class MatchTab(JobTab):
         if source is None or target is None:
             return hint + fragments.note("Choose two meshes to begin.")
         n = source.n_vertices + target.n_vertices
-        seconds = match_job.estimate_s(self._jobs, match_job.Settings(method, preset, 0), n)
-        return hint + fragments.note(
-            f"Expected time: about {fragments.age(seconds)} on this machine."
-        )
+        guess = match_job.guess(match_job.Settings(method, preset, 0), n)
+        return hint + estimate_note(expected(self._jobs, guess))
+
+    def _another(self, values: Sequence[Any], item: Any) -> Sequence[Any]:
+        """Return another target; what was told about the first one is not true of it."""
+        source, _, *settings = values[: 2 + len(self.settings)]
+        return [source, item, *settings, None, None]
 
     def _submit(
         self,
@@ -208,10 +237,12 @@ class MatchTab(JobTab):
         preset: str,
         seed: float | None,
         truth: list[str] | None,
+        landmarks: Sequence[Sequence[int]] | None = None,
     ) -> Job:
         if method not in match_job.METHODS or preset not in PRESETS:
             raise unknown_choice("method or preset")
-        settings = match_job.Settings(method, preset, checked_seed(seed))
+        marks = tuple((int(a), int(b)) for a, b in landmarks or ())
+        settings = match_job.Settings(method, preset, checked_seed(seed), marks)
         if source is None or target is None:
             raise InputError(
                 "viewer.missing_shape",
@@ -221,7 +252,7 @@ class MatchTab(JobTab):
         files = [Path(path) for path in truth or ()]
         return match_job.submit(self._jobs, source, target, settings, files)
 
-    def _watch(self, job: Job, _: str, shown: str) -> Updates:
+    def _watch(self, job: Job, shown: str) -> Updates:
         """Show the newest functional map, unless the page has it."""
         picture = match_job.map_picture(job)
         name = f"{picture[0]}-{job.ended}" if picture else ""
@@ -232,27 +263,16 @@ class MatchTab(JobTab):
             self.map_shown: name,
         }
 
-    def _outcome(self, job: Job, coloring: str, _: str = "") -> tuple[str, Sequence[str], Updates]:
+    def _outcome(self, job: Job, _: str = "") -> tuple[str, Sequence[str], Updates]:
         result = read_result(job)
-        chosen = coloring if coloring in result.colorings else MATCHED
-        radio = gr.Radio(choices=result.colorings, value=chosen, visible=True)
+        marks = job.settings.get("landmarks") or ()
+        key = str(job.settings.get("pair", ""))
+        shown = panes(shapes_group(result), self._scratch, "match", key, marks=marks)
         files = match_job.downloads(job, result, self._scratch)
-        shown = {self.coloring: radio} | self._recolor(job.id, chosen)
-        return match_job.result_card(job, result), files, shown
+        return match_job.result_card(job, result), files, {self.panes: shown}
 
-    def _recolor(self, job_id: str, coloring: str) -> Updates:
-        job = self._jobs.get(job_id)
-        result = read_result(job)
-        if coloring not in result.colorings:
-            # gradio does not take an empty mapping
-            return {self.legend: gr.skip()}
-        views = write_views(result, coloring, self._scratch / "views" / job.id)
-        source, target = self.panes
-        return {
-            source: str(views[0]),
-            target: str(views[1]),
-            self.legend: legend(result, coloring),
-        }
+    def _python(self, job: Job) -> Sequence[str]:
+        return match_job.python_lines(job)
 
 
 def _card(shape: Shape | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from apps.job_files import Job
 from apps.jobs import Jobs
 from apps.viewer import fragments
-from apps.viewer.estimates import expected_s
+from apps.viewer.estimates import Guess, remembered
 from apps.viewer.job_parts import checked_seed, command, copied, fresh, result_of, unknown_choice
 from geo3d.errors import InputError
 from geo3d.files import asset_roots, slug
@@ -32,6 +32,8 @@ PRESETS = {
 """Presets of `scenes.urban.config` that make sense on the page, and what they cost."""
 _COSTS = {"demo": (15.0, 1.2), "cpu": (30.0, 30.0), "smoke": (12.0, 0.1)}
 """Seconds to start, and per metre of the drive, of a preset."""
+MEMORY = 1.5 * 2**30
+"""Bytes that a job needs; a guess."""
 NO_STYLE = "as the layout says"
 LENGTHS = (30, 300)
 """Metres of streets that are made up on the page."""
@@ -109,17 +111,12 @@ def keep_layout(layout: Layout, scratch: Path) -> str:
     return str(save_layout(layout, fresh(scratch, "layouts") / f"{slug(layout.name)}.json"))
 
 
-def guess_s(layout: Layout, preset: str) -> float:
-    """Return seconds of a job before this machine has a history, by the metres of its drive."""
+def guess(layout: Layout, preset: str) -> Guess:
+    """Return what a job should take, by the metres of its drive."""
     steps = np.diff(layout.trajectory[:, :3, 3], axis=0)
     metres = float(np.linalg.norm(steps, axis=1).sum())
     start, per_metre = _COSTS.get(preset, _COSTS["demo"])
-    return start + per_metre * metres
-
-
-def estimate_s(jobs: Jobs, layout: Layout, preset: str) -> float:
-    """Return the expected seconds."""
-    return expected_s(jobs, KIND, guess_s(layout, preset), {"preset": preset})
+    return Guess(KIND, start + per_metre * metres, MEMORY, {"preset": preset})
 
 
 def submit(jobs: Jobs, layout: Layout, request: Request) -> Job:
@@ -140,8 +137,7 @@ def submit(jobs: Jobs, layout: Layout, request: Request) -> Job:
     record = {
         "kind": KIND,
         "layout": layout.name,
-        "guess_s": guess_s(layout, request.preset),
-        "expected_s": estimate_s(jobs, layout, request.preset),
+        **remembered(jobs, guess(layout, request.preset)),
         **vars(request),
     }
     title = f"Scene of {layout.name}" + (f", {request.style}" if request.style else "")
@@ -178,6 +174,23 @@ def frames(job: Job) -> list[Path]:
     """
     run, _ = result_of(job)
     return sorted((run / "outputs" / "frames").glob("*.png"))
+
+
+def python_lines(job: Job) -> list[str]:
+    """Return how to build the same scene in Python."""
+    s = job.settings
+    style = " ".join(w for w in (s["light"], s["look"]) if w != NO_STYLE)
+    changes = [f"seed={s['seed']}", *([f"prompt={style}"] if style else [])]
+    return [
+        "from geo3d.config import load_config",
+        "from scenes.urban.config import SceneConfig",
+        "from scenes.urban.driver import build_scene",
+        "from scenes.urban.layout_json import load_layout",
+        "",
+        f'config = load_config(SceneConfig, preset="{s["preset"]}", overrides={changes})',
+        'built = build_scene(load_layout("layout.json"), config, "street")',
+        "built.metrics, built.previews",
+    ]
 
 
 def output(job: Job, name: str, scratch: Path) -> str | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
 
 from apps.job_files import Job
 from apps.viewer import fragments, scene_edit, scene_job, scene_views
-from apps.viewer.estimates import estimate_note, has_history
+from apps.viewer.estimates import estimate_note, expected
 from apps.viewer.job_tab import (
     QUIET,
     JobControls,
@@ -22,9 +21,10 @@ from apps.viewer.job_tab import (
     file_box,
     image_box,
     image_shown,
-    mesh_pane,
+    read_each,
     seed_box,
 )
+from apps.viewer.panes import pane_box, panes
 from apps.viewer.scene_edit import Street
 from apps.viewer.scene_job import NO_STYLE, Request
 from geo3d.errors import Geo3dError, InputError
@@ -32,9 +32,6 @@ from geo3d.files import new_id
 from geo3d.layout.layout import Layout
 from geo3d.synth.streets.styles import LIGHTS, LOOKS
 
-CAMERA = (-90, 62, None)
-"""Where the 3D pane looks from at first: azimuth and elevation in degrees, distance to fit."""
-LAYOUT, MESH = "Layout", "Scene"
 HELP = (
     "Drag a thing to move it, its handle to turn it; drag the ground to move the map, wheel to "
     "zoom, double click to see all. Keys: arrows, R, D, Delete, Ctrl+Z, Ctrl+Y."
@@ -56,14 +53,21 @@ class SceneTab(JobTab):
         self._build_settings()
 
     def _build_result(self) -> None:
+        self.preview = image_box("Newest image", "scene-preview", height=260)
+        self.drive = gr.HTML(elem_id="scene-drive")
+        self.result = gr.HTML(elem_id="scene-result")
         self._build_map()
+        self.panes = pane_box("scene-panes")
         self._build_views()
+        self.downloads = downloads_box("film, mesh, points, Gaussians, layout", "scene-downloads")
 
     def _build_sources(self) -> None:
         self.example = gr.Dropdown(
             ["", *scene_job.examples()], label="Example street", elem_id="scene-example"
         )
-        self.file = file_box("Layout (json)", [".json"], "scene-file")
+        self.file = file_box(
+            "Layout, or several (json)", [".json"], "scene-file", file_count="multiple"
+        )
         with gr.Accordion("Make up a street", open=False):
             with gr.Row():
                 self.street_kind = gr.Dropdown(
@@ -89,12 +93,14 @@ class SceneTab(JobTab):
             light = gr.Dropdown(lights, label="Light", elem_id="scene-light", **box)
             look = gr.Dropdown(looks, label="Look", **box)
         presets = [(f"{name}: {cost}", name) for name, cost in scene_job.PRESETS.items()]
-        preset = gr.Dropdown(presets, value="demo", label="Preset", elem_id="scene-preset")
-        self.seed = seed_box()
+        with gr.Row():
+            preset = gr.Dropdown(
+                presets, value="demo", label="Preset", elem_id="scene-preset", scale=3
+            )
+            self.seed = seed_box(min_width=70)
         self.settings = {"preset": preset, "light": light, "look": look, "seed": self.seed}
-        self.estimate = gr.HTML(elem_id="scene-estimate")
         self.controls = JobControls(self._jobs, self.kind, "Build the scene")
-        self.preview = image_box("Newest image", "scene-preview")
+        self.estimate = self.controls.estimate
 
     def _build_map(self) -> None:
         with gr.Row(elem_classes="g3-tools g3-mapbar"):
@@ -133,7 +139,7 @@ class SceneTab(JobTab):
         self.message = gr.Textbox(visible="hidden")
         self.problem = gr.HTML(elem_id="scene-problem")
         self.selection = gr.HTML(elem_id="scene-selection")
-        with gr.Row():
+        with gr.Row(visible=False) as self.thing:
             self.style = gr.Textbox(
                 label="Style of the selected thing",
                 placeholder="red brick",
@@ -151,30 +157,15 @@ class SceneTab(JobTab):
         self.camera = gr.Slider(
             0, 1, 0, step=1, label="Camera along the drive", elem_id="scene-camera"
         )
-        with gr.Row(equal_height=False):
-            with gr.Column(min_width=300):
-                self.conditions = gr.HTML(elem_id="scene-conditions")
-            with gr.Column(min_width=300):
-                self.shown = gr.Radio(
-                    [LAYOUT, MESH],
-                    value=LAYOUT,
-                    show_label=False,
-                    container=False,
-                    visible=False,
-                    elem_id="scene-shown",
-                )
-                self.pane = mesh_pane("In 3D", "scene-pane", CAMERA, 380)
-        self.drive = gr.HTML(elem_id="scene-drive")
-        self.result = gr.HTML(elem_id="scene-result")
-        self.downloads = downloads_box("film, mesh, points, Gaussians, layout", "scene-downloads")
+        self.conditions = gr.HTML(elem_id="scene-conditions")
 
     def _wire(self) -> None:
         edited = [self.street, self.plan, self.selection, self.problem, self.conditions]
-        edited += [self.pane, self.style, *self.size]
+        edited += [self.panes, self.thing, self.style, *self.size]
         opened = self._connect(
             [self.street, *self.settings.values()],
             [*edited, self.camera, self.card, self.saved],
-            [self.drive, self.shown, self.pane, self.preview],
+            [self.drive, self.panes, self.preview],
             [self.preview],
         )
         opened += [self.file, self.example]
@@ -198,15 +189,6 @@ class SceneTab(JobTab):
             self._look, [self.street, self.camera], [self.plan, self.conditions], **QUIET
         )
         self.save.click(self._save, self.street, self.saved, **QUIET)
-        self.shown.input(
-            self._model, [self.street, self.controls.job_id, self.shown], self.pane, **QUIET
-        )
-
-    def opened_by(self, page_tab: gr.Tab) -> None:
-        """Fill the 3D pane when the tab is opened: what it got while hidden it has not drawn."""
-        page_tab.select(
-            self._model, [self.street, self.controls.job_id, self.shown], self.pane, **QUIET
-        )
 
     def _first(self) -> Updates:
         first = next(iter(scene_job.examples()), "")
@@ -221,22 +203,26 @@ class SceneTab(JobTab):
             return {self.problem: ""}
         return self._open(lambda: scene_job.load_layout(found[title])) | {self.file: None}
 
-    def _upload(self, upload: str) -> Updates:
-        path = Path(upload)
-        done = self._open(lambda: scene_job.read_upload(path), path.name)
-        # Where it was refused the box is emptied, so that the next try is one click away.
-        return done | ({self.example: ""} if self.street in done else {self.file: None})
+    def _upload(self, uploads: str | Sequence[str]) -> Updates:
+        found, cards = read_each(uploads, scene_job.read_upload)
+        if not found:
+            # The box is emptied, so that the next try is one click away.
+            return {self.card: cards, self.file: None}
+        done = self._opened(found[0]) | {self.example: ""}
+        done[self.card] = done[self.card] + cards
+        done[self.more] = [scene_edit.open_street(layout, new_id()) for layout in found[1:]]
+        return done
 
     def _make(self, kind: str, length: float | None, seed: float | None) -> Updates:
         done = self._open(lambda: scene_job.made_up(kind, length, seed))
         return done | ({self.example: "", self.file: None} if self.street in done else {})
 
-    def _open(self, read: Callable[[], Layout], about: str = "") -> Updates:
+    def _open(self, read: Callable[[], Layout]) -> Updates:
         """Show another street, or why there is none."""
         try:
             return self._opened(read())
         except Geo3dError as error:
-            return {self.card: fragments.error_card(error, about=about)}
+            return {self.card: fragments.error_card(error)}
 
     def _opened(self, layout: Layout) -> Updates:
         """Show a street that has no result yet; a job shown before goes on without this page."""
@@ -247,6 +233,7 @@ class SceneTab(JobTab):
             | self.controls.idle()
             | self._edited(street)
             | {
+                self.more: [],
                 self.camera: gr.Slider(maximum=max(last, 1), value=street.camera),
                 self.card: scene_views.layout_card(street.layout),
                 self.saved: gr.File(value=None, visible=False),
@@ -255,10 +242,10 @@ class SceneTab(JobTab):
 
     def _edited(self, street: Street) -> Updates:
         """Show a street after a change."""
-        path = self._scratch / "layouts" / street.key / f"{new_id()}.glb"
+        group = scene_views.shapes(street.layout, None)
         return self._chosen(street) | {
             self.conditions: scene_views.conditions(street),
-            self.pane: str(scene_views.layout_view(street.layout, path)),
+            self.panes: panes(group, self._scratch, self.kind, street.key),
         }
 
     def _chosen(self, street: Street) -> Updates:
@@ -273,6 +260,7 @@ class SceneTab(JobTab):
             self.plan: scene_views.plan(street),
             self.selection: scene_views.selection(street),
             self.problem: "",
+            self.thing: gr.Row(visible=bool(street.selected)),
             self.style: style,
             **dict(zip(self.size, size, strict=True)),
         }
@@ -309,8 +297,7 @@ class SceneTab(JobTab):
     def _estimate(self, street: Street | None, preset: str) -> str:
         if street is None:
             return ""
-        seconds = scene_job.estimate_s(self._jobs, street.layout, preset)
-        return estimate_note(seconds, has_history(self._jobs, self.kind))
+        return estimate_note(expected(self._jobs, scene_job.guess(street.layout, preset)))
 
     def _look(self, street: Street | None, camera: float) -> Updates:
         if street is None:
@@ -330,7 +317,6 @@ class SceneTab(JobTab):
     def _no_result(self) -> Updates:
         return super()._no_result() | {
             self.drive: "",
-            self.shown: gr.Radio(value=LAYOUT, visible=False),
             self.preview: image_shown(None),
         }
 
@@ -349,23 +335,15 @@ class SceneTab(JobTab):
 
     def _outcome(self, job: Job) -> tuple[str, Sequence[str], Updates]:
         files = [scene_job.output(job, name, self._scratch) for name in scene_job.FILES]
+        group = scene_views.shapes(scene_job.layout_of(job), job.run_folder)
         shown = {
             self.drive: scene_views.drive(scene_job.frames(job)),
-            self.shown: gr.Radio(value=LAYOUT, visible=True),
+            self.panes: panes(group, self._scratch, self.kind, job.id),
         }
         return scene_job.result_card(job), [f for f in files if f], shown | self._watch(job)
 
-    def _model(self, street: Street | None, job_id: str, shown: str) -> Any:
-        """Return what the 3D pane shows: the layout as it is now, or the mesh of the scene."""
-        if street is None:
-            return gr.skip()
-        if shown == MESH:
-            try:
-                return scene_job.output(self._jobs.get(job_id), "mesh.glb", self._scratch)
-            except Geo3dError:
-                return gr.skip()
-        path = self._scratch / "layouts" / street.key / f"{new_id()}.glb"
-        return str(scene_views.layout_view(street.layout, path))
+    def _python(self, job: Job) -> Sequence[str]:
+        return scene_job.python_lines(job)
 
 
 def _button_message(op: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from apps.report.shapes import Group, Model, model_of, page_sized, read_model
 from apps.viewer import fragments
 from apps.viewer.scene_edit import Street, size_of, yaw_of
-from apps.viewer.shapes import save_view
+from geo3d.errors import Geo3dError
 from geo3d.files import new_id
 from geo3d.layout.classes import PALETTE
 from geo3d.layout.layout import Layout
@@ -75,13 +77,26 @@ def plan(street: Street) -> str:
     )
 
 
-def layout_view(layout: Layout, path: Path) -> Path:
-    """Write the layout as GLB in the colours of its classes, flat-shaded, y up."""
+def layout_model(layout: Layout) -> Model:
+    """Return the layout in the colours of its classes, flat-shaded, y up."""
     vertices, faces, _, classes = layout.triangles()
     corners = vertices[faces].reshape(-1, 3) * [1.0, -1.0, -1.0]
     colors = np.repeat(PALETTE[classes], 3, axis=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return save_view(Mesh(corners, np.arange(len(corners)).reshape(-1, 3)), colors, path)
+    mesh = Mesh(corners, np.arange(len(corners)).reshape(-1, 3), colors)
+    return model_of(mesh, "Layout")
+
+
+def shapes(layout: Layout, run: Path | None) -> Group:
+    """Return the layout and, of a finished scene, its Gaussians and its mesh beside it."""
+    models, notes = [page_sized(layout_model(layout))], []
+    for title, name in (("Scene, Gaussians", "gaussians.ply"), ("Scene, mesh", "mesh.glb")):
+        path = run / "outputs" / name if run else None
+        try:
+            if path is not None and path.is_file():
+                models.append(replace(page_sized(read_model(path, is_down=True)), title=title))
+        except Geo3dError as error:
+            notes.append(f"{title}: {error.message}")
+    return Group(models, True, notes)
 
 
 def conditions(street: Street) -> str:

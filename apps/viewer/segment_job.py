@@ -15,6 +15,7 @@ from apps.commands.segment import COMPARED
 from apps.job_files import Job, read_json
 from apps.jobs import Jobs
 from apps.viewer import fragments, segment_correct
+from apps.viewer.estimates import Guess, remembered
 from apps.viewer.job_parts import (
     MAX_PIXELS,
     Upload,
@@ -48,6 +49,10 @@ EXAMPLE_SIDE = 384
 LIMITS = ImageLimits(max_bytes=64 << 20, max_pixels=MAX_PIXELS)
 """Of images for the page; the command line takes larger ones."""
 MAX_LOSSES = 4
+START_S, PREDICT_S, REPAIR_S, LOSS_S = 6.0, 6.0, 4.0, 4.0
+"""Seconds to start, and per megapixel: to predict, to repair, and per loss."""
+MEMORY, MEMORY_PER_MEGAPIXEL = 700 * 2**20, 300 * 2**20
+"""Bytes; a guess."""
 MAX_CHANGES = 200
 """Changes of a repair that the page lists, the costliest; the table to download has all."""
 CHANGES = {
@@ -152,6 +157,7 @@ def submit(jobs: Jobs, image: Upload, label: Upload | None, request: Request) ->
         "label": label.name if label else "",
         **vars(request),
         "losses": list(request.losses),
+        **remembered(jobs, guess(image, request)),
     }
     return jobs.submit(folder, f"Mortar of {image.name}", argv, record)
 
@@ -241,34 +247,33 @@ def result_card(job: Job) -> str:
     return "".join(cards)
 
 
-def recipe(job: Job, jobs: Jobs) -> str:
-    """Return how to make the same without the page, as HTML."""
-    settings, known, root = job.settings, models(jobs), jobs.root.parent
-    files = {
-        name: f"{root.name}/{path.relative_to(root)}" if path else f"assets/{MODEL}"
-        for name, path in known.items()
-    }
-    chosen, compared = str(settings["model"]), str(settings["compared"])
-    words = ["geo3d segment IMAGE"]
-    if chosen != SHIPPED:
-        words.append(f"--model {files.get(chosen, 'MODEL')}")
-    if compared != NOTHING:
-        words.append(f"--compare {files.get(compared, 'MODEL')}")
-    if settings["losses"]:
-        words.append(f"--loss-maps {' '.join(settings['losses'])}")
-    given = "" if chosen == SHIPPED else f'"{files.get(chosen, "MODEL")}"'
+def python_lines(job: Job, jobs: Jobs) -> list[str]:
+    """Return how to make the same mask in Python."""
+    settings, root = job.settings, jobs.root.parent
+    chosen = str(settings["model"])
+    path = models(jobs).get(chosen)
+    given = "" if chosen == SHIPPED else f'"{path.relative_to(root) if path else "MODEL"}"'
     lines = [
         "from geo3d.segmentation.images import read_image",
         "from geo3d.segmentation.predict import load_segmenter",
         "",
-        f'found = load_segmenter({given}).predict(read_image("IMAGE").pixels)',
+        f'found = load_segmenter({given}).predict(read_image("picture.png").pixels)',
         "mask = found.mask",
     ]
     if settings.get("repair"):
-        words.append("--repair")
         lines.insert(2, "from geo3d.topology.repair import repair")
         lines[-1:] = ["repaired = repair(found.probabilities[1])", "mask = repaired.mask"]
-    return fragments.commands([" ".join(words), "", *lines])
+    return lines
+
+
+def guess(image: Upload, request: Request) -> Guess:
+    """Return what a job should take, by the pixels of its image."""
+    megapixels = image.width * image.height / 1e6
+    passes = 2 if request.compared != NOTHING else 1
+    per_megapixel = PREDICT_S + REPAIR_S * request.repair + LOSS_S * len(request.losses)
+    seconds = START_S + passes * per_megapixel * megapixels
+    like = {"compared": passes > 1, "losses": len(request.losses), "repair": request.repair}
+    return Guess(KIND, seconds, MEMORY + MEMORY_PER_MEGAPIXEL * megapixels, like)
 
 
 def downloads(job: Job, scratch: Path) -> list[str]:

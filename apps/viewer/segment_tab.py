@@ -10,6 +10,7 @@ import gradio as gr
 
 from apps.job_files import Job
 from apps.viewer import fragments, segment_correct, segment_job
+from apps.viewer.estimates import estimate_note, expected
 from apps.viewer.image_tab import ImageTab, image_card, needed
 from apps.viewer.job_parts import Upload, copied
 from apps.viewer.job_tab import QUIET, JobControls, Updates, downloads_box, file_box
@@ -46,10 +47,18 @@ class SegmentTab(ImageTab):
     def _build_inputs(self) -> None:
         self._build_image("Image (png, jpg, bmp, tif, webp)", IMAGE_TYPES)
         names = list(segment_job.models(self._jobs))
-        self.model = gr.Dropdown(names, value=SHIPPED, label="Model", elem_id="segment-model")
-        self.compared = gr.Dropdown(
-            [NOTHING, *names], value=NOTHING, label="Compare with", elem_id="segment-compared"
-        )
+        box: dict[str, Any] = {"min_width": 120}
+        with gr.Row():
+            self.model = gr.Dropdown(
+                names, value=SHIPPED, label="Model", elem_id="segment-model", **box
+            )
+            self.compared = gr.Dropdown(
+                [NOTHING, *names],
+                value=NOTHING,
+                label="Compare with",
+                elem_id="segment-compared",
+                **box,
+            )
         self.losses = gr.Dropdown(
             [(f"{name}: {hint}", name) for name, hint in LOSS_MAP_HINTS.items()],
             value=[],
@@ -76,6 +85,7 @@ class SegmentTab(ImageTab):
             self.label_card = gr.HTML(elem_id="segment-label-card")
         self.label = gr.State(None)
         self.controls = JobControls(self._jobs, self.kind, "Segment")
+        self.estimate = self.controls.estimate
 
     def _build_result(self) -> None:
         self.mode = gr.Radio(
@@ -89,6 +99,7 @@ class SegmentTab(ImageTab):
         self._build_panes()
         self._build_correction()
         self.result = gr.HTML(elem_id="segment-result")
+        gr.HTML(fragments.note(LEGEND))
         self.downloads = downloads_box(
             "masks, probabilities, tables of regions", "segment-downloads"
         )
@@ -114,7 +125,6 @@ class SegmentTab(ImageTab):
                                 elem_id=f"segment-{side}",
                             )
                         )
-            gr.HTML(fragments.note(LEGEND))
 
     def _build_correction(self) -> None:
         self.correction = gr.State(None)
@@ -151,7 +161,11 @@ class SegmentTab(ImageTab):
         shown = [*self.choices, *self.panes]
         correct = [self.correction, self.canvas, self.numbers]
         modes = [self.mode, self.looking, self.correcting]
-        self._connect(inputs, labels, [*shown, *modes, self.corrected, *correct])
+        loaded = [*labels, self.estimate]
+        self._connect(inputs, loaded, [*shown, *modes, self.corrected, *correct])
+        chosen = [self.image, *list(self.settings.values())[1:]]
+        for setting in (self.compared, self.losses, self.repair):
+            setting.change(self._estimate, chosen, self.estimate, **QUIET)
         job = self.controls.job_id
         self.mode.input(self._enter, [self.mode, job], [*modes, self.corrected, *correct], **QUIET)
         self.corrected.input(self._open_mask, [job, self.corrected], correct, **QUIET)
@@ -169,6 +183,18 @@ class SegmentTab(ImageTab):
         self.label_file.clear(lambda: (None, ""), None, labels[:2], **QUIET)
         for choice, pane in zip(self.choices, self.panes, strict=True):
             choice.input(self._view, [self.controls.job_id, choice], pane, **QUIET)
+
+    def _first(self) -> Updates:
+        first = next(iter(segment_job.EXAMPLES))
+        return self._pick(first) | {self.example: first}
+
+    def _estimate(
+        self, image: Upload | None, compared: str, losses: Sequence[str] | None, repair: bool
+    ) -> str:
+        if image is None:
+            return fragments.note("Choose an image to begin.")
+        request = Request(SHIPPED, str(compared), tuple(losses or ()), bool(repair))
+        return estimate_note(expected(self._jobs, segment_job.guess(image, request)))
 
     def _choices(self) -> Updates:
         names = list(segment_job.models(self._jobs))
@@ -190,6 +216,7 @@ class SegmentTab(ImageTab):
             self.label: label,
             self.label_card: image_card(label),
             self.label_file: None,
+            self.estimate: self._estimate(image, NOTHING, (), False),
             left: image.path if image else None,
             right: None,
         }
@@ -213,10 +240,15 @@ class SegmentTab(ImageTab):
 
     def _outcome(self, job: Job) -> tuple[str, Sequence[str], Updates]:
         updates = self._panes(job) | {self.mode: gr.Radio(value=LOOK, visible=True)}
-        return self._card(job), segment_job.downloads(job, self._scratch), updates
+        card = segment_job.result_card(job)
+        return card, segment_job.downloads(job, self._scratch), updates
 
-    def _card(self, job: Job) -> str:
-        return segment_job.result_card(job) + segment_job.recipe(job, self._jobs)
+    def _python(self, job: Job) -> Sequence[str]:
+        return segment_job.python_lines(job, self._jobs)
+
+    def _another(self, values: Sequence[Any], item: Any) -> Sequence[Any]:
+        """Return another image; the label belongs to the first one."""
+        return [item, None, *values[2:]]
 
     def _panes(self, job: Job) -> Updates:
         titles = list(segment_job.views(job))
@@ -295,6 +327,6 @@ class SegmentTab(ImageTab):
         return self._panes(job) | {
             self.numbers: segment_correct.numbers(correction),
             self.corrected: gr.Dropdown(titles, value=segment_job.corrected_title(correction, job)),
-            self.result: self._card(job),
+            self.result: self._told(job, segment_job.result_card(job)),
             self.downloads: gr.File(value=files, visible=True),
         }

@@ -67,7 +67,7 @@ def finished(jobs: Jobs, job_id: str) -> Any:
 
 
 def test_teacher_and_student_of_a_picture(tab: Any, jobs: Jobs, tmp_path: Path) -> None:
-    started = tab._start(picture(tab, tmp_path), "models/both", 3, 1, 3.0, 5)
+    started = tab._start([], picture(tab, tmp_path), "models/both", 3, 1, 3.0, 5)
     job_id = started[tab.controls.job_id]
     assert "queued" in started[tab.controls.status]
     with pytest.raises(InputError, match=r"job\.no_result"):
@@ -76,9 +76,15 @@ def test_teacher_and_student_of_a_picture(tab: Any, jobs: Jobs, tmp_path: Path) 
     _, metrics = result_of(job)
     assert metrics["calls"]["structure"] > metrics["student"]["calls"]["structure"] == 1
     shown = tab._show(job_id)
-    teacher, student = (Path(shown[pane]) for pane in tab.panes)
-    assert teacher.read_bytes()[:4] == student.read_bytes()[:4] == b"glTF"
-    assert teacher.read_bytes() != student.read_bytes()
+    titles = [model.title for model in generate_job.shapes(job).models]
+    assert titles == [
+        "Teacher, mesh",
+        "Student, mesh",
+        "Teacher, Gaussians",
+        "Student, Gaussians",
+    ]
+    assert shown[tab.panes].count("<canvas") == 2
+    assert "Download everything" in shown[tab.result] and "One object was" in shown[tab.result]
     assert "Student is faster by" in shown[tab.result] and "Latents" in shown[tab.result]
     names = [Path(p).name for p in generate_job.downloads(job, tmp_path / "s")]
     assert names == ["red-gaussians.ply", "red-student-gaussians.ply", "red-student.glb", "red.glb"]
@@ -90,11 +96,12 @@ def test_teacher_and_student_of_a_picture(tab: Any, jobs: Jobs, tmp_path: Path) 
 
 
 def test_a_model_without_students_says_so(tab: Any, jobs: Jobs, tmp_path: Path) -> None:
-    started = tab._start(picture(tab, tmp_path), "models/teacher", 1, 1, 1.0, 0)
+    started = tab._start([], picture(tab, tmp_path), "models/teacher", 1, 1, 1.0, 0)
     job_id = started[tab.controls.job_id]
     finished(jobs, job_id)
     shown = tab._show(job_id)
-    assert shown[tab.panes[0]] and shown[tab.panes[1]] is None
+    titles = [model.title for model in generate_job.shapes(jobs.get(job_id)).models]
+    assert shown[tab.panes] and titles == ["Teacher, mesh", "Teacher, Gaussians"]
     assert "no few-step students" in shown[tab.result]
 
 
@@ -111,7 +118,7 @@ def test_what_cannot_be_done_is_named(tab: Any, jobs: Jobs, tmp_path: Path) -> N
         ((image, "models/both", 1, 1, 1.0, None), "viewer.bad_seed"),
     ]
     for arguments, code in cases:
-        assert code in tab._start(*arguments)[tab.controls.status]
+        assert code in tab._start([], *arguments)[tab.controls.status]
     assert len(jobs.all()) == before
     none = Jobs(tmp_path / "none" / "jobs", max_running=0)
     request = generate_job.Request("models/both", 1, 1, 1.0, 0)

@@ -22,15 +22,10 @@ from viewer_helpers import on_a_page
 
 from apps.job_files import Job, end_job
 from apps.jobs import Jobs
+from apps.report.shapes import CONFIDENCE, MATCHED
 from apps.viewer import match_job, shapes
-from apps.viewer.match_result import (
-    CONFIDENCE,
-    ERROR,
-    MATCHED,
-    legend,
-    read_result,
-    write_views,
-)
+from apps.viewer.estimates import expected
+from apps.viewer.match_result import ERROR, read_result, shapes_group
 from apps.viewer.worker import measure
 from geo3d.errors import InputError
 from geo3d.files import atomic_write_json
@@ -90,18 +85,18 @@ class TestMatchJob:
 
     def test_estimates_follow_the_history_of_this_machine(self, jobs: Jobs, pair: Any) -> None:
         source, target, order = pair
-        guess = match_job.estimate_s(jobs, SETTINGS, 10_000)
+        guess = match_job.guess(SETTINGS, 10_000)
+        assert not expected(jobs, guess).learnt
         job = match_job.submit(jobs, source, target, SETTINGS)
         finish(job, order)
-        seconds = match_job.START_S + 0.5 * job.settings["vertices"]
-        end = {"state": "done", "error": None, "seconds": seconds}
-        atomic_write_json(job.folder / "ended.json", end)
-        learned = match_job.estimate_s(jobs, SETTINGS, 10_000)
-        assert learned == pytest.approx(match_job.START_S + 5000.0)
-        slower = match_job.Settings("diffumatch", "default", 3)
-        assert match_job.estimate_s(jobs, slower, 10_000) > guess + 5
-        other = match_job.Settings("axiomatic", "fast", 3)
-        assert match_job.estimate_s(jobs, other, 10_000) < guess < learned
+        end = {"state": "done", "error": None, "seconds": 3 * job.settings["guess_s"]}
+        atomic_write_json(job.folder / "ended.json", {**end, "peak_bytes": 5e8})
+        learned = expected(jobs, guess)
+        assert learned.learnt and learned.memory == 5e8
+        assert learned.seconds >= 3 * guess.seconds
+        slower = match_job.guess(match_job.Settings("diffumatch", "default", 3), 10_000)
+        faster = match_job.guess(match_job.Settings("axiomatic", "fast", 3), 10_000)
+        assert faster.seconds < guess.seconds < slower.seconds
 
     def test_result_colours_and_downloads(self, jobs: Jobs, pair: Any, tmp_path: Path) -> None:
         source, target, order = pair
@@ -113,17 +108,14 @@ class TestMatchJob:
         measure(job.folder)
         job = jobs.get(job.id)
         result = read_result(job)
-        assert result.colorings == [MATCHED, CONFIDENCE, ERROR]
+        group = shapes_group(result)
+        assert [list(m.colors) for m in group.models] == [[MATCHED], [MATCHED]]
+        assert list(group.models[1].scalars) == [CONFIDENCE, ERROR]
         assert result.errors is not None
         assert result.errors[0] > 0
         np.testing.assert_array_equal(result.errors[1:], 0)
-        views = {c: write_views(result, c, tmp_path / "views") for c in result.colorings}
-        contents = {path.read_bytes() for paths in views.values() for path in paths}
-        assert len(contents) == 5  # the source is grey under two of the three colourings
-        assert all(legend(result, c) for c in result.colorings)
-        card = match_job.result_card(job, result)
-        assert "ambiguous: another map" in card
-        assert "<img" not in card
+        np.testing.assert_array_equal(group.models[1].matches, wrong)
+        assert "<img" not in match_job.result_card(job, result)
         files = match_job.downloads(job, result, tmp_path / "scratch")
         assert [Path(f).name for f in files] == [
             "one-to-two-map.txt",
@@ -141,13 +133,13 @@ class TestMatchJob:
         assert caught.value.code == "job.no_result"
         finish(job, order)
         result = read_result(jobs.get(job.id))
-        assert result.colorings == [MATCHED, CONFIDENCE]
+        assert list(shapes_group(result).models[1].scalars) == [CONFIDENCE]
         assert "Mean error" not in match_job.result_card(job, result)
 
 
 def polled_by(tab: Any, job_id: str, map_shown: str) -> Any:
     """Return what a tick of the tab's clock changes."""
-    return tab.controls._poll(job_id, tab._watch, MATCHED, map_shown)
+    return tab.controls._poll(job_id, tab._watch, map_shown)
 
 
 class TestHandlers:
@@ -166,24 +158,76 @@ class TestHandlers:
             ((source, target, "axiomatic", "default", -1, None), "viewer.bad_seed"),
         ]
         for arguments, code in cases:
-            assert code in tab._start(*arguments)[tab.controls.status]
+            assert code in tab._start([], *arguments)[tab.controls.status]
 
     @pytest.mark.parametrize(
         ("probability", "words"),
-        [(0.1, "probably wrong"), (0.7, "doubtful"), (0.9, "probably right"), (None, "doubtful")],
+        [
+            (0.1, "Probably wrong"),
+            (0.7, "Doubtful"),
+            (0.9, "Probably right"),
+            (None, "is not known"),
+        ],
     )
-    def test_the_badge_says_how_sure_the_map_is(
+    def test_a_sentence_says_how_sure_the_map_is(
         self, tab: Any, jobs: Jobs, pair: Any, probability: float | None, words: str
     ) -> None:
         source, target, order = pair
-        job_id = tab._start(source, target, "axiomatic", "default", 5, None)[tab.controls.job_id]
+        job_id = tab._start([], source, target, "axiomatic", "default", 5, None)[
+            tab.controls.job_id
+        ]
         finish(jobs.get(job_id), order, ambiguous=False, probability=probability)
         polled_by(tab, job_id, "")
-        assert words in tab._show(job_id, MATCHED)[tab.result]
+        assert words in tab._show(job_id, "")[tab.result]
+
+    def test_an_ambiguous_map_is_called_so(self, tab: Any, jobs: Jobs, pair: Any) -> None:
+        source, target, order = pair
+        given = (source, target, "axiomatic", "default", 5, None)
+        job_id = tab._start([], *given)[tab.controls.job_id]
+        finish(jobs.get(job_id), order, ambiguous=True, probability=0.9)
+        shown = tab._show(job_id, "")
+        assert "Ambiguous: another map" in shown[tab.result]
+        assert f"geo3d/jobs/{job_id}.zip" in shown[tab.result]
+        assert "load_mesh(&quot;one.ply&quot;)" in shown[tab.result]
+
+    def test_landmarks_of_the_panes_reach_the_command(
+        self, tab: Any, jobs: Jobs, pair: Any
+    ) -> None:
+        source, target, _ = pair
+        marks = tab._mark("[[0, 1], [2, 3], [4, 5]]")[tab.landmarks]
+        for bad in ("[[0]]", "{}", "[[0, 1.5]]", "[" * 5000, '[["a", 1]]', f"[{'[0,0],' * 200}]"):
+            assert "viewer.bad_edit" in tab._mark(bad)[tab.controls.status]
+        given = (source, target, "axiomatic", "default", 5, None)
+        job = jobs.get(tab._start([], *given, marks)[tab.controls.job_id])
+        argv = json.loads((job.folder / "job.json").read_text())["argv"]
+        file = Path(argv[argv.index("--landmarks") + 1])
+        assert file.read_text() == "0 1\n2 3\n4 5\n"
+        assert "marks = np.array([[0, 1], [2, 3], [4, 5]])" in match_job.python_lines(job)
+        few = tab._start([], *given, marks[:2])
+        assert "landmarks.bad" in few[tab.controls.status]
+        nearest = tab._start([], source, target, "nearest", "default", 5, None, marks)
+        assert "viewer.no_landmarks" in nearest[tab.controls.status]
+
+    def test_several_targets_are_a_job_each(
+        self, tab: Any, jobs: Jobs, pair: Any, tmp_path: Path
+    ) -> None:
+        source = pair[0]
+        paths = [str(save_mesh(bumpy_sphere(2), tmp_path / f"{n}.ply")) for n in "abc"]
+        bad = tmp_path / "bad.ply"
+        bad.write_text("no mesh")
+        loaded = tab._upload(1, [*paths, str(bad)], source, None, "axiomatic", "default")
+        assert loaded[tab.shapes[1]].name == "a" and len(loaded[tab.more]) == 2
+        assert "also b, c" in loaded[tab.cards[1]] and "bad.ply" in loaded[tab.cards[1]]
+        given = (source, loaded[tab.shapes[1]], "axiomatic", "default", 5, None)
+        started = tab._start(loaded[tab.more], *given)
+        assert "one → b" in started[tab.controls.others]
+        assert sorted(job.title for job in jobs.all()) == ["one → a", "one → b", "one → c"]
+        last = min(jobs.all(), key=lambda job: -job.created)
+        assert "2 jobs before it" in tab.controls.state(last)[tab.controls.status]
 
     def test_a_job_is_followed_from_start_to_result(self, tab: Any, jobs: Jobs, pair: Any) -> None:
         source, target, order = pair
-        started = tab._start(source, target, "axiomatic", "default", 5, None)
+        started = tab._start([], source, target, "axiomatic", "default", 5, None)
         job_id = started[tab.controls.job_id]
         assert started[tab.controls.timer].active
         assert "queued" in started[tab.controls.status]
@@ -191,15 +235,17 @@ class TestHandlers:
         polled = polled_by(tab, job_id, "")
         assert polled[tab.controls.finished] == job_id
         assert not polled[tab.controls.timer].active
-        shown = tab._show(job_id, MATCHED)
-        assert [Path(shown[pane]).suffix for pane in tab.panes] == [".glb", ".glb"]
-        assert "probably right" in shown[tab.result]
+        shown = tab._show(job_id, "")
+        assert shown[tab.panes].count("<canvas") == 2 and "data-source" in shown[tab.panes]
+        assert "Probably right" in shown[tab.result]
 
     def test_the_map_is_shown_while_it_changes_and_at_the_end(
         self, tab: Any, jobs: Jobs, pair: Any
     ) -> None:
         source, target, order = pair
-        job_id = tab._start(source, target, "diffumatch", "default", 5, None)[tab.controls.job_id]
+        job_id = tab._start([], source, target, "diffumatch", "default", 5, None)[
+            tab.controls.job_id
+        ]
         assert tab.map not in polled_by(tab, job_id, "")
         previews = jobs.get(job_id).folder / "run" / "match" / "one-two" / "previews"
         previews.mkdir(parents=True)
@@ -227,7 +273,8 @@ class TestHandlers:
 
     def test_another_page_attaches_by_the_address(self, tab: Any, jobs: Jobs, pair: Any) -> None:
         source, target, _ = pair
-        job_id = tab._start(source, target, "axiomatic", "fast", 5, None)[tab.controls.job_id]
+        given = (source, target, "axiomatic", "fast", 5, None)
+        job_id = tab._start([], *given)[tab.controls.job_id]
         request = SimpleNamespace(query_params={"job": job_id})
         attached = tab.attach(request)
         assert (attached[tab.controls.job_id], attached[tab.preset], attached[tab.seed]) == (
@@ -250,7 +297,9 @@ class TestHandlers:
 
     def test_cancel_reaches_the_job(self, tab: Any, jobs: Jobs, pair: Any) -> None:
         source, target, _ = pair
-        job_id = tab._start(source, target, "axiomatic", "default", 0, None)[tab.controls.job_id]
+        job_id = tab._start([], source, target, "axiomatic", "default", 0, None)[
+            tab.controls.job_id
+        ]
         tab.controls._cancel(job_id)
         assert (jobs.get(job_id).folder / "cancel").exists()
 
@@ -279,7 +328,7 @@ class TestHandlers:
 
 @pytest.mark.slow
 def test_fifty_jobs_do_not_grow_the_server(tmp_path: Path) -> None:
-    """Each round uploads, runs, shows every colouring and offers the files, as a page would."""
+    """Each round uploads, runs, shows the result and offers the files, as a page would."""
     from apps.viewer.match_tab import MatchTab
 
     worker = tmp_path / "worker.py"
@@ -291,13 +340,12 @@ def test_fifty_jobs_do_not_grow_the_server(tmp_path: Path) -> None:
     process, sizes = psutil.Process(), []
     for _ in range(50):
         pair = [shapes.upload_to_shape(path, tmp_path / "scratch") for path in paths]
-        job_id = tab._start(*pair, "axiomatic", "default", 0, None)[tab.controls.job_id]
+        job_id = tab._start([], *pair, "axiomatic", "default", 0, None)[tab.controls.job_id]
         end = time.monotonic() + 60
         while polled_by(tab, job_id, "")[tab.controls.finished] != job_id:
             assert time.monotonic() < end
             time.sleep(0.05)
-        tab._show(job_id, MATCHED)
-        tab._recolor(job_id, CONFIDENCE)
+        tab._show(job_id, "")
         gc.collect()
         sizes.append(process.memory_info().rss)
     jobs.close()

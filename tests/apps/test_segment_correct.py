@@ -200,7 +200,7 @@ def test_the_tab_repairs_and_corrects(jobs: Jobs, tmp_path: Path) -> None:
 
     tab = asyncio.run(build())
     picture = tab._upload(str(wall_image(tmp_path / "my.png", size=48)))[tab.image]
-    job_id = tab._start(picture, None, "first", NOTHING, [], True)[tab.controls.job_id]
+    job_id = tab._start([], picture, None, "first", NOTHING, [], True)[tab.controls.job_id]
     job = jobs.get(job_id)
     argv = json.loads((job.folder / "job.json").read_text())["argv"]
     assert "--repair" in argv and main(argv) == 0

@@ -75,7 +75,7 @@ def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -
     picture = loaded[tab.image]
     assert (picture.width, picture.height) == (96, 96)
     kept = tab._upload_label(str(label))[tab.label]
-    started = tab._start(picture, kept, "first", "second", ["ce_dice"])
+    started = tab._start([], picture, kept, "first", "second", ["ce_dice"])
     job_id = started[tab.controls.job_id]
     assert "queued" in started[tab.controls.status]
     job = jobs.get(job_id)
@@ -95,6 +95,7 @@ def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -
         "Image",
     ]
     assert shown[tab.result].count("Components") == 2
+    assert "mortar is in" in shown[tab.result] and "geo3d segment picture.png" in shown[tab.result]
     left, right = (Path(shown[pane]).read_bytes() for pane in tab.panes)
     assert left != right
     assert Path(tab._view(job_id, "Image")).is_file()
@@ -111,7 +112,7 @@ def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -
 
 def test_the_other_tab_leaves_these_jobs_alone(tab: Any, jobs: Jobs, tmp_path: Path) -> None:
     picture = segment_job.example("Drawn wall", tmp_path)
-    job_id = tab._start(picture, picture.label, SHIPPED, NOTHING, None)[tab.controls.job_id]
+    job_id = tab._start([], picture, picture.label, SHIPPED, NOTHING, None)[tab.controls.job_id]
     argv = json.loads((jobs.get(job_id).folder / "job.json").read_text())["argv"]
     assert "--model" not in argv and "--compare" not in argv and "--label" not in argv
     other = jobs.submit(jobs.new_folder(), "a", ["match"], {"kind": "match"})
@@ -132,7 +133,7 @@ def test_what_cannot_be_done_is_named(tab: Any, jobs: Jobs, tmp_path: Path) -> N
         ((picture, small, SHIPPED, NOTHING, ["ce_dice"]), "viewer.label_size"),
     ]
     for arguments, code in cases:
-        assert code in tab._start(*arguments)[tab.controls.status]
+        assert code in tab._start([], *arguments)[tab.controls.status]
     assert jobs.all() == []
     job = jobs.submit(jobs.new_folder(), "a", ["segment"], {"kind": "segment", "compared": NOTHING})
     with pytest.raises(InputError, match=r"job\.no_result"):

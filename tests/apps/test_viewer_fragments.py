@@ -76,13 +76,20 @@ class TestFragments:
         assert "usable, with remarks" in card("info", "warning")
         assert "needs repair" in card("warning", "error")
 
-    def test_a_running_job_shows_stage_share_and_expected_time(self, jobs: Jobs) -> None:
+    def test_a_running_job_shows_one_bar_and_the_time_left(self, jobs: Jobs) -> None:
         job = jobs.submit(jobs.new_folder(), "a", ["match"], {"expected_s": 61.0})
         event = {"stage": "zoomout", "step": 3, "total": 12}
         card = fragments.job_card(replace(job, state="running", progress=event, seconds=7.9))
-        assert 'aria-valuenow="25"' in card
+        assert 'aria-valuenow="13"' in card
         assert "zoomout: 3 of 12" in card
-        assert "7 s of about 1 min 1 s" in card
+        assert "7 s, about 53 s left" in card
+
+    def test_a_waiting_job_shows_its_place(self, jobs: Jobs) -> None:
+        job = jobs.submit(jobs.new_folder(), "a", ["match"], {"expected_s": 61.0})
+        assert "in a moment" in fragments.job_card(job)
+        assert "1 job before it; it begins in about 1 min" in fragments.job_card(job, [job])
+        unknown = replace(job, settings={})
+        assert "2 jobs before it." in fragments.job_card(job, [job, unknown])
 
     def test_a_silent_job_is_pointed_out(self, jobs: Jobs) -> None:
         job = jobs.submit(jobs.new_folder(), "a", ["match"], {})

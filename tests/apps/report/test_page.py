@@ -156,7 +156,8 @@ def test_only_what_is_written_in_the_page_may_run(tmp_path: Path) -> None:
     text = page([read_record(plain_run(tmp_path).path)])
     policy = found_in(text, r'Content-Security-Policy" content="([^"]*)"')
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
-    code = (Path(pictures.__file__).parent / "page.js").read_text()
+    folder = Path(pictures.__file__).parent
+    code = "".join((folder / name).read_text() for name in ("panes.js", "page.js"))
     assert "eval" not in code and "innerHTML" not in code and "fetch" not in code
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert " style=" not in text
