@@ -105,10 +105,12 @@ def _packed(model: Model, frame: Frame) -> tuple[dict[str, Any], str]:
 
 def _packed_scalars(values: Float[np.ndarray, " v"], add: Any) -> dict[str, Any]:
     """Return where the numbers begin, and what 0 and 65534 stand for; 65535 is NaN."""
-    known = values[np.isfinite(values)]
+    seen = np.isfinite(values)
+    known = values[seen]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    steps = np.rint((np.nan_to_num(values, nan=low) - low) / max(high - low, 1e-12) * 65534)
-    at = add(np.where(np.isfinite(values), steps, 65535), "<u2")
+    steps = np.full(len(values), 65535.0)
+    steps[seen] = np.rint((known - low) / max(high - low, 1e-12) * 65534)
+    at = add(steps, "<u2")
     return {"at": at, "low": low, "high": high}
 
 
