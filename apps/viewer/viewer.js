@@ -200,6 +200,14 @@
     if (svg?.contains(event.target)) setView(svg, svg.dataset.view.split(" ").map(Number));
   });
 
+  // A button of the list of jobs: the hidden button's event takes the job's id along.
+  document.addEventListener("click", (event) => {
+    const id = event.target.closest?.("[data-cancel]")?.dataset.cancel;
+    if (!id) return;
+    window.geo3dCancel = id;
+    document.getElementById("jobs-asked").click();
+  });
+
   // The player of a drive: the slider chooses a frame, the button lets them run.
   let running = null;
 

@@ -95,7 +95,7 @@ def test_a_picture_goes_through_the_page(tab: Any, jobs: Jobs, tmp_path: Path) -
         "Image",
     ]
     assert shown[tab.result].count("Components") == 2
-    assert "mortar is in" in shown[tab.result] and "geo3d segment picture.png" in shown[tab.result]
+    assert "mortar is in" in shown[tab.result] and "load_segmenter" in shown[tab.result]
     left, right = (Path(shown[pane]).read_bytes() for pane in tab.panes)
     assert left != right
     assert Path(tab._view(job_id, "Image")).is_file()

@@ -55,8 +55,7 @@ def test_a_picture_in_teacher_and_student_out(page: Any, tmp_path: Path) -> None
     page.locator("#generate-status").get_by_text("done").wait_for()
     page.locator("#generate-result .g3-times").wait_for()
     assert "Student is faster by" in page.locator("#generate-result").inner_text()
-    for side in ("teacher", "student"):
-        page.wait_for_selector(f"#generate-{side} canvas")
+    page.locator("#generate-panes .panes canvas").nth(1).wait_for()
     page.locator("#generate-downloads").get_by_text("garden-student").first.wait_for()
 
     page.reload()

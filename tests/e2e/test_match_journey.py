@@ -87,8 +87,11 @@ class Journey:
                     told.append(f"  {path.name} ({aged}): {path.read_text()[-2000:]}")
         return "\n".join(told)
 
+    def pane(self, side: str) -> Any:
+        return self.page.locator("#match-panes .panes canvas").nth(("source", "target").index(side))
+
     def pixels(self, side: str) -> np.ndarray:
-        shot = self.page.locator(f"#pane-{side} canvas").screenshot()
+        shot = self.pane(side).screenshot()
         return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), np.float64)
 
     def wait_until(self, ready: Callable[[], bool], what: str) -> None:
@@ -99,7 +102,7 @@ class Journey:
 
     def see_two_shapes(self) -> None:
         for side in ("source", "target"):
-            self.page.wait_for_selector(f"#pane-{side} canvas")
+            self.pane(side).wait_for()
             self.wait_until(lambda s=side: self.pixels(s).std() > 10, f"the {side} pane")
 
     def check_clean(self) -> None:
@@ -152,7 +155,7 @@ def test_two_meshes_in_a_map_out(
     journey.upload("target", target)
     for side in ("source", "target"):
         assert "healthy" in page.inner_text(f"#card-{side}")
-    assert "about" in page.inner_text("#estimate")
+    assert "about" in page.inner_text("#match-estimate")
     page.get_by_text("Ground truth (optional)").click()
     page.set_input_files("#file-truth input[type=file]", truth)
     # The page shows stem and ending apart; the whole name is a text only while the file travels.
@@ -178,7 +181,7 @@ def test_two_meshes_in_a_map_out(
     assert error is not None
     assert float(error[1]) < 5
     before = journey.pixels("target")
-    page.get_by_label("Error", exact=True).check()
+    page.get_by_label("Colours", exact=True).select_option("Error")
     page.get_by_text("Geodesic error of each target vertex").wait_for()
     journey.wait_until(lambda: np.abs(journey.pixels("target") - before).mean() > 5, "the heat map")
 
@@ -251,7 +254,7 @@ def test_the_map_is_seen_while_the_prior_improves_it(journey: Journey) -> None:
     page = journey.page
     page.get_by_label("Method", exact=True).click()
     page.get_by_role("option", name="diffumatch").click()
-    page.locator("#estimate").get_by_text(METHOD_HINTS["diffumatch"]).wait_for()
+    page.locator("#match-estimate").get_by_text(METHOD_HINTS["diffumatch"]).wait_for()
     page.get_by_role("button", name="Match", exact=True).click()
     journey.status("optimisation")
     page.locator("#fmap").get_by_text("as it is now").wait_for()
@@ -271,7 +274,7 @@ def test_linked_cameras_turn_together(journey: Journey) -> None:
 
     def turned_by(drag: float) -> tuple[float, float]:
         before = [journey.pixels(side) for side in ("source", "target")]
-        box = page.locator("#pane-source canvas").bounding_box()
+        box = journey.pane("source").bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         page.mouse.move(x, y)
         page.mouse.down()
@@ -286,7 +289,7 @@ def test_linked_cameras_turn_together(journey: Journey) -> None:
         return source, target
 
     assert turned_by(150)[1] > 0.5
-    page.get_by_label("Link cameras").uncheck()
+    page.locator("#match-panes").get_by_label("Link cameras").uncheck()
     assert turned_by(-100)[1] == 0
     journey.check_clean()
 
@@ -319,7 +322,7 @@ def test_keys_alone_are_enough(journey: Journey) -> None:
     journey.status("cancelled")
     go_to("Link cameras")
     page.keyboard.press("Space")
-    assert not page.get_by_label("Link cameras").is_checked()
+    assert not page.locator("#match-panes").get_by_label("Link cameras").is_checked()
     journey.check_clean()
 
 
