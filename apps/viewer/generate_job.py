@@ -185,7 +185,7 @@ def shapes(job: Job) -> Group:
     """Return the meshes of teacher and student, then their Gaussians, as panes show them."""
     run, _ = result_of(job)
     models, notes = [], []
-    for kind, suffix in (("mesh", ".glb"), ("Gaussians", ".ply")):
+    for kind, suffix in (("mesh", ".glb"), ("Gaussians", "-gaussians.ply")):
         for who, ending in ENDINGS.items():
             path = run / "outputs" / f"object{ending}{suffix}"
             try:

@@ -58,9 +58,14 @@ def read_each(
     if len(paths) > SEVERAL:
         cards.append(fragments.note(f"Only the first {SEVERAL} of {len(paths)} files are taken."))
     if len(found) > 1:
-        names = ", ".join(str(getattr(item, "name", item)) for item in found[1:])
+        names = ", ".join(map(name_of, found[1:]))
         cards.append(fragments.note(f"A job of each: also {names}."))
     return found, "".join(cards)
+
+
+def name_of(item: Any) -> str:
+    """Return the name of an input for people."""
+    return str(getattr(getattr(item, "layout", item), "name", ""))
 
 
 def downloads_box(label: str, name: str = "downloads") -> gr.File:
@@ -318,7 +323,7 @@ class JobTab:
             try:
                 others.append(self._submit(*self._another(values, item)))
             except Geo3dError as error:
-                cards.append(fragments.error_card(error, about=str(getattr(item, "name", ""))))
+                cards.append(fragments.error_card(error, about=name_of(item)))
         return self._no_result() | self.controls.started(job, others, "".join(cards))
 
     def _told(self, job: Job, card: str) -> str:

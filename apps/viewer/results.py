@@ -53,13 +53,26 @@ def ending(job: Job, python: Sequence[str]) -> str:
     Args:
         python: lines that do it in Python.
     """
-    line = fragments.without_folders(shell_line(record_of(job).command))
+    words = [_shown(word, job) for word in record_of(job).command]
+    line = fragments.without_folders(shell_line(words))
     link = (
         f'<p class="g3-all"><a href="{ADDRESS}/{job.id}.zip" download>Download everything (zip)</a>'
         ' <span class="g3-dim">inputs, outputs, pictures, numbers, settings, log, and a page of '
         "the result that needs no network</span></p>"
     )
     return link + fragments.commands([line, "", *python])
+
+
+def _shown(word: str, job: Job) -> str:
+    """Return a word of a command with inputs by their names, and what lies below the folder of
+    runs as seen from beside it."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    if path.is_relative_to(job.folder / "inputs"):
+        return path.name
+    root = job.folder.parent.parent
+    return path.relative_to(root.parent).as_posix() if path.is_relative_to(root) else word
 
 
 def pack(job: Job, target: Path) -> Path:

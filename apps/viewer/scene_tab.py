@@ -204,13 +204,16 @@ class SceneTab(JobTab):
         return self._open(lambda: scene_job.load_layout(found[title])) | {self.file: None}
 
     def _upload(self, uploads: str | Sequence[str]) -> Updates:
-        found, cards = read_each(uploads, scene_job.read_upload)
+        def read(path: Path) -> Street:
+            return scene_edit.open_street(scene_job.read_upload(path), new_id())
+
+        found, cards = read_each(uploads, read)
         if not found:
             # The box is emptied, so that the next try is one click away.
             return {self.card: cards, self.file: None}
-        done = self._opened(found[0]) | {self.example: ""}
+        done = self._opened(found[0].layout) | {self.example: ""}
         done[self.card] = done[self.card] + cards
-        done[self.more] = [scene_edit.open_street(layout, new_id()) for layout in found[1:]]
+        done[self.more] = found[1:]
         return done
 
     def _make(self, kind: str, length: float | None, seed: float | None) -> Updates:

@@ -84,7 +84,7 @@ def test_teacher_and_student_of_a_picture(tab: Any, jobs: Jobs, tmp_path: Path) 
         "Student, Gaussians",
     ]
     assert shown[tab.panes].count("<canvas") == 2
-    assert "Download everything" in shown[tab.result] and "One object was" in shown[tab.result]
+    assert "Download everything" in shown[tab.result] and "g3-verdict" in shown[tab.result]
     assert "Student is faster by" in shown[tab.result] and "Latents" in shown[tab.result]
     names = [Path(p).name for p in generate_job.downloads(job, tmp_path / "s")]
     assert names == ["red-gaussians.ply", "red-student-gaussians.ply", "red-student.glb", "red.glb"]

@@ -189,6 +189,7 @@ class TestHandlers:
         assert "Ambiguous: another map" in shown[tab.result]
         assert f"geo3d/jobs/{job_id}.zip" in shown[tab.result]
         assert "load_mesh(&quot;one.ply&quot;)" in shown[tab.result]
+        assert "geo3d match one.ply two.ply --method axiomatic" in shown[tab.result]
 
     def test_landmarks_of_the_panes_reach_the_command(
         self, tab: Any, jobs: Jobs, pair: Any

@@ -210,7 +210,7 @@ def test_the_tab_repairs_and_corrects(jobs: Jobs, tmp_path: Path) -> None:
     assert shown[tab.choices[1]].value == "Repair: first"
     card = shown[tab.result]
     assert "before and after" in card
-    assert "geo3d segment IMAGE --model" in card and "--repair" in card
+    assert "The same from the command line" in card
     assert "from geo3d.topology.repair import repair" in card
     run, metrics = segment_job.result_of(jobs.get(job_id))
     changes = metrics["pictures"][0]["repair"]["changes"]
