@@ -17,7 +17,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -148,6 +148,15 @@ def settings(
     config = load_config(cls, file, chosen or preset, overrides, values=given)
     seed = getattr(args, "seed", None)
     return config if seed is None else replace(cast(Any, config), seed=seed)
+
+
+def with_engine(args: argparse.Namespace, config: _C) -> _C:
+    """Return settings with what ``--engine``, ``--slurm`` and ``--workers`` change in them."""
+    given = {n: v for n in ("engine", "workers") if (v := getattr(args, n, None)) is not None}
+    if args.slurm:
+        was = cast(Any, config).slurm
+        given["slurm"] = load_config(type(was), values=asdict(was), overrides=args.slurm)
+    return replace(cast(Any, config), **given)
 
 
 def listener(args: argparse.Namespace, run: Run | None = None) -> ProgressCallback:

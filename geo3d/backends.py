@@ -107,7 +107,12 @@ BACKENDS: Mapping[str, Backend] = {
     ),
     "mps": Backend("jobs on an Apple GPU", "needs a Mac with Apple silicon", probe=_probe_mps),
     "embreex": Backend("ray casting for images", "pip install embreex", "embreex", "embreex"),
-    "gradio": Backend("the workbench", "pip install 'gradio>=6.25'", "gradio", "gradio"),
+    "gradio": Backend(
+        "the workbench", "pip install 'gradio>=6.25' 'psutil>=5.9'", "gradio", "gradio"
+    ),
+    "psutil": Backend(
+        "watching the workbench's jobs", "pip install 'psutil>=5.9'", "psutil", "psutil"
+    ),
     "libigl": Backend("exact geodesics", "pip install libigl", "libigl", "igl"),
     "open3d": Backend(
         "a second ray caster; Gaussians and point clouds",

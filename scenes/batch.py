@@ -15,9 +15,9 @@ from typing import Any
 
 from geo3d.files import atomic_write_json
 from geo3d.progress import ProgressCallback, ignore_progress
-from geo3d.work.pool import Limits, Outcome, Task, run_pool
+from geo3d.work.pool import Limits, Outcome, Task
 from geo3d.work.runner import Work, read_failure, run_items
-from geo3d.work.slurm import run_slurm
+from geo3d.work.slurm import engine_of
 from scenes.batch_item import Build, ItemSetup, build_street, run_folders, run_item
 from scenes.batch_plan import BatchConfig, Item, ItemRecord, expand
 from scenes.batch_report import write_report
@@ -52,7 +52,6 @@ def run_batch(
         done["run"] = str(Path(done["run"]).relative_to(folder))
         atomic_write_json(_done_path(folder, outcome.task.name), done)
 
-    slurm = partial(run_slurm, folder / "slurm", config.slurm)
     work = Work(
         folder,
         [Task(name, item) for name, item in items.items()],
@@ -61,7 +60,7 @@ def run_batch(
         "scenes",
         config.retries,
         retry_failed,
-        slurm if config.engine == "slurm" else run_pool,
+        engine_of(config.engine, config.slurm, folder),
     )
     try:
         run_items(work, Limits(config.workers, config.timeout), progress, record)

@@ -27,7 +27,7 @@ from geo3d.config import config_from_dict, load_config, read_yaml, require, requ
 from geo3d.errors import ConfigError, InputError
 from geo3d.files import asset, slug
 from geo3d.layout.layout import Layout
-from geo3d.work.slurm import SlurmConfig
+from geo3d.work.slurm import EngineName, SlurmConfig
 from scenes.urban.config import PRESETS, SceneConfig
 
 SHIPPED = "urban/streets"
@@ -99,7 +99,7 @@ class BatchConfig:
     """Seconds a scene may take on this machine; null for no limit."""
     workers: int = 1
     """Scenes at a time."""
-    engine: Literal["local", "slurm"] = "local"
+    engine: EngineName = "local"
     """Processes of this machine, or jobs of a cluster."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
 

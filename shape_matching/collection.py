@@ -32,6 +32,7 @@ from geo3d.npz import read_npz
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.work.pool import Limits, Task, raise_if_stopping
 from geo3d.work.runner import Work, claim, run_items
+from geo3d.work.slurm import EngineName, SlurmConfig, engine_of
 from shape_matching.config import MatchConfig
 from shape_matching.consistent import Names, PairMaps, make_consistent
 from shape_matching.map_files import MAX_MAP_BYTES
@@ -56,6 +57,10 @@ class CollectionConfig:
     """Processes; the processor's cores are divided among them."""
     pair_timeout: float | None = None
     """Seconds after which a pair is stopped and recorded as failed."""
+    engine: EngineName = "local"
+    """Processes of this machine, or jobs of a cluster."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """What to ask the cluster for."""
     match: MatchConfig = field(default_factory=MatchConfig)
     """Settings of the method."""
 
@@ -209,7 +214,7 @@ def match_collection(
             not a single pair could be matched.
         Cancelled: from ``progress``; what is finished is kept.
     """
-    names = list(files)
+    names, folder = list(files), folder.resolve()
     pairs = collection_pairs(names, config.template)
     claim(folder, _identity(files, config))
     store = MapStore(folder)
@@ -218,7 +223,8 @@ def match_collection(
     handler = functools.partial(
         make_pair_handler, dict(files), config.method, config.match, device, folder
     )
-    work = Work(folder, tasks, handler, store.is_matched, "pairs")
+    engine = engine_of(config.engine, config.slurm, folder)
+    work = Work(folder, tasks, handler, store.is_matched, "pairs", engine=engine)
     failures = run_items(work, Limits(config.workers, config.pair_timeout), progress)
     matched = [pair for pair in pairs if store.is_matched(pair_name(pair))]
     if not matched:

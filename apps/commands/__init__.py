@@ -44,6 +44,12 @@ _FLAGS: dict[str, dict[str, Any]] = {
     },
     "out": {"metavar": "DIR", "help": "folder for the results (default runs/)"},
     "resume": {"metavar": "RUN", "help": "continue the run in this folder"},
+    "engine": {"choices": ("local", "slurm"), "help": "this machine or a cluster (default local)"},
+    "slurm": {
+        "metavar": "KEY=VALUE",
+        "nargs": "+",
+        "help": "what to ask the cluster for: partition, minutes, cpus, memory_gb, gpus",
+    },
     "threads": {"metavar": "N", "type": int, "help": "processor threads (default: all cores)"},
     "json": {"action": "store_true", "help": "print JSON, and nothing else, on stdout"},
     "quiet": {"action": "store_true", "help": "no progress bars"},

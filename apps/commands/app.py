@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from geo3d.backends import require
 
     require("gradio")
+    require("psutil")
     from apps.viewer.app import serve
     from apps.viewer.guard import Rules, host_names
 

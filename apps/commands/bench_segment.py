@@ -31,6 +31,7 @@ from apps.running import (
     require_folders,
     run_verb,
     settings,
+    with_engine,
 )
 from geo3d.errors import ConfigError
 from geo3d.progress import ProgressCallback
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compat", action="store_true", help="the published (one-sided) test, with --tables"
     )
-    add_common(parser, *RUN_FLAGS)
+    add_common(parser, "engine", "slurm", *RUN_FLAGS)
     parser.set_defaults(device=None)
 
 
@@ -171,7 +172,7 @@ def _settings(args: argparse.Namespace) -> BenchmarkConfig:
     given |= {"training.network.own": args.network}
     config = settings(args, BenchmarkConfig, given)
     paths = {"data": full_path(config.data) or "", "groups": full_path(config.groups) or ""}
-    return replace(config, **paths)
+    return with_engine(args, replace(config, **paths))
 
 
 def _run_grid(
@@ -180,8 +181,6 @@ def _run_grid(
     run_folder: Run,
     progress: ProgressCallback,
 ) -> None:
-    from dataclasses import replace
-
     from geo3d.segmentation.benchmark import (
         BenchmarkConfig,
         failures_of,
@@ -195,9 +194,7 @@ def _run_grid(
     from geo3d.segmentation.significance import Procedure
     from geo3d.segmentation.tables import read_published
 
-    config = run_folder.load_config(BenchmarkConfig)
-    if args.workers:
-        config = replace(config, workers=args.workers)
+    config = with_engine(args, run_folder.load_config(BenchmarkConfig))
     cells, folder = grid(config), run_folder.outputs
     if not opened and not all(is_finished(cell, folder) for cell in cells):
         _open(config, cells, opened)

@@ -5,6 +5,7 @@
   geo3d evaluate --data DIR --pairs my_pairs.txt      "SOURCE TARGET" per line
   geo3d evaluate --data DIR --method diffumatch --random-rotations
   geo3d evaluate --data DIR --ablation                what each part of the method is worth
+  geo3d evaluate --data DIR --engine slurm --slurm partition=gpu gpus=1   jobs of a cluster
   geo3d evaluate --resume runs/evaluate/RUN           go on after an interruption
 
 DIR holds *.npz shapes (or folders of them), or off/ with meshes and corres/ with .vts files.
@@ -29,6 +30,7 @@ from apps.running import (
     require_folders,
     run_verb,
     settings,
+    with_engine,
 )
 from geo3d.progress import ProgressCallback
 from geo3d.runs import Run
@@ -67,13 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, text in SWITCHES.items():
         parser.add_argument(f"--{flag}", action="store_true", default=None, help=text)
     parser.add_argument("--worst", metavar="N", type=int, help="pairs in the gallery (default 6)")
-    add_common(parser, *RUN_FLAGS)
+    add_common(parser, "engine", "slurm", *RUN_FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the summary; exit code 5 when no pair could be scored."""
     fixed = "data pairs protocol method"
-    return _show(run_verb(args, "evaluate", partial(_begin, args), _evaluate, fixed), args)
+    begin, work = partial(_begin, args), partial(_evaluate, args)
+    return _show(run_verb(args, "evaluate", begin, work, fixed), args)
 
 
 def _begin(args: argparse.Namespace) -> Beginning:
@@ -97,12 +100,14 @@ def _settings(args: argparse.Namespace) -> EvaluationConfig:
     from shape_matching.evaluate.config import EvaluationConfig
 
     names = [field.name for field in fields(EvaluationConfig) if field.name in args]
+    names = [name for name in names if name not in ("engine", "slurm")]
     given: dict[str, Any] = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
     given.setdefault("workers", min(8, usable_cores()))
     for name in ("data", "pairs"):
         if name in given:
             given[name] = full_path(given[name])
-    return EvaluationConfig(**given, match=settings(args, MatchConfig))
+    config = EvaluationConfig(**given, match=settings(args, MatchConfig))
+    return with_engine(args, config)
 
 
 def _dataset_and_pairs(config: EvaluationConfig) -> tuple[Any, str, list[tuple[str, str]]]:
@@ -117,12 +122,12 @@ def _dataset_and_pairs(config: EvaluationConfig) -> tuple[Any, str, list[tuple[s
     return dataset, protocol, sample_pairs(pairs, config.max_pairs, config.pair_seed)
 
 
-def _evaluate(run_folder: Run, progress: ProgressCallback) -> None:
+def _evaluate(args: argparse.Namespace, run_folder: Run, progress: ProgressCallback) -> None:
     from shape_matching.evaluate.ablation import run_ablation
     from shape_matching.evaluate.config import EvaluationConfig
     from shape_matching.evaluate.evaluate import evaluate
 
-    config = run_folder.load_config(EvaluationConfig)
+    config = with_engine(args, run_folder.load_config(EvaluationConfig))
     dataset, protocol, pairs = _dataset_and_pairs(config)
     if config.ablation:
         rows = run_ablation(

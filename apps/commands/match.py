@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", metavar="N", type=int, help="of a folder: processes")
     parser.add_argument("--up", choices=("y", "z"), default="y", help="up axis of the images")
-    add_common(parser, *RUN_FLAGS)
+    add_common(parser, "engine", "slurm", *RUN_FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -123,10 +123,10 @@ def _begin(args: argparse.Namespace) -> Beginning:
 def _check_request(args: argparse.Namespace) -> None:
     from shape_matching.methods import METHODS, takes
 
-    if args.template or args.workers:
+    if args.template or args.workers or args.engine or args.slurm:
         raise ConfigError(
             "match.flags_do_not_fit",
-            "--template and --workers are for folders.",
+            "--template, --workers, --engine and --slurm are for folders.",
             "geo3d match FOLDER [--template NAME] [--workers N]",
         )
     if not args.source or not args.target:

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from apps.commands import show_run
-from apps.running import Beginning, full_path, remember, request_of, run_verb, settings
+from apps.running import (
+    Beginning,
+    full_path,
+    remember,
+    request_of,
+    run_verb,
+    settings,
+    with_engine,
+)
 from geo3d.errors import ConfigError
 from geo3d.progress import ProgressCallback
 from geo3d.runs import Run
@@ -37,7 +45,8 @@ def is_collection(args: argparse.Namespace) -> bool:
 def run_collection(args: argparse.Namespace) -> int:
     """Match the shapes of a folder, write the run folder, print the summary."""
     fixed = "source target template"
-    done = run_verb(args, "match", partial(_begin, args), _match, fixed, redo=_has_failures(args))
+    begin, work = partial(_begin, args), partial(_match, args)
+    done = run_verb(args, "match", begin, work, fixed, redo=_has_failures(args))
     page = done.outputs / "index.html"
     show_run(args, done, _text(done.numbers, page), page=str(page))
     return 0
@@ -72,15 +81,19 @@ def _begin(args: argparse.Namespace) -> Beginning:
     )
     collection_pairs(list(collection_files(folder)), config.template)
     request = {"folder": full_path(folder), "up": args.up}
-    return Beginning(folder.resolve().name, config, [folder], remember(request))
+    config = with_engine(args, config)
+    # Nodes of a cluster have other devices than the machine that hands out the jobs.
+    device = args.device if config.engine == "slurm" else None
+    prepare = remember(request)
+    return Beginning(folder.resolve().name, config, [folder], prepare, device=device)
 
 
-def _match(run_folder: Run, progress: ProgressCallback) -> None:
+def _match(args: argparse.Namespace, run_folder: Run, progress: ProgressCallback) -> None:
     from shape_matching.collection import CollectionConfig, collection_files, match_collection
     from shape_matching.collection_page import write_page
 
     request = request_of(run_folder)
-    config = run_folder.load_config(CollectionConfig)
+    config = with_engine(args, run_folder.load_config(CollectionConfig))
     files = collection_files(Path(request["folder"]))
     device = run_folder.record["device"]
     numbers = match_collection(files, config, run_folder.outputs, device=device, progress=progress)

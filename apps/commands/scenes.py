@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.commands import add_common, emit
-from apps.running import Beginning, require_files, run_verb
+from apps.running import Beginning, require_files, run_verb, with_engine
 from geo3d.errors import ConfigError
 from geo3d.progress import ProgressCallback
 from geo3d.runs import Run
@@ -37,16 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``geo3d scenes``."""
     parser.add_argument("batch", metavar="BATCH.yaml", nargs="?", help="what to make")
     parser.add_argument("--workers", metavar="N", type=int, help="scenes at a time (default 1)")
-    parser.add_argument(
-        "--engine", choices=("local", "slurm"), help="this machine or a cluster (default local)"
-    )
     parser.add_argument("--retries", metavar="N", type=int, help="further tries of a failed scene")
     parser.add_argument("--timeout", metavar="S", type=float, help="stop a scene after S seconds")
     parser.add_argument(
         "--retry-failed", action="store_true", help="with --resume: failed ones too"
     )
     parser.add_argument("--list", action="store_true", help="list the scenes and make nothing")
-    add_common(parser, "preset", "set", "device", "out", "resume")
+    add_common(parser, "engine", "slurm", "preset", "set", "device", "out", "resume")
     add_common(parser, "threads", "json", "quiet")
     parser.set_defaults(device=None)
 
@@ -76,11 +73,11 @@ def _read(args: argparse.Namespace) -> BatchConfig:
     from scenes.batch_plan import read_batch
 
     changes = {**_flags(args), **({"preset": args.preset} if args.preset else {})}
-    return read_batch(args.batch, changes, args.set)
+    return with_engine(args, read_batch(args.batch, changes, args.set))
 
 
 def _flags(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("workers", "engine", "retries", "timeout", "device")
+    names = ("retries", "timeout", "device")
     return {n: value for n in names if (value := getattr(args, n)) is not None}
 
 
@@ -97,7 +94,7 @@ def _make(args: argparse.Namespace, run: Run, progress: ProgressCallback) -> Non
     from scenes.batch import run_batch
     from scenes.batch_plan import BatchConfig
 
-    config = replace(run.load_config(BatchConfig), **_flags(args))
+    config = with_engine(args, replace(run.load_config(BatchConfig), **_flags(args)))
     run.finish(run_batch(config, run.path, retry_failed=args.retry_failed, progress=progress))
 
 

@@ -37,6 +37,7 @@ from geo3d.segmentation.samples import Dataset
 from geo3d.topology.losses.catalogue import LOSSES, ROWS, Loss
 from geo3d.work.pool import Limits, Task, raise_if_stopping
 from geo3d.work.runner import Work, claim, read_failure, run_items
+from geo3d.work.slurm import engine_of
 
 STOP_S = 60.0
 """How long a cell may take to write its checkpoint when asked to stop."""
@@ -63,7 +64,7 @@ def run_cells(
         InputError: ``work.other_folder`` where code of one's own has changed since the folder was
             begun.
     """
-    by_name = {cell.name: cell for cell in cells}
+    by_name, folder = {cell.name: cell for cell in cells}, folder.resolve()
     todo = [cell for cell in cells if not is_finished(cell, folder)]
     if datasets is None:
         datasets = open_all(config, todo)
@@ -77,6 +78,7 @@ def run_cells(
         lambda name: is_finished(by_name[name], folder),
         "runs",
         retry_all=True,
+        engine=engine_of(config.engine, config.slurm, folder),
     )
     run_items(work, Limits(config.workers, threads=1, fresh=True, grace=STOP_S), progress)
 

@@ -52,6 +52,10 @@ class BenchmarkConfig:
     workers: int = 1
     """Cells at a time, each with one thread."""
     device: str = "auto"
+    engine: EngineName = "local"
+    """Processes of this machine, or jobs of a cluster."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """What to ask the cluster for."""
     published_metrics: bool = False
     """Rules of the published code for empty masks, for numbers beside published ones."""
     save_masks: bool = True

@@ -1,4 +1,11 @@
-"""Tasks as jobs of a Slurm cluster, in place of processes of this machine; needs submitit."""
+"""Tasks as jobs of a Slurm cluster, in place of processes of this machine; needs submitit.
+
+    engine = engine_of(config.engine, config.slurm, folder)
+    run_items(Work(folder, tasks, make_handler, is_finished, engine=engine))
+
+Tasks of one group are one job, which makes its handler once.  All that runs through
+`geo3d.work.runner` chooses its engine here.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from geo3d.backends import require
 from geo3d.errors import BackendUnavailable, Geo3dError
-from geo3d.work.pool import Handler, Limits, Outcome, Task, answer, failure
+from geo3d.work.pool import Handler, Limits, Outcome, Task, answer, failure, run_pool
+from geo3d.work.runner import Engine
+
+EngineName = Literal["local", "slurm"]
+CLUSTER = "slurm"
+"""Of submitit's executors."""
 
 POLL_S = 2.0
 """How often jobs of the cluster are looked at."""
@@ -20,13 +32,20 @@ POLL_S = 2.0
 
 @dataclass(frozen=True)
 class SlurmConfig:
-    """What to ask a cluster for, per task."""
+    """What to ask a cluster for, per job."""
 
     partition: str | None = None
     minutes: int = 120
     cpus: int = 4
     memory_gb: int = 16
     gpus: int = 0
+
+
+def engine_of(engine: EngineName, wanted: SlurmConfig, folder: Path) -> Engine:
+    """Return what runs the tasks of a folder: processes of this machine, or jobs of a cluster."""
+    if engine == "local":
+        return run_pool
+    return partial(run_slurm, folder.resolve() / "slurm", wanted)
 
 
 def run_slurm(
@@ -37,7 +56,7 @@ def run_slurm(
     limits: Limits,
     idle: Callable[[], None],
 ) -> Iterator[Outcome]:
-    """Yield an outcome per task, each made by a job of an array; see `run_pool`.
+    """Yield an outcome per task, made by the jobs of an array; see `run_pool`.
 
     ``folder`` gets the cluster's logs; it and what handlers use must be seen by all machines.  Of
     ``limits`` only the number of workers counts.  Jobs that still wait or run when this generator
@@ -53,7 +72,7 @@ def run_slurm(
             "This machine has no sbatch: it cannot hand jobs to a Slurm cluster.",
             "Start on a login node of the cluster, or with --engine local.",
         )
-    executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
+    executor = submitit.AutoExecutor(folder=folder, cluster=CLUSTER)
     partition = {"slurm_partition": wanted.partition} if wanted.partition else {}
     executor.update_parameters(
         name="geo3d",
@@ -64,30 +83,44 @@ def run_slurm(
         slurm_array_parallelism=limits.workers,
         **partition,
     )
-    found = executor.map_array(partial(_answer, make_handler), [task.payload for task in tasks])
-    jobs, begun = dict(zip(tasks, found, strict=True)), time.monotonic()
+    parcels = _parcels(tasks)
+    payloads = [[task.payload for task in parcel] for parcel in parcels]
+    found = executor.map_array(partial(_answers, make_handler), payloads)
+    jobs, begun = list(zip(parcels, found, strict=True)), time.monotonic()
     try:
         while jobs:
             idle()
-            finished = [task for task, job in jobs.items() if job.done()]
-            for task in finished:
-                value, error = _ended(jobs.pop(task), folder)
-                yield Outcome(task, value, error, time.monotonic() - begun)
+            finished = [entry for entry in jobs if entry[1].done()]
+            for entry in finished:
+                jobs.remove(entry)
+                for task, (value, error) in zip(entry[0], _ended(*entry, folder), strict=True):
+                    yield Outcome(task, value, error, time.monotonic() - begun)
             if not finished:
                 time.sleep(POLL_S)
     finally:
-        for job in jobs.values():
+        for _, job in jobs:
             job.cancel()
 
 
-def _answer(make_handler: Callable[[], Handler], payload: Any) -> tuple[Any, Any]:
-    return answer(make_handler(), payload)
+def _parcels(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Return the tasks of each job: those of a group together, others alone."""
+    parcels: dict[Any, list[Task]] = {}
+    for number, task in enumerate(tasks):
+        key = (number,) if task.group is None else task.group
+        parcels.setdefault((task.group is None, key), []).append(task)
+    return list(parcels.values())
 
 
-def _ended(job: Any, folder: Path) -> tuple[Any, Any]:
+def _answers(make_handler: Callable[[], Handler], payloads: Sequence[Any]) -> list[Any]:
+    handler = make_handler()
+    return [answer(handler, payload) for payload in payloads]
+
+
+def _ended(parcel: Sequence[Task], job: Any, folder: Path) -> Sequence[tuple[Any, Any]]:
     error = job.exception()
     if error is None:
         return job.result()
     text = " ".join(str(error).split())[:500]
     message = f"Job {job.job_id} of the cluster ended early: {text}"
-    return None, failure(Geo3dError("work.worker_died", message, f"Its log lies in {folder}."))
+    died = failure(Geo3dError("work.worker_died", message, f"Its log lies in {folder}."))
+    return [(None, died)] * len(parcel)

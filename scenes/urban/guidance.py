@@ -283,7 +283,7 @@ class Guidance:
 
         Args:
             z: noisy, at the level of the first step.
-            steps: some of `timesteps`(config.steps), in their order.
+            steps: some of ``timesteps(config.steps)``, in their order.
             views: condition (or None), tokens, and tokens of the empty prompt.
             progress: told after every step; may raise `Cancelled`.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from geo3d.config import require, require_at_least
+from geo3d.work.slurm import EngineName, SlurmConfig
 from shape_matching.config import MatchConfig
 from shape_matching.evaluate.scoring import GeodesicKind
 
@@ -41,6 +42,10 @@ class EvaluationConfig:
     """Processes; the processor's cores are divided among them."""
     pair_timeout: float | None = None
     """Seconds after which a pair is stopped and recorded as failed."""
+    engine: EngineName = "local"
+    """Processes of this machine, or jobs of a cluster."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """What to ask the cluster for."""
     save_maps: bool = False
     """Write each map as text, one 0-based source vertex per target vertex."""
     random_rotations: bool = False

@@ -17,6 +17,7 @@ from geo3d.files import cache_dir
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.work.pool import Limits, Outcome, Task
 from geo3d.work.runner import Work, claim, run_items
+from geo3d.work.slurm import engine_of
 from shape_matching.evaluate.config import EvaluationConfig
 from shape_matching.evaluate.datasets import Dataset
 from shape_matching.evaluate.pairs import (
@@ -87,7 +88,8 @@ def evaluate(
         errors.append(outcome.value.score["error"])
         return {"error": round(sum(errors) / len(errors), 3)}
 
-    work = Work(folder, tasks, make_handler, store.is_scored, "pairs")
+    engine = engine_of(config.engine, config.slurm, folder)
+    work = Work(folder, tasks, make_handler, store.is_scored, "pairs", engine=engine)
     run_items(work, Limits(config.workers, config.pair_timeout), progress, record)
     return write_report(folder, dataset, store, config, protocol, previews or folder)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from apps import cli
-from apps.running import Beginning, remember, request_of, run_verb, settings
+from apps.running import Beginning, remember, request_of, run_verb, settings, with_engine
 from geo3d.errors import ConfigError, Geo3dError, InputError
 from geo3d.progress import ProgressCallback, report
 from geo3d.runs import Run, start_run
@@ -175,3 +175,20 @@ def test_a_full_disk_ends_with_one_message(
     assert cli._run(Module, argparse.Namespace(json=False)) == 1
     shown = capfd.readouterr().err
     assert shown.count("\n") == 2 and "[system.disk_full]" in shown and "Traceback" not in shown
+
+
+def test_the_engine_of_a_verb_comes_from_its_flags() -> None:
+
+    from geo3d.work.slurm import SlurmConfig
+    from shape_matching.evaluate.config import EvaluationConfig
+
+    config = EvaluationConfig(slurm=SlurmConfig(partition="old", cpus=2))
+    flags = argparse.Namespace(engine="slurm", slurm=["minutes=60", "gpus=1"], workers=3)
+    changed = with_engine(flags, config)
+    assert (changed.engine, changed.workers) == ("slurm", 3)
+    assert changed.slurm == SlurmConfig(partition="old", cpus=2, minutes=60, gpus=1)
+    nothing = argparse.Namespace(engine=None, slurm=None, workers=None)
+    assert with_engine(nothing, config) == config
+    with pytest.raises(ConfigError) as caught:
+        with_engine(argparse.Namespace(engine=None, slurm=["gpu=1"]), config)
+    assert caught.value.code == "config.unknown_key" and "gpus" in str(caught.value)

@@ -25,7 +25,6 @@ from geo3d.runs import read_metrics, run_state
 from geo3d.synth.streets.generate import generate_street
 from geo3d.work import slurm
 from geo3d.work.pool import Handler, Limits, Outcome, Task, answer
-from scenes import batch
 from scenes.batch import run_batch
 from scenes.batch_item import ItemSetup, run_item
 from scenes.batch_plan import BatchConfig, LayoutEntry, expand, open_layout, read_batch
@@ -61,7 +60,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
             idle()
             yield Outcome(task, *answer(make_handler(), task.payload))
 
-    monkeypatch.setattr(batch, "run_pool", run_inline)
+    monkeypatch.setattr(slurm, "run_pool", run_inline)
 
 
 def test_a_batch_is_layouts_times_words_times_seeds(tmp_path: Path) -> None:
@@ -247,10 +246,10 @@ def test_twenty_scenes_killed_and_resumed(tmp_path: Path, kill_at: int) -> None:
 
 
 class FakeJob:
-    def __init__(self, function: Any, item: Any, fails: bool) -> None:
-        self.job_id = f"7_{item.index}"
+    def __init__(self, function: Any, items: list[Any], fails: bool) -> None:
+        self.job_id = f"7_{items[0].index}"
         self.looks, self.cancelled = 0, False
-        self._answer = None if fails else function(item)
+        self._answer = None if fails else function(items)
 
     def done(self) -> bool:
         self.looks += 1
@@ -278,8 +277,8 @@ class FakeExecutor:
     def update_parameters(self, **parameters: Any) -> None:
         self.parameters = parameters
 
-    def map_array(self, function: Any, items: list[Any]) -> list[FakeJob]:
-        self.jobs = [FakeJob(function, item, item.prompt == "dies") for item in items]
+    def map_array(self, function: Any, parcels: list[list[Any]]) -> list[FakeJob]:
+        self.jobs = [FakeJob(function, items, items[0].prompt == "dies") for items in parcels]
         return self.jobs
 
 

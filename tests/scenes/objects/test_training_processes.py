@@ -148,3 +148,35 @@ def test_two_processes_train_the_prior_of_one(tmp_path: Path) -> None:
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=7e-5)
+
+
+DYING_SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from geo3d.config import load_config
+from shape_matching.prior.training import PriorTrainingConfig, train_prior
+out = Path(sys.argv[2])
+died = out.with_name("died")
+def die(event):
+    if os.environ["RANK"] == "1" and event["step"] == int(sys.argv[3]) and not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+train_prior(load_config(PriorTrainingConfig, sys.argv[1]), out, device="cpu", progress=die)
+"""
+
+
+def test_a_process_that_dies_ends_the_others_and_the_training_goes_on(tmp_path: Path) -> None:
+    """torchrun stops the living; the same command continues from the last checkpoint."""
+    config = PriorTrainingConfig(
+        data=str(write_maps(tmp_path / "maps")), network=NETWORK, preconditioning="edm",
+        loss="edm", samples=96, batch=16, warmup_samples=0, learning_rate=1e-5,
+        validation_share=0.2, checkpoint_seconds=1e-3,
+    )  # fmt: skip
+    with pytest.raises(AssertionError, match=r"SIGKILL|Signal 9"):
+        in_two_processes(tmp_path, config, tmp_path / "parts", stop=4, script=DYING_SCRIPT)
+    assert 0 < checkpoints.load(tmp_path / "parts" / CHECKPOINT).config["step"] < 6
+    in_two_processes(tmp_path, config, tmp_path / "parts", stop=4, script=DYING_SCRIPT)
+    in_two_processes(tmp_path, config, tmp_path / "whole", script=PRIOR_SCRIPT)
+    parts, whole = (checkpoints.load(tmp_path / n / CHECKPOINT).tensors for n in ("parts", "whole"))
+    assert parts.keys() == whole.keys()
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
