@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import bumpy_sphere, moved, rotation
 
-from geo3d.mesh.io import save_mesh
 from geo3d.topology.losses.catalogue import LOSSES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,12 +26,6 @@ Stage = tuple[Names, dict[str, Names]]
 
 def blocks(page: str) -> list[str]:
     return BLOCK.findall((ROOT / page).read_text("utf-8"))
-
-
-def meshes(folder: Path) -> Stage:
-    for i, name in enumerate(["cat", "dog"]):
-        save_mesh(moved(bumpy_sphere(2), rotation(i)), folder / f"{name}.off")
-    return {}, {}
 
 
 def topology(folder: Path) -> Stage:
@@ -63,7 +55,6 @@ def nothing(folder: Path) -> Stage:
 
 
 STAGES: dict[str, Callable[[Path], Stage]] = {
-    "README.md": meshes,
     "docs/creatures.md": nothing,
     "docs/objects.md": nothing,
     "docs/objectives.md": nothing,
@@ -71,9 +62,15 @@ STAGES: dict[str, Callable[[Path], Stage]] = {
     "docs/segmentation.md": lambda folder: ({"pixels": np.zeros((64, 64, 3), np.uint8)}, {}),
     "docs/topology.md": topology,
 }
-ELSEWHERE = {"docs/from-pyfm.md": "tests/test_from_pyfm.py"}
+ELSEWHERE = {"docs/from-pyfm.md": "tests/test_from_pyfm.py", "README.md": "tests/test_readme.py"}
 """Pages that another test runs."""
-IMPORTED = ["docs/batch.md", "docs/evaluation.md", "docs/prior-data.md", "docs/urban.md"]
+IMPORTED = [
+    "docs/batch.md",
+    "docs/evaluation.md",
+    "docs/prior-data.md",
+    "docs/urban.md",
+    "geo3d/segmentation/README.md",
+]
 """Pages whose blocks take minutes or weights from elsewhere: what they import must be there."""
 
 
@@ -84,6 +81,7 @@ def test_every_page_with_python_is_run() -> None:
     assert all((ROOT / test).exists() for test in ELSEWHERE.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", STAGES)
 def test_the_blocks_of_a_page_run(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import foreign_pickles
 import pytest
+import torch
 from distill_helpers import settings
 from helpers import bumpy_sphere, moved, rotation
 from segmentation_helpers import wall_image, wall_label
@@ -62,7 +62,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "picture.png").write_bytes(picture.read_bytes())
     config = config_from_dict(DistillConfig, settings(folder / "latents", "dense", steps=2))
     (folder / "config.yaml").write_text(dump_config(config), "utf-8")
-    (folder / "weights.pth").write_bytes(foreign_pickles.dumps({"weight": 1.5}))
+    torch.save({"weight": torch.ones(2, 3)}, folder / "weights.pth")
     return folder
 
 

@@ -28,6 +28,7 @@ from geo3d.segmentation.samples import DRAWN, Dataset
 from geo3d.segmentation.tables import (
     Setting,
 )
+from geo3d.work.slurm import EngineName, SlurmConfig
 
 
 @dataclass(frozen=True)
