@@ -17,13 +17,15 @@ TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MK
 TEST_PARALLEL := -n $(WORKERS) --maxprocesses=4 --dist loadfile
 # A failing install must fail the target, and half-made stamps must not count.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow mutate fuzz app lint format clean
+.PHONY: help demo test test-slow mutate fuzz app docs wheel-check lint format clean
 
 help:
 	@echo "make demo       build .venv, install, show all four methods, name the page with them"
 	@echo "make test       the test suite (minutes)      make test-slow  all of it (an hour)"
 	@echo "make mutate     the share of one-line faults in the mathematics that tests notice"
 	@echo "make fuzz       damaged mesh files through the readers"
+	@echo "make docs       the documentation as a site, from pages and docstrings, in build/site"
+	@echo "make wheel-check  build the packages, install the wheel elsewhere, try every door"
 	@echo "make app        the workbench at 127.0.0.1    make lint       ruff and pyright"
 
 $(BIN)/python:
@@ -60,6 +62,24 @@ fuzz: $(TEST_STAMP)
 # MUTANTS=80 tries 80 faults per room, ROOMS=spectral,search only these rooms, SEED=1 other faults.
 mutate: $(TEST_STAMP)
 	$(TEST_ENV) $(BIN)/python tests/mutation/run.py
+
+# What a page or a docstring names and Sphinx cannot find ends the build.
+docs: $(VENV)/.stamp-docs
+	$(TEST_ENV) $(BIN)/python -m sphinx -q -W --keep-going -c docs -b html . build/site $(ARGS)
+	@echo "build/site/docs/index.html"
+
+# Built from what is committed, installed without extras, away from the checkout.
+AWAY := build/wheel-check
+wheel-check: | $(BIN)/python
+	rm -rf $(AWAY)
+	git clone -q . $(AWAY)/clone
+	$(PYTHON) -m venv $(AWAY)/venv
+	$(AWAY)/venv/bin/python -m pip wheel -q --no-deps --wheel-dir $(AWAY)/dist $(AWAY)/clone
+	$(AWAY)/venv/bin/python -m pip install -q 'setuptools>=77'
+	cd $(AWAY)/clone && ../venv/bin/python -c "import setuptools.build_meta as b; b.build_sdist('../dist')" > /dev/null
+	test -z "$$(find $(AWAY)/dist -size +99M)"
+	$(AWAY)/venv/bin/python -m pip install -q $(PIP_ARGS) -c $(CONSTRAINTS) $(AWAY)/dist/geo3d-*.whl
+	$(AWAY)/venv/bin/python -I tests/wheel_doors.py
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
