@@ -26,6 +26,7 @@ import numpy as np
 
 from geo3d.errors import CheckpointError, Geo3dError, InputError, LimitError
 from geo3d.files import atomic_path, refuse_pointer, sha256_file
+from geo3d.npz import BROKEN
 from geo3d.pickle_records import (
     ArrayRecord,
     ElementType,
@@ -112,7 +113,11 @@ def read_foreign(path: str | os.PathLike[str], inert: Sequence[str] = ()) -> Any
         head = stream.read(16)
         stream.seek(0)
         if head.startswith(b"PK\x03\x04"):
-            return _read_zip(zipfile.ZipFile(stream), inert)
+            try:
+                archive = zipfile.ZipFile(stream)
+            except (ValueError, *BROKEN) as error:
+                raise damaged(f"its zip archive is broken ({error})") from error
+            return _read_zip(archive, inert)
         if head.startswith(b"\x93NUMPY"):
             return _read_npy(stream, inert)
         # Torch's older format opens with a pickled magic number.
@@ -216,7 +221,7 @@ def _read_zip(archive: zipfile.ZipFile, inert: Sequence[str]) -> Any:
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     try:
         return archive.read(name)
-    except (KeyError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (KeyError, ValueError, *BROKEN) as error:
         raise damaged(f"its part {name!r} cannot be read ({error})") from error
 
 
@@ -228,7 +233,7 @@ def _read_npy(stream: Any, inert: Sequence[str]) -> Any:
             (2, 0): np.lib.format.read_array_header_2_0,
         }
         shape, is_fortran, dtype = readers[version](stream)
-    except (ValueError, KeyError) as error:
+    except (KeyError, ValueError, *BROKEN) as error:
         raise damaged(f"its numpy header is broken ({error})") from error
     if dtype.hasobject:
         return load_pickle(stream, None, inert)

@@ -1,13 +1,29 @@
-"""Reading .npz archives that may be torn, foreign or hostile."""
+"""Reading .npz archives and .npy files that may be torn, foreign or hostile."""
 
 from __future__ import annotations
 
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
 
 import numpy as np
+
+BROKEN = (
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise, beside ValueError, about files that are not what they say."""
 
 
 def read_npz(
@@ -32,17 +48,23 @@ def read_npz(
                 arrays = {name: stored[name] for name in names}
         except KeyError as error:
             raise ValueError(f"it lacks an array ({error})") from error
-        except (
-            EOFError,
-            MemoryError,
-            NotImplementedError,
-            OSError,
-            RuntimeError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+        except BROKEN as error:
             raise ValueError(str(error)) from error
     # a member without the header of an array comes back as bytes
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise ValueError("a member is no array")
     return arrays
+
+
+def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the array of a .npy file; nothing is unpickled.
+
+    Raises:
+        ValueError: the content is not such an array.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except BROKEN as error:
+            raise ValueError(str(error)) from error

@@ -22,7 +22,7 @@ from jaxtyping import Int64
 
 from geo3d.errors import FileFormatError, InputError
 from geo3d.files import atomic_path, atomic_write_text
-from geo3d.npz import read_npz
+from geo3d.npz import read_npy, read_npz
 
 MAX_MAP_BYTES = 256 * 2**20
 MAP_NAME = "p2p_21"
@@ -161,13 +161,6 @@ def _read_text(path: Path) -> np.ndarray:
         return np.array(words, dtype=np.float64)
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except EOFError as error:
-        raise ValueError(str(error)) from error
-
-
 def _read_npz(path: Path) -> np.ndarray:
     return read_npz(path, [MAP_NAME], MAX_MAP_BYTES)[MAP_NAME]
 
@@ -192,7 +185,7 @@ def _read_mat(path: Path) -> np.ndarray:
     return np.asarray(vectors[0])
 
 
-_READERS = {".npy": _read_npy, ".npz": _read_npz, ".mat": _read_mat}
+_READERS = {".npy": read_npy, ".npz": _read_npz, ".mat": _read_mat}
 
 
 def _bad_map(path: Path, why: str) -> FileFormatError:

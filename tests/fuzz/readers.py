@@ -120,7 +120,7 @@ def _label(path: Path) -> None:
 
 
 def _npz(path: Path) -> None:
-    np.savez_compressed(path.open("wb"), p2p_21=np.arange(40), p2p_12=np.arange(40))
+    np.savez_compressed(path, p2p_21=np.arange(40), p2p_12=np.arange(40))
 
 
 def _zip(path: Path) -> None:

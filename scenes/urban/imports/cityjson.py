@@ -18,12 +18,14 @@ from geo3d.files import slug
 from geo3d.layout.layout import Primitive
 from scenes.urban.imports.common import (
     FROM_Z_UP,
+    LONGEST,
     Imported,
     Names,
     bad_file,
     drive_along,
     existing,
     finished,
+    importer,
     thinned,
     with_ground,
 )
@@ -45,6 +47,7 @@ CITY = {
 }
 
 
+@importer("CityJSON")
 def import_cityjson(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) -> Imported:
     """Read a city model: every object's most detailed geometry, triangulated, as a mesh.
 
@@ -157,6 +160,8 @@ def _city_drive(
         (flat - flat.mean(axis=0)) @ axis,
         (flat - flat.mean(axis=0)) @ [axis[1], -axis[0]],
     )
+    if not np.ptp(along) <= LONGEST:
+        raise ValueError(f"a road of it is {np.ptp(along):.3g} m long")
     low, high = along.min() + 1, along.max() - 1
     edges = np.linspace(along.min(), along.max(), max(2, int(np.ptp(along) / 20) + 1))
     line = []

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Concatenate, NoReturn, ParamSpec
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 import numpy as np
 from jaxtyping import Float
 
-from geo3d.errors import FileFormatError, InputError, LimitError
+from geo3d.errors import FileFormatError, Geo3dError, InputError, LimitError
 from geo3d.files import slug
 from geo3d.layout.classes import GROUND, SKIPPED
 from geo3d.layout.layout import Layout, Primitive, slab
@@ -83,6 +84,13 @@ def plain(label: str) -> str:
     return "".join(c for c in label.lower() if c.isalnum())
 
 
+LONGEST = 1e6
+"""Metres that a line of an imported file may have: far more than a town, and little memory."""
+_Options = ParamSpec("_Options")
+_Read = Callable[Concatenate[Path, _Options], Imported]
+_UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
+
+
 def existing(path: Path, max_bytes: int = MAX_BYTES) -> Path:
     """Return the path of a file that is there and not too large.
 
@@ -105,6 +113,33 @@ def bad_file(path: Path, what: str, why: object, hint: str = "") -> NoReturn:
         FileFormatError: ``layout_file.bad_import``.
     """
     raise FileFormatError("layout_file.bad_import", f"{path} is not {what}: {why}.", hint)
+
+
+def importer(
+    what: str,
+) -> Callable[
+    [Callable[Concatenate[Path, _Options], Imported]],
+    Callable[Concatenate[Path, _Options], Imported],
+]:
+    """Decorate what reads a file: numbers and structures that it did not foresee are the file's.
+
+    Numbers out of range are told by `bad_file`, not by numpy; what is not finite, by `finished`.
+    """
+
+    def decorate(read: _Read[_Options]) -> _Read[_Options]:
+        @wraps(read)
+        def run(path: Path, *args: _Options.args, **options: _Options.kwargs) -> Imported:
+            try:
+                with np.errstate(all="ignore"):
+                    return read(path, *args, **options)
+            except Geo3dError:
+                raise
+            except _UNFORESEEN as error:
+                bad_file(path, what, f"{type(error).__name__}: {error}")
+
+        return run
+
+    return decorate
 
 
 def read_xml(path: Path, what: str) -> Element:
@@ -172,7 +207,13 @@ def finished(
     """Return a layout in which the drive is free.
 
     Buildings and vehicles that hold a camera are left out and counted.
+
+    Raises:
+        ValueError: numbers are not finite.
     """
+    numbers = (trajectory, *(part.transform for part in parts), *(p.vertices for p in parts))
+    if not all(np.isfinite(array).all() for array in numbers):
+        raise ValueError("some of its numbers are not finite")
     kept = []
     for part in parts:
         if part.name in _SHUNNED and holds_one(part, trajectory[:, :3, 3]):
@@ -231,14 +272,34 @@ def sideways(line: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
 
 
 def thinned(line: Float[np.ndarray, "n d"], step: float) -> Float[np.ndarray, "m d"]:
-    """Return points of a line about every ``step`` metres, its ends among them."""
+    """Return points of a line about every ``step`` metres, its ends among them.
+
+    Raises:
+        ValueError: the line is longer than `LONGEST`.
+    """
+    if not len(line):
+        return line
     keep = np.concatenate([[True], np.linalg.norm(np.diff(line, axis=0), axis=1) > 1e-6])
     line = line[keep]
     if len(line) < 2:
         return line
     along = np.concatenate([[0.0], np.linalg.norm(np.diff(line, axis=0), axis=1).cumsum()])
+    if not along[-1] <= LONGEST:
+        raise ValueError(f"a line of it is {along[-1]:.3g} m long")
     at = np.linspace(0, along[-1], max(2, round(along[-1] / step) + 1))
     return np.stack([np.interp(at, along, column) for column in line.T], axis=1)
+
+
+def metres_of(text: str | float) -> float:
+    """Return a length.
+
+    Raises:
+        ValueError: it is no number up to `LONGEST`.
+    """
+    value = float(text)
+    if not abs(value) <= LONGEST:
+        raise ValueError(f"it has a length of {value:.3g} m")
+    return value
 
 
 def extended(line: Float[np.ndarray, "n 3"], length: float) -> Float[np.ndarray, "m 3"]:

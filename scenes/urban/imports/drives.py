@@ -32,6 +32,7 @@ from scenes.urban.imports.common import (
     bad_file,
     existing,
     finished,
+    importer,
     read_json,
     with_ground,
 )
@@ -70,6 +71,7 @@ _LONG = {"car": ((6.5, "truck"), (10.0, "bus"))}
 """Waymo has one kind of vehicle: longer ones are what they most likely are."""
 
 
+@importer("nuScenes' tables")
 def import_nuscenes(folder: Path, scene: str = "") -> Imported:
     """Read one scene from the folder of nuScenes' tables (``v1.0-mini`` and so on).
 
@@ -104,6 +106,7 @@ def import_nuscenes(folder: Path, scene: str = "") -> Imported:
     return _layout_of(slug(row["name"]), cameras, ground, boxes, Names(NUSCENES))
 
 
+@importer("Waymo's boxes")
 def import_waymo(path: Path, poses: Path | None = None) -> Imported:
     """Read one segment of Waymo's boxes.
 

@@ -30,6 +30,7 @@ from scenes.urban.imports.common import (
     Names,
     bad_file,
     existing,
+    importer,
     plain,
     read_xml,
 )
@@ -65,6 +66,7 @@ _NEAR_TRAJECTORY = 100.0
 _WHAT = "a KITTI-360 annotation"
 
 
+@importer("a KITTI-360 annotation")
 def import_kitti360(
     xml: Path,
     poses: Path | None = None,

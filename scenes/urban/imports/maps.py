@@ -19,6 +19,7 @@ from geo3d.files import slug
 from scenes.urban.imports.common import (
     Imported,
     bad_file,
+    importer,
     plain,
     read_json,
     read_xml,
@@ -45,6 +46,7 @@ class Plane:
         return (np.asarray(degrees, np.float64).reshape(-1, 2) - self._origin) * self._metres
 
 
+@importer("an OpenStreetMap extract")
 def import_osm(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) -> Imported:
     """Read an extract of OpenStreetMap.
 
@@ -93,6 +95,7 @@ def import_osm(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) -> Imp
     return layout_of_features(slug(path.stem), features, wanted)
 
 
+@importer("GeoJSON")
 def import_geojson(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) -> Imported:
     """Read buildings and roads from GeoJSON, in degrees, or in metres where they are no degrees.
 

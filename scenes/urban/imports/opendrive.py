@@ -25,6 +25,8 @@ from scenes.urban.imports.common import (
     bad_file,
     drive_along,
     finished,
+    importer,
+    metres_of,
     plain,
     read_xml,
     with_ground,
@@ -59,6 +61,7 @@ _STEP, _FINE = 2.0, 0.05
 _RAISED = {"sidewalk": 0.1, "ground": -0.02}
 
 
+@importer("OpenDRIVE")
 def import_opendrive(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) -> Imported:
     """Read the roads of an OpenDRIVE file.
 
@@ -103,7 +106,7 @@ class _Road:
 
     def __init__(self, element: Element) -> None:
         self._element = element
-        self.length = float(element.get("length", 0))
+        self.length = metres_of(element.get("length", 0))
         self.is_left_hand = element.get("rule", "RHT") == "LHT"
         self._s, self._line, self._heading = _reference(element)
         self._elevation = _cubics(element.findall("elevationProfile/elevation"), "s")
@@ -177,7 +180,9 @@ class _Road:
         stations = [s]
         if repeats and float(repeats[0].get("distance", 0)) > 0:
             first, step = float(repeats[0].get("s", s)), float(repeats[0].get("distance", 1))
-            stations = list(np.arange(first, first + float(repeats[0].get("length", 0)), step))
+            if not step > 1e-3:
+                raise ValueError(f"it repeats an object every {step:.3g} m")
+            stations = list(np.arange(first, first + metres_of(repeats[0].get("length", 0)), step))
         for at in stations or [s]:
             up = float(item.get("zOffset", 0)) + height / 2
             centre = FROM_Z_UP @ self.place(np.array([at]), t, up)[0]
@@ -213,7 +218,7 @@ def _reference(element: Element) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return s, points (n, 2) and headings along a road's reference line."""
     stations, points, headings = [], [], []
     for piece in element.findall("planView/geometry"):
-        start, length = float(piece.get("s", 0)), float(piece.get("length", 0))
+        start, length = float(piece.get("s", 0)), metres_of(piece.get("length", 0))
         if length <= 0:
             continue
         at = np.linspace(0, length, max(2, int(np.ceil(length / _FINE)) + 1))
