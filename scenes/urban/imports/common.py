@@ -115,12 +115,7 @@ def bad_file(path: Path, what: str, why: object, hint: str = "") -> NoReturn:
     raise FileFormatError("layout_file.bad_import", f"{path} is not {what}: {why}.", hint)
 
 
-def importer(
-    what: str,
-) -> Callable[
-    [Callable[Concatenate[Path, _Options], Imported]],
-    Callable[Concatenate[Path, _Options], Imported],
-]:
+def importer(what: str) -> Callable[[_Read[_Options]], _Read[_Options]]:
     """Decorate what reads a file: numbers and structures that it did not foresee are the file's.
 
     Numbers out of range are told by `bad_file`, not by numpy; what is not finite, by `finished`.
