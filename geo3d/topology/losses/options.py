@@ -67,8 +67,12 @@ class Options(TypedDict, total=False):
 
 
 def eager(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Return a loss that `torch.compile` runs as it is, between two graphs."""
-    return cast("Callable[P, Tensor]", torch.compiler.disable(function))
+    """Return a loss that `torch.compile` runs as it is, between two graphs.
+
+    As `torch.compiler.disable`, which loads the compiler at once, longer than all the losses take;
+    this one waits for the first call.
+    """
+    return cast("Callable[P, Tensor]", torch._disable_dynamo(function))
 
 
 def judge(

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from scenes.urban.adherence import kernel_distance
 from scenes.urban.conditions import RayScene
 from scenes.urban.config import PRESETS, SceneConfig
 from scenes.urban.constraints import ConstraintConfig
-from scenes.urban.driver import Builder, build_scene, load_built, with_classes
+from scenes.urban.driver import Builder, BuiltScene, build_scene, load_built, with_classes
 from scenes.urban.guidance import Guidance
 from scenes.urban.optimise import distil_window
 from scenes.urban.sample_then_fit import make_window
@@ -108,69 +109,75 @@ def test_a_scene_is_built_with_everything_made_of_it(tmp_path: Path, teacher: Gu
     assert set(measure_seams(same.scene, same.layout.trajectory[:2], 8)) >= {"colour_ratio"}
 
 
-@pytest.mark.parametrize(
-    ("method", "stage", "step"),
-    [
-        ("sample_then_fit", "fitting the scene", 3),
-        ("lgvsd", "distilling the teacher", 2),
-        ("lgvsd", "fitting the scene", 2),
-    ],
-)
-def test_a_build_stopped_within_a_window_goes_on_to_the_same_scene(
-    method: str, stage: str, step: int, tmp_path: Path, teacher: Guidance
-) -> None:
+def resumable(method: str) -> SceneConfig:
     config = settings(method=method, checkpoint_seconds=0.0)
-    config = replace(
+    return replace(
         config,
         fit=replace(config.fit, rounds=2),
         optimise=replace(config.optimise, steps_per_view=2, layout_steps=1, fit_rounds=1),
     )
-    whole = build_scene(street(), config, tmp_path / "whole", guidance=teacher)
+
+
+@pytest.fixture(scope="module")
+def whole(
+    teacher: Guidance, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, BuiltScene]]:
+    """Return what gives the folder and the scene of a build of a method that was never stopped."""
+
+    @functools.cache
+    def build(method: str) -> tuple[Path, BuiltScene]:
+        folder = tmp_path_factory.mktemp(method)
+        return folder, build_scene(street(), resumable(method), folder, guidance=teacher)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("method", "stage", "step"),
+    [
+        ("sample_then_fit", "windows of the street", None),
+        ("sample_then_fit", "fitting the scene", 3),
+        ("lgvsd", "windows of the street", None),
+        ("lgvsd", "distilling the teacher", 2),
+        ("lgvsd", "fitting the scene", 2),
+    ],
+)
+def test_a_stopped_build_goes_on_to_the_same_scene(
+    method: str,
+    stage: str,
+    step: int | None,
+    whole: Callable[[str], tuple[Path, BuiltScene]],
+    tmp_path: Path,
+    teacher: Guidance,
+) -> None:
+    folder, built = whole(method)
+    config = resumable(method)
     seen = {"windows": 0}
 
     def stop(event: Mapping[str, Any]) -> None:
+        if step is None and event["stage"] == stage:
+            raise Cancelled
         seen["windows"] += event["stage"] == "windows of the street"
         # in the second window, where nothing was saved between windows for a while
         if seen["windows"] == 1 and event["stage"] == stage and event["step"] == step:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        build_scene(street(), config, tmp_path / "part", stop, guidance=teacher)
-    state = json.loads((tmp_path / "part/work/state.json").read_text())
-    assert state["done"] == 1 and state["within"]["step"] == step
+        build_scene(street(), config, tmp_path, stop, guidance=teacher)
+    state = json.loads((tmp_path / "work/state.json").read_text())
+    assert state["done"] == 1 and (step is None or state["within"]["step"] == step)
     asked = {"steps": 0}
 
     def count(event: Mapping[str, Any]) -> None:
         asked["steps"] += event["stage"] == stage
 
-    again = build_scene(street(), config, tmp_path / "part", count, resume=True, guidance=teacher)
+    again = build_scene(street(), config, tmp_path, count, resume=True, guidance=teacher)
     assert asked["steps"] > 0
-    blocks = {p.name: p.read_bytes() for p in (tmp_path / "whole/outputs/scene/blocks").iterdir()}
+    blocks = {p.name: p.read_bytes() for p in (folder / "outputs/scene/blocks").iterdir()}
     assert blocks
     for name, data in blocks.items():
-        assert (tmp_path / "part/outputs/scene/blocks" / name).read_bytes() == data, name
-    assert again.metrics["divergences"] == whole.metrics["divergences"]
-
-
-@pytest.mark.parametrize("method", ["sample_then_fit", "lgvsd"])
-def test_a_cancelled_build_goes_on_to_the_same_scene(
-    method: str, tmp_path: Path, teacher: Guidance
-) -> None:
-    config = settings(method=method, checkpoint_seconds=0.0)
-    whole = build_scene(street(), config, tmp_path / "whole", guidance=teacher)
-
-    def stop(event: Mapping[str, Any]) -> None:
-        if event["stage"] == "windows of the street":
-            raise Cancelled
-
-    with pytest.raises(Cancelled):
-        build_scene(street(), config, tmp_path / "part", stop, guidance=teacher)
-    state = json.loads((tmp_path / "part/work/state.json").read_text())
-    assert state["done"] == 1
-    rest = build_scene(street(), config, tmp_path / "part", resume=True, guidance=teacher)
-    for name in whole.scene.block_names:
-        one, two = (scene.blocks.get(name).state_dict() for scene in (whole.scene, rest.scene))
-        assert all(torch.equal(one[key], two[key]) for key in one), name
+        assert (tmp_path / "outputs/scene/blocks" / name).read_bytes() == data, name
+    assert again.metrics["divergences"] == built.metrics["divergences"]
 
 
 @pytest.mark.parametrize("method", ["sds", "vsd"])
