@@ -9,13 +9,29 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
-from golden import cases_mdt_sparse, cases_mdt_training, cases_prior, cases_topology
+from golden import (
+    cases_mdt_sparse,
+    cases_mdt_training,
+    cases_prior,
+    cases_spectral,
+    cases_topology,
+    cases_urban_fields,
+)
 from golden.test_golden_mdt_dense import check_embeddings
+from helpers import bumpy_sphere, grid
 from safetensors.torch import save_file
 from torch import Tensor
 
 from geo3d.distill.preconditioning import EDM, IDDPM, VE, denoise
+from geo3d.fields.hashgrid import encode_reference
+from geo3d.fields.levels import HashGridConfig, grid_levels, row_count
+from geo3d.mesh.mesh import Mesh
+from geo3d.mesh.operators import gradient_operators, laplacian, tangent_frames
+from geo3d.mesh.ops import normalized
+from geo3d.spectral.basis import eigenbasis
+from geo3d.spectral.descriptors import hks, unit_norm, wks
 from geo3d.topology.betti import betti_numbers
 from geo3d.work.gradients import Clipper, gradient_norm
 from scenes.objects.decoders import SLatDecoderConfig, SLatMeshDecoder
@@ -158,3 +174,70 @@ def test_other_masks_and_tables_with_fewer_columns(tmp_path: Path) -> None:
     np.savez(tmp_path / "betti_masks.npz", **masks)
     (tmp_path / "betti_masks.csv").write_text("\n".join(lines) + "\n")
     cases_topology.check_betti_masks(tmp_path / "betti_masks.npz")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        HashGridConfig(3, 1, 7, log2_rows=6, dim=2, per_level_scale=1.7),
+        HashGridConfig(6, 4, 4, log2_rows=8, grid="tiled", per_level_scale=2.0),
+        HashGridConfig(
+            5, 2, 9, log2_rows=9, grid="tiled", per_level_scale=1.4, convention="gridencoder"
+        ),
+    ],
+)
+def test_hash_grids_of_other_sizes(config: HashGridConfig, tmp_path: Path) -> None:
+    levels, features, dim = config.levels, config.features, config.dim
+    told = {
+        "L": levels, "C": features, "base": config.base, "log2T": config.log2_rows, "D": dim,
+        "seed": 3, "conv": config.convention, "interpolation": config.interpolation,
+        "gridtype": config.grid, "oob": False, "per_level_scale": config.per_level_scale,
+    }  # fmt: skip
+    rows, random = row_count(config), np.random.RandomState(3)
+    sizes = {"inputs01": (40, dim), "table": (rows, features), "dy": (40, levels * features)}
+    low = {"inputs01": 0, "table": -1, "dy": -1}
+    case = {n: random.uniform(low[n], 1, size).astype(np.float32) for n, size in sizes.items()}
+    points, table = (
+        torch.tensor(case[n], dtype=torch.float64, requires_grad=True)
+        for n in ("inputs01", "table")
+    )
+    out = encode_reference(points, table, config)
+    out.backward(torch.tensor(case["dy"], dtype=torch.float64))
+    assert points.grad is not None and table.grad is not None
+    used = np.flatnonzero(table.grad.abs().sum(1))
+    places = case["inputs01"][..., None] * np.array([x.resolution for x in grid_levels(config)])
+    case |= {
+        "out": out.detach().numpy(), "dtable_rows": used, "dtable": table.grad.numpy()[used],
+        "dinput01": points.grad.numpy(),
+        "boundary_dist": np.abs(places - places.round()).min((1, 2)),
+        "offsets": [level.offset for level in grid_levels(config)] + [rows],
+    }  # fmt: skip
+    path = tmp_path / "other.npz"
+    np.savez(path, cfg=json.dumps({**told, "n_rows": rows}), **case)
+    cases_urban_fields.check_hash(path)
+
+
+def test_operators_and_descriptors_of_other_shapes(tmp_path: Path) -> None:
+    for name, mesh, k in (("ball", bumpy_sphere(2), 40), ("sheet", grid(9), 21)):
+        unit = normalized(mesh)
+        (stiffness, mass), frames = laplacian(unit), tangent_frames(unit)
+        basis = eigenbasis(unit, k, cache=False)
+        matrices = dict(zip(("gradX", "gradY"), gradient_operators(unit, frames), strict=True))
+        parts = {
+            f"{n}_{part}": getattr(matrix.tocsr(), part)
+            for n, matrix in (("L", stiffness), *matrices.items())
+            for part in ("data", "indices", "indptr")
+        }
+        path = tmp_path / f"operators_{name}.npz"
+        arrays = {"verts": unit.vertices, "faces": unit.faces, "mass": mass, "frames": frames}
+        np.savez(path, evals=basis.evals, evecs=basis.evecs, **arrays, **parts)
+        cases_spectral.check_operators(path)
+    ball = np.load(tmp_path / "operators_ball.npz")
+    basis, columns = eigenbasis(Mesh(ball["verts"], ball["faces"]), 30, cache=False), [0, 7, 12]
+    found = {
+        f"ball_{kind.__name__}": unit_norm(kind(basis, 13), basis.mass).numpy()[:, columns]
+        for kind in (hks, wks)
+    }
+    path = tmp_path / "descriptors_ball.npz"
+    np.savez(path, note="n_descr=13 n_eig=30", columns=columns, **found)
+    cases_spectral.check_descriptors(path)
