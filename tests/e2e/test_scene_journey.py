@@ -74,8 +74,8 @@ def wait_for_moved(page: Any, id: str, before: tuple[float, float]) -> None:
 
 def test_a_street_is_changed_on_the_map(page: Any, tmp_path: Path) -> None:
     """Cases `scene-3d-blank`, `refused-move-stays`."""
-    page.locator("#scene-pane").scroll_into_view_if_needed()
-    page.wait_for_selector("#scene-pane canvas")
+    page.locator("#scene-panes").scroll_into_view_if_needed()
+    page.wait_for_selector("#scene-panes canvas")
     bad = tmp_path / "bad.json"
     bad.write_text("<img src=x>")
     page.set_input_files("#scene-file input[type=file]", bad)
