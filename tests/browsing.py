@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,12 @@ HARMLESS = re.compile(
 """What 3D panes say where there is no GPU (they go on with WebGL), and when their shape is
 replaced, or the page left, while its shaders are still being compiled; and what the page says
 when it is loaded anew while it still listens to the server, as journeys do on purpose."""
+
+
+def keep(page: Any, name: str) -> None:
+    """Keep an image for whoever wants to look: GEO3D_SHOTS names a folder."""
+    if folder := os.environ.get("GEO3D_SHOTS"):
+        page.screenshot(path=str(Path(folder) / name))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import watched_page
+from browsing import keep, watched_page
 from PIL import Image
 from segmentation_helpers import tiny_segmenter, wall_image
 from served import serving
@@ -38,12 +37,6 @@ def page(runs: Path) -> Iterator[Any]:
     with serving(runs) as url, watched_page(url, PATIENCE_MS) as page:
         page.set_viewport_size({"width": 1280, "height": 720})
         yield page
-
-
-def keep(page: Any, name: str) -> None:
-    """Keep an image for whoever wants to look: GEO3D_SHOTS names a folder."""
-    if os.environ.get("GEO3D_SHOTS"):
-        page.screenshot(path=str(Path(os.environ["GEO3D_SHOTS"]) / name))
 
 
 def segmented(page: Any, tmp_path: Path) -> None:
