@@ -273,7 +273,7 @@
       right[2], up[2], back[2], 0, dot(right), dot(up), dot(back), 1,
     ]);
     const f = 1 / Math.tan(FOV / 2);
-    const near = Math.max(0.01, away - 30), far = away + 30;
+    const near = Math.max(0.01, 0.06 * away), far = away + 30;
     const lens = new Float32Array([
       (f * height) / width, 0, 0, 0, 0, f, 0, 0,
       0, 0, (far + near) / (near - far), -1, 0, 0, (2 * far * near) / (near - far), 0,
@@ -316,7 +316,7 @@
     gl.disable(gl.BLEND);
     if (look === "points") return gl.drawArrays(gl.POINTS, 0, model.count);
     gl.enable(gl.POLYGON_OFFSET_FILL);
-    gl.polygonOffset(1, 1);
+    gl.polygonOffset(1.5, 6);
     buffer(model, "faces", () => model.faces, gl.ELEMENT_ARRAY_BUFFER);
     gl.drawElements(gl.TRIANGLES, model.faces.length, gl.UNSIGNED_INT, 0);
     if (look !== "wireframe") return;

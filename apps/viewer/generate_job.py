@@ -126,7 +126,7 @@ def example(title: str, scratch: Path) -> Upload:
 
 def guess_s(steps: float, student_steps: float, both: bool) -> float:
     """Return seconds of a job before this machine has a history; passes take most of it."""
-    return 8.0 + 0.5 * steps + (3.0 + 0.5 * student_steps if both else 0.0)
+    return 6.0 + 0.2 * steps + (2.0 + 0.2 * student_steps if both else 0.0)
 
 
 def guess(jobs: Jobs, request: Request) -> Guess | None:

@@ -30,6 +30,8 @@ SECONDS_PER_1000_VERTICES = {"fast": 2.0, "default": 6.0}
 """First guess, for both shapes together, before this machine has a history."""
 OPTIMISATION_S = {"diffumatch": 12.0}
 """What a method needs besides, whatever the size of the shapes."""
+SHARE_OF_SEARCH = {"nearest": 0.05, "zoomout": 0.4}
+"""How long methods that do not search take beside those that do."""
 SCORES = {
     "orientation": "1 where the map keeps inside and outside apart, -1 for a mirror image",
     "residual": "How far matched points are apart in the spectral embedding; lower is better",
@@ -127,6 +129,7 @@ def pair_key(source: Shape, target: Shape) -> str:
 def guess(settings: Settings, n_vertices: int) -> Guess:
     """Return what a match of so many vertices, of both shapes together, should take."""
     slope = SECONDS_PER_1000_VERTICES.get(settings.preset, 6.0)
+    slope *= SHARE_OF_SEARCH.get(settings.method, 1.0)
     seconds = START_S + OPTIMISATION_S.get(settings.method, 0.0) + slope * n_vertices / 1000
     like = {"method": settings.method, "preset": settings.preset}
     return Guess("match", seconds, MEMORY + MEMORY_PER_VERTEX * n_vertices, like)
