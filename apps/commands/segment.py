@@ -37,7 +37,10 @@ from geo3d.progress import ProgressCallback, tell_each
 from geo3d.runs import Run
 
 if TYPE_CHECKING:
-    from geo3d.segmentation.predict import Segmenter
+    import numpy as np
+
+    from geo3d.segmentation.predict import Prediction, Segmenter
+    from geo3d.topology.repair import Repaired
 
 BAD_INPUT = 3
 """Exit code when some of several images could not be segmented."""
@@ -198,6 +201,21 @@ def _segment(
     atomic_write_json(summary, {"image": str(image), **row})
 
 
+def _predicted(
+    values: np.ndarray,
+    segmenter: Segmenter,
+    request: Mapping[str, Any],
+    progress: ProgressCallback,
+) -> tuple[Prediction, Repaired | None]:
+    """Return what the segmenter says, and the mended mask where that is asked for."""
+    from geo3d.topology.repair import repair
+
+    found = segmenter.predict(
+        values, tile=request["tile"], overlap=request["overlap"], progress=progress
+    )
+    return found, repair(found.probabilities[1]) if request["repair"] else None
+
+
 def _write_image(
     image: Path,
     segmenter: Segmenter,
@@ -208,15 +226,10 @@ def _write_image(
     from geo3d.segmentation.images import read_image, read_label
     from geo3d.segmentation.outputs import Places, write_loss_maps, write_prediction
     from geo3d.segmentation.repairs import write_repair
-    from geo3d.topology.repair import repair
 
-    request, progress = how
+    request, places = how[0], Places(run_folder.outputs, run_folder.previews)
     picture = read_image(image)
-    prediction = segmenter.predict(
-        picture.pixels, tile=request["tile"], overlap=request["overlap"], progress=progress
-    )
-    places = Places(run_folder.outputs, run_folder.previews)
-    repaired = repair(prediction.probabilities[1]) if request["repair"] else None
+    prediction, repaired = _predicted(picture.pixels, segmenter, *how)
     row = write_prediction(picture.pixels, prediction, name, places, repaired)
     if repaired is not None:
         row["repair"] = write_repair(picture.pixels, prediction.mask, repaired, name, places)
@@ -238,17 +251,12 @@ def _write_volume(
     from geo3d.segmentation.outputs import Places
     from geo3d.segmentation.rasters import read_raster
     from geo3d.segmentation.volumes import write_volume
-    from geo3d.topology.repair import repair
 
-    request, progress = how
-    volume = read_raster(image)
-    prediction = segmenter.predict(
-        volume.values, tile=request["tile"], overlap=request["overlap"], progress=progress
-    )
     places = Places(run_folder.outputs, run_folder.previews)
-    repaired = repair(prediction.probabilities[1]) if request["repair"] else None
+    volume = read_raster(image)
+    prediction, repaired = _predicted(volume.values, segmenter, *how)
     row = write_volume(image, volume.values, prediction, name, places, repaired)
-    loss_maps = ["loss maps are of images, not of volumes"] if request["loss_maps"] else []
+    loss_maps = ["loss maps are of images, not of volumes"] if how[0]["loss_maps"] else []
     row["notes"] = [*volume.notes, *row["notes"], *loss_maps]
     return row
 

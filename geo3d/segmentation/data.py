@@ -29,7 +29,7 @@ from geo3d.errors import ConfigError, FileFormatError, Geo3dError, InputError
 from geo3d.files import asset
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.segmentation.config import DataConfig
-from geo3d.segmentation.folders import refuse_lost
+from geo3d.segmentation.folders import read_text, refuse_lost
 from geo3d.segmentation.samples import (
     DRAWN,
     Dataset,
@@ -63,7 +63,6 @@ LABEL_KINDS = ("accurate", "noisy", "pseudo")
 SIZES = ("large", "small")
 DIGESTS = "segmentation/topomortar_digests.csv"
 """ID and `pixel_digest` of images of TopoMortar, among the assets."""
-_MAX_BYTES = 1 << 20
 _ENTRY = re.compile(r"(?:dataset/)?(train|val|test)/images/([0-9A-Za-z_-]{1,64})\.png")
 
 
@@ -232,7 +231,7 @@ def _find_root(root: Path) -> Path:
 
 
 def _read_groups(path: Path) -> Mapping[str, str]:
-    rows = csv.reader(_read_text(path, "dataset.bad_groups").splitlines())
+    rows = csv.reader(read_text(path, "dataset.bad_groups").splitlines())
     table = dict(row for row in rows if len(row) == 2)
     unknown = set(table.values()) - {*GROUPS, "group"}
     if table.pop("ID", None) != "group" or not table or unknown:
@@ -250,7 +249,7 @@ def _read_split(folder: Path, size: TrainingSize) -> Mapping[str, list[str]]:
     names = [folder / f"{stem}{end}.yaml" for end in ("", "_subset")]
     path = next((name for name in names if name.is_file()), names[0])
     try:
-        values: Any = yaml.safe_load(_read_text(path, "dataset.bad_split"))
+        values: Any = yaml.safe_load(read_text(path, "dataset.bad_split"))
         lists = next(iter(values.values()))
         split = {part: [_name(entry, part) for entry in lists[part]] for part in lists}
         if set(split) != {"train", "val", "test"}:
@@ -269,14 +268,6 @@ def _name(entry: str, part: str) -> str:
     if not match or match[1] != part:
         raise ValueError(f"{entry!r} is no image of {part}")
     return match[2]
-
-
-def _read_text(path: Path, code: str) -> str:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(_MAX_BYTES).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileFormatError(code, f"{path} cannot be read.", "Is the folder whole?") from error
 
 
 def _item(

@@ -255,7 +255,7 @@ def _groups_of(root: Path, given: Path | None) -> Mapping[str, str]:
             else:
                 table[str(key)] = str(value)
         return table
-    rows = list(csv.reader(_read_text(path, "dataset.bad_groups").splitlines()))
+    rows = list(csv.reader(read_text(path, "dataset.bad_groups").splitlines()))
     body = [row for row in rows if row]
     if any(len(row) != 2 for row in body) or [c.strip().lower() for c in body[0]] != [
         "id",
@@ -368,7 +368,7 @@ def refuse_lost(files: Sequence[Path]) -> None:
 
 def read_mapping(path: Path, code: str, *, may_be_list: bool = False) -> Any:
     """Return what a small YAML or JSON file holds."""
-    text = _read_text(path, code)
+    text = read_text(path, code)
     try:
         found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
         if not isinstance(found, (Mapping, list) if may_be_list else Mapping):
@@ -379,7 +379,12 @@ def read_mapping(path: Path, code: str, *, may_be_list: bool = False) -> Any:
     return found
 
 
-def _read_text(path: Path, code: str) -> str:
+def read_text(path: Path, code: str) -> str:
+    """Return what a small text file holds.
+
+    Raises:
+        FileFormatError: ``code`` when it cannot be read or is no UTF-8.
+    """
     try:
         with path.open("rb") as stream:
             return stream.read(_MAX_BYTES).decode("utf-8-sig")

@@ -131,7 +131,7 @@ def _roofs(spot: Spot, wall: Wall, paint: Paint) -> None:
     if not len(here):
         return
     some = spot.select(here)
-    tiles = some.pick(_ROOF, 12) if not _asks_color(some) else _plain_pick(some, _ROOF, 12)
+    tiles = some.pick(_ROOF, 12) if not _asks_color(some) else some.choice(_ROOF, 12)
     rows = every(wall.y[here], 0.2, 0.05, some.footprint * 0.6)
     tiles = tiles * (1 - 0.45 * rows + 0.14 * some.noise(0.45, 13))[:, None]
     is_flat = some.up > 0.97
@@ -141,12 +141,6 @@ def _roofs(spot: Spot, wall: Wall, paint: Paint) -> None:
 
 def _asks_color(spot: Spot) -> bool:
     return any(spot.things.wishes[i].color is not None for i in np.unique(spot.instance).tolist())
-
-
-def _plain_pick(spot: Spot, colors: np.ndarray, salt: int) -> np.ndarray:
-    """Return a colour of the list whatever is asked for: a red house need not have a red roof."""
-    index = (spot.draw(salt) * len(colors)).astype(int)
-    return colors[index] * (0.85 + 0.3 * spot.draw(salt + 1))[:, None]
 
 
 class _Grid(NamedTuple):
@@ -202,7 +196,7 @@ def _openings(
     outer, inner = pane(0.07), pane(0.0)
     albedo = over(albedo, outer, frame)
     glass, covered = _panes(spot, grid, half, high)
-    leaf = _plain_pick(spot, _DOORS, 25)
+    leaf = spot.choice(_DOORS, 25)
     panel = band(grid.up, 0.3, 1.05, fine) * band(grid.across, -0.28, 0.28, fine)
     leaf = over(leaf, 0.8 * panel, _GLASS)
     albedo = over(albedo, inner, np.where(is_door[:, None], leaf, glass))
@@ -250,7 +244,7 @@ def _shutters(
     beside = band(np.abs(grid.across), half + 0.08, half + 0.5, spot.footprint)
     beside = beside * band(grid.up, 0.0, high, spot.footprint) * has
     slats = 1 - 0.35 * every(grid.up, 0.09, 0.03, spot.footprint)
-    albedo[:] = over(albedo, beside, _plain_pick(spot, _DOORS, 27) * slats[:, None])
+    albedo[:] = over(albedo, beside, spot.choice(_DOORS, 27) * slats[:, None])
 
 
 def _garages(spot: Spot, look: Look) -> Paint:

@@ -104,7 +104,7 @@ class Materials:
     def _cloth(self, spot: Spot, look: Look) -> Paint:
         albedo = spot.pick(_CLOTH, 3)
         places, _ = spot.local()
-        albedo[spot.part == Part.LEGS] = _choice(spot, _TROUSERS, 4)[spot.part == Part.LEGS]
+        albedo[spot.part == Part.LEGS] = spot.choice(_TROUSERS, 4)[spot.part == Part.LEGS]
         is_head = spot.part == Part.HEAD
         is_hair = places[:, 1] > 0.93 + 0.25 * np.clip(places[:, 0], -0.2, 0.2)
         albedo[is_head] = np.where(is_hair[is_head, None], _HAIR, _SKIN)
@@ -136,7 +136,7 @@ class Materials:
 
     def _foliage(self, spot: Spot, look: Look) -> Paint:
         albedo = spot.pick(_LEAF, 14)
-        turned = _choice(spot, _TURNED, 16)
+        turned = spot.choice(_TURNED, 16)
         albedo = np.where((spot.draw(15) < look.autumn)[:, None], turned, albedo)
         places, _ = spot.local()
         # light comes from above: the lower half of a crown is darker
@@ -213,11 +213,6 @@ def _regional(look: Look, region: Region) -> Look:
     if own.material:
         changes["facade"] = own.material
     return replace(look, **changes)
-
-
-def _choice(spot: Spot, colors: np.ndarray, salt: int) -> np.ndarray:
-    index = (spot.draw(salt) * len(colors)).astype(int)
-    return colors[index] * (0.85 + 0.3 * spot.draw(salt + 1))[:, None]
 
 
 def _signs(spot: Spot) -> np.ndarray:

@@ -83,11 +83,16 @@ class Spot:
         """Return a number in [0, 1) for each surfel's thing."""
         return hashed(self.things.seed, self.key, salt)
 
+    def choice(self, colors: np.ndarray, salt: int) -> Float[np.ndarray, "p 3"]:
+        """Return a colour of the list for every thing, a little lighter or darker, whatever is
+        asked for: a red house need not have a red roof."""
+        index = (self.draw(salt) * len(colors)).astype(int)
+        return colors[index] * (0.85 + 0.3 * self.draw(salt + 1))[:, None]
+
     def pick(self, colors: np.ndarray, salt: int) -> Float[np.ndarray, "p 3"]:
         """Return a colour of the list for every thing, a little lighter or darker, or the one
         that is asked for."""
-        index = (self.draw(salt) * len(colors)).astype(int)
-        chosen = colors[index] * (0.85 + 0.3 * self.draw(salt + 1))[:, None]
+        chosen = self.choice(colors, salt)
         for i in np.unique(self.instance).tolist():
             wanted = self.things.wishes[i].color
             if wanted is not None:
