@@ -55,8 +55,8 @@ class SceneTab(JobTab):
 
     def _build_result(self) -> None:
         self.preview = image_box("Newest image", "scene-preview", height=260)
-        self.drive = gr.HTML(elem_id="scene-drive")
         self.result = gr.HTML(elem_id="scene-result")
+        self.drive = gr.HTML(elem_id="scene-drive")
         self._build_map()
         self.panes = pane_box("scene-panes")
         self._build_views()
@@ -340,11 +340,13 @@ class SceneTab(JobTab):
     def _outcome(self, job: Job) -> tuple[str, Sequence[str], Updates]:
         files = [scene_job.output(job, name, self._scratch) for name in scene_job.FILES]
         group = scene_views.shapes(scene_job.layout_of(job), job.run_folder)
-        shown = {
+        shown: Updates = {
             self.drive: scene_views.drive(scene_job.frames(job)),
             self.panes: panes(group, self._scratch, self.kind, job.id),
         }
-        return scene_job.result_card(job), [f for f in files if f], shown | self._watch(job)
+        # The drive takes the place of the newest image.
+        shown[self.preview] = image_shown(None)
+        return scene_job.result_card(job), [f for f in files if f], shown
 
     def _python(self, job: Job) -> Sequence[str]:
         return scene_job.python_lines(job)
