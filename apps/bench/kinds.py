@@ -27,6 +27,7 @@ from geo3d.files import atomic_write_json
 from geo3d.mesh.geodesic import HeatSolver
 from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import total_area
+from geo3d.mesh.sampling import farthest_point_samples
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.synth.creatures import Creature, generate_creature, pose
 from geo3d.synth.creatures.kinship import counterparts
@@ -80,6 +81,8 @@ class KindsConfig:
     """Pairs per two kinds."""
     vertices: int = 1500
     """Of each creature."""
+    landmarks: int = 0
+    """True landmarks that are given, at least 3: scored places far from each other."""
     match: MatchConfig = field(default_factory=MatchConfig)
     """Settings of the matcher."""
 
@@ -185,14 +188,17 @@ def _bench(
         report(progress, "pairs", i, len(items))
         path = data / f"{i:03d}.json"
         if not path.is_file():
-            atomic_write_json(path, _row(make(), config.match))
+            atomic_write_json(path, _row(make(), config))
         rows.append(json.loads(path.read_text(encoding="utf-8")))
     groups = dict.fromkeys(row["group"] for row in rows)
     return [_mean(g, [r for r in rows if g == r["group"]]) for g in groups] + [_mean("all", rows)]
 
 
-def _row(pair: KindsPair, config: MatchConfig) -> dict[str, Any]:
-    found, spent = timed(match, pair.source, pair.target, config, device="cpu")
+def _row(pair: KindsPair, config: KindsConfig) -> dict[str, Any]:
+    marks = landmarks(pair, config.landmarks) if config.landmarks else None
+    found, spent = timed(
+        match, pair.source, pair.target, config.match, landmarks=marks, device="cpu"
+    )
     return {
         "pair": pair.name,
         "group": pair.group,
@@ -201,6 +207,14 @@ def _row(pair: KindsPair, config: MatchConfig) -> dict[str, Any]:
         "scores": found.scores,
         "cpu_s": spent.cpu,
     }
+
+
+def landmarks(pair: KindsPair, count: int) -> Int[np.ndarray, "p 2"]:
+    """Return true pairs of vertices, farthest points among the scored places of the target."""
+    known = np.flatnonzero(pair.truth >= 0)
+    places = Mesh(pair.target.vertices[known], np.zeros((0, 3), np.int64))
+    chosen = known[farthest_point_samples(places, count)]
+    return np.stack([pair.truth[chosen], chosen], axis=1)
 
 
 def error_of(pair: KindsPair, p2p_21: Int[np.ndarray, " n2"]) -> float:

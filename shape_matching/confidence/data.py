@@ -3,9 +3,10 @@
 make_outcomes(OutcomeConfig(pairs=400), "data/outcomes", workers=2)
 
 Each file is one generated pair with the defects that files have (`shape_matching.confidence.
-defects`), matched as users' pairs are.  Of some pairs there is a second map, refined from a start
-that exchanges or mirrors parts; of others the two shapes have nothing to do with each other, and no
-map is right.  A broken-off run is continued by the same call.
+defects`), matched as users' pairs are.  Where the search has an alternative, that map is refined
+too; of some pairs there is one more, from a start that exchanges or mirrors parts.  Other pairs are
+of two different creatures: where these are built alike, their skeletons say what is right; where
+not, no map is.  A broken-off run is continued by the same call.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from geo3d.mesh.ops import total_area
 from geo3d.npz import read_npz
 from geo3d.progress import ProgressCallback, ignore_progress
 from geo3d.synth.creatures.generate import Creature
+from geo3d.synth.creatures.kinship import BUILT_ALIKE, counterparts
 from geo3d.work.examples import fill_examples
 from geo3d.work.pool import Limits
 from shape_matching.confidence.defects import Shape, random_defects
@@ -54,10 +56,10 @@ class OutcomeConfig:
         )
     )
     """Where the creatures and their families come from."""
-    strangers: float = 0.12
-    """Share of pairs of two different creatures, where no map is right."""
-    forced: float = 0.5
-    """Share of pairs with a second map, from a start with parts exchanged."""
+    strangers: float = 0.25
+    """Share of pairs of two different creatures."""
+    forced: float = 0.4
+    """Share of other pairs with a map from a start with parts exchanged."""
     preset: str = "fast"
     """How they are matched."""
 
@@ -74,7 +76,7 @@ class Outcome:
 
     seen: Signals
     errors: Float[np.ndarray, " s"]
-    """At the samples; infinite where a vertex has no counterpart."""
+    """At the samples; infinite where a vertex has no counterpart, NaN where nobody knows which."""
     chosen: bool
     """Whether the matcher chose it by itself."""
 
@@ -139,7 +141,7 @@ def true_errors(
     unit: float,
 ) -> Float[np.ndarray, " s"]:
     """Return the distance of each sample's image to the truth, along the source over ``unit``;
-    seams are no obstacle.
+    seams are no obstacle, and to loose pieces it is the straight distance.
 
     Args:
         truth_21: true source vertex of each target vertex, -1 where there is none.
@@ -148,11 +150,11 @@ def true_errors(
     known = np.flatnonzero(truth_21[samples] >= 0)
     if len(known):
         surface, owner = joined(found.source)
-        places, inverse = np.unique(owner[truth_21[samples[known]]], return_inverse=True)
-        distances = graph_distances(surface, places)
-        far = distances[inverse, owner[found.p2p_21[samples[known]]]]
-        # what lies on another loose piece is wrong, but has a counterpart
-        errors[known] = np.where(np.isfinite(far), far / unit, 9.0)
+        truth, images = owner[truth_21[samples[known]]], owner[found.p2p_21[samples[known]]]
+        places, inverse = np.unique(truth, return_inverse=True)
+        far = graph_distances(surface, places)[inverse, images]
+        straight = np.linalg.norm(surface.vertices[truth] - surface.vertices[images], axis=1)
+        errors[known] = np.where(np.isfinite(far), far, straight) / unit
     return errors
 
 
@@ -162,9 +164,12 @@ def _outcomes(config: OutcomeConfig, number: int) -> dict[str, np.ndarray]:
     first = Shape(members[0].mesh, members[0].template_ids)
     second = Shape(members[1].mesh, members[1].template_ids)
     strangers = rng.uniform() < config.strangers
+    alike = False
     if strangers:
-        _, others = family(config.shapes, 2 * number + 1)
-        second = Shape(others[1].mesh, np.full(others[1].mesh.n_vertices, -1))
+        stranger, others = family(config.shapes, 2 * number + 1)
+        alike = creature.kind in BUILT_ALIKE and stranger.kind in BUILT_ALIKE
+        same = counterparts(creature, stranger) if alike else np.full(stranger.rest.n_vertices, -1)
+        second = Shape(others[1].mesh, same[others[1].template_ids])
     unit = float(np.sqrt(total_area(first.mesh)))
     one, two = random_defects(first, rng), random_defects(second, rng)
     truth = true_map(creature, one, two)
@@ -174,17 +179,22 @@ def _outcomes(config: OutcomeConfig, number: int) -> dict[str, np.ndarray]:
     starts: list[np.ndarray | None] = [None]
     if rng.uniform() < config.forced and not strangers:
         starts.append(_exchanged(creature, one, two, rng))
-    for start in starts:
+    for start in starts:  # which grow: the first map brings its alternative
         try:
             found = match_uncalibrated(one.mesh, two.mesh, settings, initial_map=start)
         except Geo3dError:
             if start is None:
                 raise
             continue
+        if start is None and found.alternative_21 is not None:
+            starts.append(found.alternative_21)
         seen = signals(found)
         if seen is None:
             continue
         errors = true_errors(found, seen.samples, truth, unit)
+        if alike:
+            # places near joints have counterparts, but nobody knows which
+            errors[two.template_ids[seen.samples] < 0] = np.nan
         kept.append(Outcome(seen, errors, start is None))
     return {
         "local": np.concatenate([o.seen.local for o in kept]).astype(np.float32),

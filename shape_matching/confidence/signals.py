@@ -3,7 +3,7 @@
 A right map keeps distances along the surface, keeps the side that faces outwards, and returns to
 where it started.  `signals` measures how far a map fails to, at samples of the target (local) and
 over the whole (whole).  Nothing depends on position, rotation or unit of either shape, nor on the
-method that made the map.
+method that made the map.  Seams are joined first: distances go across them.
 
 Notation: 1 is the source, 2 the target; s samples of the target, l local signals, w signals of the
 whole; d1, d2 distances along the surfaces among the images and among the samples, each over its
@@ -12,10 +12,10 @@ median, so that a change of size is none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from scipy.sparse import coo_matrix, csgraph, csr_matrix
 from scipy.spatial import KDTree
 
@@ -24,6 +24,7 @@ from geo3d.mesh.mesh import Mesh
 from geo3d.mesh.ops import faces_per_edge, total_area, vertex_normals
 from geo3d.mesh.sampling import farthest_point_samples
 from shape_matching.correspondence import Correspondence
+from shape_matching.search.sound import joined
 
 N_SAMPLES = 192
 MOST_VERTICES = 6000
@@ -75,13 +76,14 @@ def signals(found: Correspondence) -> Signals | None:
 
     Vertices whose image is -1, or that lie outside the overlap, are left aside.
     """
+    found = _without_seams(found)
     mapped = found.p2p_21 >= 0
     back = found.p2p_12 >= 0
     if found.overlap_2 is not None:
         mapped &= found.overlap_2
     if found.overlap_1 is not None:
         back &= found.overlap_1
-    ids = np.flatnonzero(mapped)
+    ids = np.flatnonzero(mapped & _used(found.target))
     if len(ids) < 16:
         return None
     chosen = Mesh(found.target.vertices[ids], np.zeros((0, 3), np.int64))
@@ -176,6 +178,21 @@ def _turns(
         np.clip(ratio, 0.0, _FAR),
         np.sqrt(misfit / np.maximum(size, 1e-30)),
     ], mirrored
+
+
+def _without_seams(found: Correspondence) -> Correspondence:
+    """Return the map between the same shapes without seams."""
+    (source, owner_1), (target, owner_2) = joined(found.source), joined(found.target)
+    p2p_21 = np.where(found.p2p_21 >= 0, owner_1[found.p2p_21], -1)
+    p2p_12 = np.where(found.p2p_12 >= 0, owner_2[found.p2p_12], -1)
+    return replace(found, source=source, target=target, p2p_21=p2p_21, p2p_12=p2p_12)
+
+
+def _used(mesh: Mesh) -> Bool[np.ndarray, " v"]:
+    """Return which vertices have a face; those of a cloud all count."""
+    used = np.full(mesh.n_vertices, mesh.is_point_cloud)
+    used[mesh.faces] = True
+    return used
 
 
 def _density(d1: np.ndarray, d2: np.ndarray, near: np.ndarray) -> list[np.ndarray]:

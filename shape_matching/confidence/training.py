@@ -170,14 +170,16 @@ def load_tables(config: ConfidenceTrainingConfig) -> tuple[Table, Table, Table]:
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """Return outcomes in one table."""
-    counts = torch.tensor([len(o.errors) for o in outcomes])
+    known = [~np.isnan(o.errors) for o in outcomes]
+    counts = torch.tensor([int(k.sum()) for k in known])
     chosen = torch.tensor([o.chosen for o in outcomes])
+    both = list(zip(outcomes, known, strict=True))
     return Table(
         torch.from_numpy(np.stack([o.seen.whole for o in outcomes])).float(),
         torch.tensor([o.error < RIGHT for o in outcomes]),
         chosen,
-        torch.cat([vertex_inputs(o.seen) for o in outcomes]),
-        torch.cat([torch.from_numpy(o.errors < RIGHT) for o in outcomes]),
+        torch.cat([vertex_inputs(o.seen)[torch.from_numpy(k)] for o, k in both]),
+        torch.cat([torch.from_numpy(o.errors[k] < RIGHT) for o, k in both]),
         chosen.repeat_interleave(counts),
     )
 

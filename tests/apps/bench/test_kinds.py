@@ -22,6 +22,8 @@ def test_truth_of_a_pair_is_without_error() -> None:
     assert 0.5 < known.mean() < 1
     assert kinds.error_of(pair, pair.truth.clip(min=0)) < 0.1
     assert kinds.error_of(pair, np.zeros(len(pair.truth), np.int64)) > 20
+    marks = kinds.landmarks(pair, 3)
+    assert (pair.truth[marks[:, 1]] == marks[:, 0]).all() and len(set(marks[:, 1])) == 3
 
 
 def test_a_standing_person_has_the_parts_of_a_biped() -> None:

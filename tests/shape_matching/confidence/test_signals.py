@@ -103,6 +103,17 @@ def test_large_shapes_are_seen_through_clusters(
     assert abs(value(rough, "size_change") - value(exact, "size_change")) < 0.05
 
 
+def test_seams_are_no_gaps(biped: Creature, pair: tuple[Mesh, Mesh]) -> None:
+    ids = np.arange(biped.rest.n_vertices)
+    torn = [seams(Shape(m, ids), np.random.default_rng(i)) for i, m in enumerate(pair)]
+    first = [np.unique(t.template_ids, return_index=True)[1] for t in torn]
+    maps = first[0][torn[1].template_ids], first[1][torn[0].template_ids]
+    found = seen((torn[0].mesh, torn[1].mesh), *maps)
+    assert column(found, "roundtrip").max() == 0
+    assert np.quantile(column(found, "stretch"), 0.9) < 0.15
+    assert value(found, "open_source") == value(found, "open_target") == 0
+
+
 def test_what_has_no_counterpart_is_left_aside(biped: Creature, pair: tuple[Mesh, Mesh]) -> None:
     ids = np.arange(biped.rest.n_vertices)
     inside = pair[1].vertices[:, 1] > np.median(pair[1].vertices[:, 1])
