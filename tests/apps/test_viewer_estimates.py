@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def test_guesses_grow_with_what_is_asked(jobs: Jobs) -> None:
     assert costs == sorted(costs) and costs[0] < costs[1] < costs[2]
 
 
-def events(folder: Path, start: float, rows: list[tuple[float, str, int, int]]) -> None:
+def events(folder: Path, start: float, rows: Sequence[tuple[Any, ...]]) -> None:
     run = folder / "run" / "scene" / "a"
     run.mkdir(parents=True)
     lines = (
