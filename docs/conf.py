@@ -55,11 +55,12 @@ ITEM = re.compile(r"([*-]|\d+\.) ")
 
 def plain(line: str) -> str:
     """Return a line whose bars, stars and trailing underscores outside of code mean themselves."""
-    parts = LITERAL.split(line)
+    bullet = re.match(r" *[*] |", line)[0]
+    parts = LITERAL.split(line[len(bullet) :])
     # The \\w before _ is a name like x_; between letters an underscore is harmless.
     outside = [re.sub(r"([|*])|(?<=\w)(_)(?!\w)", r"\\\1\2", part) for part in parts[::2]]
     parts[::2] = outside
-    return "".join(parts)
+    return bullet + "".join(parts)
 
 
 def translate(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -73,7 +74,7 @@ def translate(app: Any, what: str, name: str, obj: Any, options: Any, lines: lis
             item = bool(ITEM.match(line))
             result += [""] * (code and bool(result[-1]))
             code = False
-        elif indent >= 4 and not (code or section or item):
+        elif indent >= 2 and not (code or section or item):
             result += [*[""] * (bool(result) and bool(result[-1])), "::", ""]
             code = True
         result.append(line if code else plain(line))
