@@ -88,7 +88,7 @@ class StageConfig:
     latent: str = ""
     """Model file of the latent encoder, without suffix ("mesh", "gaussian", "picture")."""
     start: str = ""
-    """Model file that the mesh or Gaussian decoder starts from, where shapes fit."""
+    """Model file that a decoder or the image encoder starts from, where shapes fit."""
     steps: int = 2000
     batch: int = 16
     learning_rate: float = 1e-3

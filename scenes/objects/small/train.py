@@ -78,10 +78,12 @@ def _task(config: StageConfig, objects: Sequence[CellObject]) -> Task:
         return StructureTask(objects)
     latent = cast(LinearSLatEncoder, load_model(config.latent))
     if config.stage == "picture":
-        return ImageTask(objects, latent)
-    task = (MeshTask if config.stage == "mesh" else GaussianTask)(objects, latent)
+        task, network = (pictures := ImageTask(objects, latent)), pictures.encoder
+    else:
+        task = (MeshTask if config.stage == "mesh" else GaussianTask)(objects, latent)
+        network = task.decoder
     if config.start:
-        _start(task.decoder, load_model(config.start))
+        _start(network, load_model(config.start))
     return task
 
 
