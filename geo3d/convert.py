@@ -221,6 +221,8 @@ def _read_zip(archive: zipfile.ZipFile, inert: Sequence[str]) -> Any:
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     try:
         return archive.read(name)
+    except MemoryError:
+        raise  # the limit of the process that converts
     except (KeyError, ValueError, *BROKEN) as error:
         raise damaged(f"its part {name!r} cannot be read ({error})") from error
 

@@ -172,7 +172,8 @@ def _match_whole(
     place = pick_device(device)
     one, two = _prepared(source, target, config, place, progress)
     starts = _starts(one, two, config, landmarks, initial_p2p_21, progress, on_map)
-    choices = ranked(starts, one, two, config, progress)
+    is_given = landmarks is not None or initial_p2p_21 is not None
+    choices = ranked(starts, one, two, config, progress, anew=not is_given)
     ahead = lead(different(choices, one, two))
     if initial_p2p_21 is None and _may_differ_in_kind(choices[0], config):
         marks = None if landmarks is None else torch.from_numpy(landmarks).to(place)

@@ -20,6 +20,9 @@ DOUBTFUL = 0.5
 WORTH_A_WORD = 0.03
 """Share of the mapped area that must be doubtful, or turned over, for a remark."""
 TURNED = 0.6
+MOST = 0.5
+"""Share from which the whole is turned over, no part of it: a map of one side to the other, which
+landmarks may ask for."""
 LEFT_OVER = 1 / 3
 """Share of what was turned over that may still be after bending."""
 
@@ -39,7 +42,7 @@ def put_right(
         MeshError: what the Laplacian raises.
     """
     before, over = _judged(found)
-    if over <= WORTH_A_WORD or not can_mend(found):
+    if not WORTH_A_WORD < over < MOST or not can_mend(found):
         return before
     other = mended(found)
     other = other if landmarks is None else other.through(landmarks)

@@ -59,9 +59,11 @@ def ranked(
     two: Prepared,
     config: MatchConfig,
     progress: ProgressCallback = ignore_progress,
+    *,
+    anew: bool = True,
 ) -> list[Choice]:
-    """Refine hypotheses to the finalists and return these, best first."""
-    fmaps = finalists(fmaps, one, two, config, progress)
+    """Refine hypotheses to the `finalists` and return these, best first."""
+    fmaps = finalists(fmaps, one, two, config, progress, anew=anew)
     judged = appraise(fmaps, one, two, config.n_samples)
     p2p_21 = torch.stack([fmap_to_p2p(f, one.basis.evecs, two.basis.evecs) for f in fmaps])
     energy, curvature = roughness(p2p_21, one, two), curvature_agreement(p2p_21, one, two)

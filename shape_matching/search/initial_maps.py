@@ -321,17 +321,21 @@ def finalists(
     config: MatchConfig,
     progress: ProgressCallback = ignore_progress,
     k_last: int = K_FINALISTS,
+    *,
+    anew: bool = True,
 ) -> Float[Tensor, "n m m"]:
     """Return up to ``config.n_finalists`` distinct maps of size ``k_last``, best first.
 
-    The maps are smaller where the bases or the samples carry less.
+    The maps are smaller where the bases or the samples carry less.  With ``anew`` those that turn
+    the surface over are also begun anew so that they do not; leave it where the side is given.
     """
     k = fmaps.shape[-1]
     ranked = appraise(fmaps, one, two, N_MIDDLE // 2).score()
     fmaps = fmaps[distinct(fmaps, ranked, config.n_hypotheses, 12, 0.7)]
     report(progress, "hypotheses", 1, 3, kept=len(fmaps))
     fmaps = _grown(fmaps, one, two, N_MIDDLE, _sampled_sizes(k + 2, K_MIDDLE, 6, one, two))
-    fmaps = torch.cat([fmaps, _outwards(fmaps, one, two, k)])
+    if anew:
+        fmaps = torch.cat([fmaps, _outwards(fmaps, one, two, k)])
     ranked = appraise(fmaps, one, two, N_MIDDLE).score()
     fmaps = fmaps[distinct(fmaps, ranked, config.n_finalists, k, 1.0)]
     report(progress, "hypotheses", 2, 3, kept=len(fmaps))

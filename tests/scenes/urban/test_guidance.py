@@ -224,7 +224,7 @@ def test_damaged_and_foreign_weights_are_named(tmp_path: Path) -> None:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:2000])
-    with pytest.raises(CheckpointError, match=r"teacher.bad_part"):
+    with pytest.raises(CheckpointError, match=r"checkpoint.damaged"):
         read_teacher(folder)
     weights.write_bytes(whole)
     other = urban_teachers.write(tmp_path / "b", is_latent=True)

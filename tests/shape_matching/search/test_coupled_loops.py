@@ -15,9 +15,9 @@ from shape_matching.search import coupled
 from shape_matching.search.coupled import (
     Points,
     _fine_map,
-    _pass,
     _signs,
     _torn,
+    coupled_pass,
     points_of,
     refine_coupled,
 )
@@ -47,7 +47,7 @@ def test_a_pass_matches_in_the_weighted_product(signs: tuple[float, float], samp
         torch.randint(n_1, (n_2,), generator=draw),
         torch.randint(n_2, (n_1,), generator=draw),
     )
-    found = _pass(maps, one, two, k, signs)
+    found = coupled_pass(maps, one, two, k, signs)
     p2p_21, p2p_12 = (m.numpy() for m in maps)
     x_1, x_2 = one.positions.numpy(), two.positions.numpy()
     rows_1, rows_2 = one.rows[:, :k].numpy(), two.rows[:, :k].numpy()
@@ -97,9 +97,9 @@ def test_sizes_of_the_passes_and_when_all_vertices_are_seen(
 
     def watched(maps: object, one: Points, two: Points, k: int, signs: object) -> object:
         seen.append((k, len(one.rows), len(two.rows)))
-        return _pass(maps, one, two, k, signs)  # type: ignore[arg-type]
+        return coupled_pass(maps, one, two, k, signs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(coupled, "_pass", watched)
+    monkeypatch.setattr(coupled, "coupled_pass", watched)
     events: list[dict] = []
     start = torch.eye(50)
     samples = (one.samples, two.samples) if sampled else None

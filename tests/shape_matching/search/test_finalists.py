@@ -67,7 +67,7 @@ def test_the_best_and_most_different_grow_in_two_stages(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "appraise", counted)
     monkeypatch.setattr(module, "distinct", told)
     events: list[dict] = []
-    found = finalists(start, one, two, config, lambda event: events.append(dict(event)))
+    found = finalists(start, one, two, config, lambda event: events.append(dict(event)), anew=False)
     assert grown == [
         (5, 600, 600, [22, 28, 34, 40, 46, 56]),
         (3, 700, 700, [*range(56, 137, 8), 144]),

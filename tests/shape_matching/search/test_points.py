@@ -58,7 +58,7 @@ def test_coarse_parts_find_their_places(monkeypatch: pytest.MonkeyPatch) -> None
     given = np.arange(24)
     for found in (
         match(CORNER, turned, FAST, device="cpu", landmarks=marks),
-        match(CORNER, turned, FAST, device="cpu", initial_p2p_21=given),
+        match(CORNER, turned, FAST, device="cpu", initial_map=given),
     ):
         gaps = np.linalg.norm(CORNER.vertices[found.p2p_21] - CORNER.vertices, axis=1)
         assert gaps.mean() < 0.3
