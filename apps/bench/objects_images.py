@@ -20,7 +20,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from apps.bench.objects_samples import finite_mesh, true_meshes, visible_surface
-from geo3d.config import require_at_least
+from geo3d.config import require, require_at_least
 from geo3d.errors import ConfigError
 from geo3d.files import asset
 from geo3d.mesh.mesh import Mesh
@@ -41,6 +41,9 @@ Made = tuple[Mesh | None, np.ndarray]
 """A mesh, z up, and the cells (n, 3) it was decoded from."""
 
 
+_GUESSES = ("guess", "guess true camera", "guess true cells", "guess true both")
+
+
 @dataclass(frozen=True)
 class ImagesConfig:
     """What is made of what."""
@@ -53,7 +56,8 @@ class ImagesConfig:
     """The first ones."""
     makers: tuple[str, ...] = ("teacher", "few 1", "few 2", "student 1", "student 2")
     """teacher, or teacher with a guidance scale; few (the teacher) and student with a number of
-    steps; guess, where the pipeline's image encoder makes one."""
+    steps; guess, where the pipeline's image encoder makes one, and with "true camera", "true cells"
+    or "true both" in their place."""
     threshold: float = 0.02
     """Of the F-score; the longest side of an object is 1."""
     points: int = 10_000
@@ -61,6 +65,8 @@ class ImagesConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "objects points")
+        guesses = {name for name in self.makers if name.startswith("guess")}
+        require(guesses <= set(_GUESSES), "makers", f"of guesses: {', '.join(_GUESSES)}")
 
 
 def bench_images(config: ImagesConfig, progress: ProgressCallback = ignore_progress) -> list[Row]:
@@ -96,7 +102,9 @@ def _maker(folder: str | Path, name: str) -> Callable[[CellObject, int], Made]:
                 f"The image encoder of {folder} makes no guess of the object.",
                 "Leave the guess out of makers.",
             )
-        return lambda item, seed: guessed(pipeline, encoder, item)
+        told = number.removeprefix("true ")
+        true = told in ("camera", "both"), told in ("cells", "both")
+        return lambda item, seed: guessed(pipeline, encoder, item, *true)
     pipeline = load_pipeline(folder, variant="student" if kind == "student" else "pipeline")
     structure, latent = pipeline.samplers
     if number:
@@ -110,10 +118,20 @@ def _few(steps: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def guessed(pipeline: Pipeline, encoder: LiftingEncoder, item: CellObject) -> Made:
-    """Return the encoder's guess, decoded as the pipeline decodes what it samples."""
-    guess = encoder.guess(_pixels(item))
-    cells = closed_shell(np.argwhere(guess.occupancy[0].numpy() > 0), COARSE)
+def guessed(
+    pipeline: Pipeline,
+    encoder: LiftingEncoder,
+    item: CellObject,
+    true_camera: bool = False,
+    true_cells: bool = False,
+) -> Made:
+    """Return the encoder's guess, decoded as the pipeline decodes what it samples, with the camera
+    it sees by and its cells replaced by the truth where asked."""
+    camera = torch.from_numpy(item.cameras[:1])
+    guess = encoder.guess(_pixels(item), camera, torch.full((1,), float(true_camera)))
+    cells = item.coords.astype(np.int64)
+    if not true_cells:
+        cells = closed_shell(np.argwhere(guess.occupancy[0].numpy() > 0), COARSE)
     if not len(cells):
         return None, cells
     x, y, z = torch.from_numpy(cells).long().T

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from apps.bench.objects_images import ImagesConfig, bench_images, guessed
 from geo3d.errors import ConfigError
 from scenes.objects.condition import SmallEncoderConfig, SmallImageEncoder
 from scenes.objects.decoders import SLatDecoderConfig, SLatMeshDecoder
-from scenes.objects.lifting import LiftingConfig, LiftingEncoder
+from scenes.objects.lifting import Guess, LiftingConfig, LiftingEncoder
 from scenes.objects.pipeline import Pipeline
 from scenes.objects.samplers import SamplerConfig
 from scenes.objects.small.cells import write_cells
@@ -60,3 +61,31 @@ def test_a_guess_is_decoded_where_it_is_sure() -> None:
     encoder.head.get_parameter("bias").data[0] = -100.0
     mesh, cells = guessed(pipeline, encoder, small_objects()[0])
     assert mesh is None and len(cells) == 0
+    mesh, cells = guessed(pipeline, encoder, small_objects()[0], true_cells=True)
+    assert mesh is not None and len(cells) == len(small_objects()[0].coords)
+
+
+def test_the_guess_sees_by_the_true_camera_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Watched(LiftingEncoder):
+        def guess(self, pixels: Any, cameras: Any = None, told: Any = None) -> Guess:
+            asked.append((cameras, told))
+            return super().guess(pixels, cameras, told)
+
+    torch.manual_seed(0)
+    small = LiftingConfig(
+        size=64, widths=(8, 8, 8, 8), code=8, channels=16, latent_channels=4, grid_widths=(8, 8, 8)
+    )
+    item = small_objects()[0]
+    encoder = Watched(small)
+    encoder.head.get_parameter("bias").data[0] = -100.0
+    for true_camera in (False, True):
+        guessed(cast(Pipeline, None), encoder, item, true_camera)
+    assert [float(told) for _, told in asked] == [0, 1]
+    assert all(torch.equal(camera[0], torch.from_numpy(item.cameras[0])) for camera, _ in asked)
+
+
+def test_an_unknown_kind_of_guess_is_refused() -> None:
+    with pytest.raises(ConfigError, match="guess true camera, guess true cells"):
+        ImagesConfig(makers=("guess true colour",))
