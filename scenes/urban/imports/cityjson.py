@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from scenes.urban.imports.common import (
     FROM_Z_UP,
     LONGEST,
     Imported,
+    MalformedError,
     Names,
     bad_file,
     drive_along,
     existing,
     finished,
     importer,
+    parsing,
     thinned,
     with_ground,
 )
@@ -60,7 +63,7 @@ def import_cityjson(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) -
         InputError: ``layout_file.no_drive``.
     """
     names, parts, floor = Names(CITY), [], []
-    try:
+    with parsing():
         for model in _city_models(existing(path)):
             shift = model.get("transform", {"scale": [1, 1, 1], "translate": [0, 0, 0]})
             raw = np.array(model["vertices"], np.float64).reshape(-1, 3)
@@ -69,16 +72,10 @@ def import_cityjson(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) -
                 geometry = _most_detailed(item.get("geometry") or [])
                 if geometry is None or not (name := names.of(item["type"])):
                     continue
-                parts.append((name, _surfaces(geometry), vertices))
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        bad_file(path, "CityJSON", f"{type(error).__name__} {error}")
+                parts.append((name, _surfaces(geometry, vertices)))
     meshes = []
-    for name, surfaces, vertices in parts:
-        try:
-            found = _city_mesh(surfaces, vertices)
-        except (IndexError, TypeError, ValueError) as error:
-            bad_file(path, "CityJSON", f"{type(error).__name__} {error}")
-        if found is not None:
+    for name, surfaces in parts:
+        if (found := _city_mesh(surfaces)) is not None:
             meshes.append((name, *found))
             floor.append(found[0][:, 2].min())
     if meshes and max(np.ptp(m[1][:, 0]) for m in meshes) < 0.01:
@@ -104,7 +101,7 @@ def _city_models(path: Path) -> Iterator[dict[str, Any]]:
         lines = [line for line in text.splitlines() if line.strip()]
     head = json.loads(lines[0])
     if head.get("type") != "CityJSON":
-        raise ValueError("it is not JSON")
+        raise MalformedError("it is not JSON")
     for line in lines[1:]:
         yield {**json.loads(line), "transform": head["transform"]}
 
@@ -115,21 +112,24 @@ def _most_detailed(geometries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]
     return max(shown, key=lambda g: str(g.get("lod", "")), default=None)
 
 
-def _surfaces(geometry: Mapping[str, Any]) -> list[Any]:
-    """Return the surfaces of a geometry, each a list of rings of vertex numbers."""
+def _surfaces(geometry: Mapping[str, Any], vertices: np.ndarray) -> list[list[np.ndarray]]:
+    """Return the surfaces of a geometry, each a list of rings of points (n, 3)."""
     boundaries = geometry["boundaries"]
     depth = {"Solid": 1, "MultiSolid": 2, "CompositeSolid": 2}.get(geometry["type"], 0)
     for _ in range(depth):
         boundaries = [part for shell in boundaries for part in shell]
-    return boundaries
+    found = [[vertices[list(map(index, ring))] for ring in rings] for rings in boundaries]
+    if not all(np.isfinite(ring).all() for rings in found for ring in rings):
+        raise MalformedError("some of its numbers are not finite")
+    return found
 
 
-def _city_mesh(surfaces: list[Any], vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _city_mesh(surfaces: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray] | None:
     points, faces, count = [], [], 0
     for rings in surfaces:
         if not rings or len(rings[0]) < 3:
             continue
-        found, made = triangulated_in_space([vertices[ring] for ring in rings])
+        found, made = triangulated_in_space([ring for ring in rings if len(ring)])
         points.append(found)
         faces.append(made + count)
         count += len(found)
@@ -161,7 +161,7 @@ def _city_drive(
         (flat - flat.mean(axis=0)) @ [axis[1], -axis[0]],
     )
     if not np.ptp(along) <= LONGEST:
-        raise ValueError(f"a road of it is {np.ptp(along):.3g} m long")
+        raise MalformedError(f"a road of it is {np.ptp(along):.3g} m long")
     low, high = along.min() + 1, along.max() - 1
     edges = np.linspace(along.min(), along.max(), max(2, int(np.ptp(along) / 20) + 1))
     line = []

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
@@ -88,7 +89,37 @@ LONGEST = 1e6
 """Metres that a line of an imported file may have: far more than a town, and little memory."""
 _Options = ParamSpec("_Options")
 _Read = Callable[Concatenate[Path, _Options], Imported]
-_UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
+
+
+class MalformedError(ValueError):
+    """What a foreign file says has not the form, or the range, that it should have."""
+
+
+@contextmanager
+def parsing() -> Iterator[None]:
+    """Within this block the content of a foreign file is taken apart, and nothing else is done.
+
+    What is missing there, or of another kind, is the file's fault.  Everywhere else the same errors
+    are faults of ours, and are not caught.
+
+    Raises:
+        MalformedError: for them.
+    """
+    try:
+        yield
+    except Geo3dError:
+        raise
+    except (
+        AttributeError,
+        LookupError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        if isinstance(error, MalformedError):
+            raise
+        raise MalformedError(f"{type(error).__name__} {error}") from error
 
 
 def existing(path: Path, max_bytes: int = MAX_BYTES) -> Path:
@@ -116,9 +147,9 @@ def bad_file(path: Path, what: str, why: object, hint: str = "") -> NoReturn:
 
 
 def importer(what: str) -> Callable[[_Read[_Options]], _Read[_Options]]:
-    """Decorate what reads a file: numbers and structures that it did not foresee are the file's.
+    """Decorate what reads a file: a `MalformedError` names the file and what it should be.
 
-    Numbers out of range are told by `bad_file`, not by numpy; what is not finite, by `finished`.
+    Numbers out of range are told so, not by numpy; what is not finite, by `finished`.
     """
 
     def decorate(read: _Read[_Options]) -> _Read[_Options]:
@@ -127,10 +158,10 @@ def importer(what: str) -> Callable[[_Read[_Options]], _Read[_Options]]:
             try:
                 with np.errstate(all="ignore"):
                     return read(path, *args, **options)
-            except Geo3dError:
-                raise
-            except _UNFORESEEN as error:
-                bad_file(path, what, f"{type(error).__name__}: {error}")
+            except MalformedError as error:
+                bad_file(path, what, error)
+            except MemoryError:
+                bad_file(path, what, "it asks for more memory than there is")
 
         return run
 
@@ -204,11 +235,11 @@ def finished(
     Buildings and vehicles that hold a camera are left out and counted.
 
     Raises:
-        ValueError: numbers are not finite.
+        MalformedError: numbers are not finite.
     """
     numbers = (trajectory, *(part.transform for part in parts), *(p.vertices for p in parts))
     if not all(np.isfinite(array).all() for array in numbers):
-        raise ValueError("some of its numbers are not finite")
+        raise MalformedError("some of its numbers are not finite")
     kept = []
     for part in parts:
         if part.name in _SHUNNED and holds_one(part, trajectory[:, :3, 3]):
@@ -226,8 +257,11 @@ def with_ground(
     Args:
         below: metres from the cameras to the road.
     """
-    line = trajectory[:, :3, 3] + np.array([0.0, below, 0.0])
-    line = extended(thinned(line, 2.0), 30.0)
+    line = thinned(trajectory[:, :3, 3] + np.array([0.0, below, 0.0]), 2.0)
+    if len(line) == 1:
+        # who stands still looks along the road
+        line = np.concatenate([line, line + trajectory[0, :3, 2]])
+    line = extended(line, 30.0)
     made = [] if any(part.name in GROUND for part in parts) else [ribbon("road", line, 8.0)]
     if not any(part.name == "terrain" for part in parts):
         made.append(_around(line))
@@ -270,7 +304,7 @@ def thinned(line: Float[np.ndarray, "n d"], step: float) -> Float[np.ndarray, "m
     """Return points of a line about every ``step`` metres, its ends among them.
 
     Raises:
-        ValueError: the line is longer than `LONGEST`.
+        MalformedError: the line is longer than `LONGEST`.
     """
     if not len(line):
         return line
@@ -280,20 +314,36 @@ def thinned(line: Float[np.ndarray, "n d"], step: float) -> Float[np.ndarray, "m
         return line
     along = np.concatenate([[0.0], np.linalg.norm(np.diff(line, axis=0), axis=1).cumsum()])
     if not along[-1] <= LONGEST:
-        raise ValueError(f"a line of it is {along[-1]:.3g} m long")
+        raise MalformedError(f"a line of it is {along[-1]:.3g} m long")
     at = np.linspace(0, along[-1], max(2, round(along[-1] / step) + 1))
     return np.stack([np.interp(at, along, column) for column in line.T], axis=1)
 
 
-def metres_of(text: str | float) -> float:
-    """Return a length.
+def number_in(element: Element, name: str, default: float = 0.0) -> float:
+    """Return the number in an attribute of XML; the default where there is none.
 
     Raises:
-        ValueError: it is no number up to `LONGEST`.
+        MalformedError: it is no number, or not finite.
     """
-    value = float(text)
+    text = element.get(name)
+    try:
+        value = default if text is None else float(text)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise MalformedError(f"{name} of a {element.tag} is {str(text)[:40]!r}")
+    return value
+
+
+def metres_in(element: Element, name: str) -> float:
+    """Return the length in an attribute of XML; 0 where there is none.
+
+    Raises:
+        MalformedError: it is no number up to `LONGEST`.
+    """
+    value = number_in(element, name)
     if not abs(value) <= LONGEST:
-        raise ValueError(f"it has a length of {value:.3g} m")
+        raise MalformedError(f"it has a length of {value:.3g} m")
     return value
 
 

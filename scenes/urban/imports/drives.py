@@ -28,11 +28,12 @@ from scenes.urban.imports.common import (
     EYE_HEIGHT,
     FROM_Z_UP,
     Imported,
+    MalformedError,
     Names,
-    bad_file,
     existing,
     finished,
     importer,
+    parsing,
     read_json,
     with_ground,
 )
@@ -85,7 +86,7 @@ def import_nuscenes(folder: Path, scene: str = "") -> Imported:
         FileFormatError: ``layout_file.bad_import``.
     """
     tables = {name: read_json(folder / f"{name}.json", "a nuScenes table") for name in _TABLES}
-    try:
+    with parsing():
         known = {row["name"]: row for row in tables["scene"]}
         if not known or (scene and scene not in known):
             raise InputError(
@@ -97,13 +98,14 @@ def import_nuscenes(folder: Path, scene: str = "") -> Imported:
         by_token = {name: {r["token"]: r for r in rows} for name, rows in tables.items()}
         samples, token = [], row["first_sample_token"]
         while token:
+            if len(samples) == len(tables["sample"]):
+                raise MalformedError("its samples follow each other in a circle")
             samples.append(token)
             token = by_token["sample"][token]["next"]
         cameras, ground = _nuscenes_cameras(by_token, tables["sample_data"], samples)
         boxes = _nuscenes_boxes(by_token, tables["sample_annotation"], samples)
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
-        bad_file(folder, "a folder of nuScenes' tables", f"{type(error).__name__} {error}")
-    return _layout_of(slug(row["name"]), cameras, ground, boxes, Names(NUSCENES))
+        name = slug(row["name"])
+    return _layout_of(name, cameras, ground, boxes, Names(NUSCENES))
 
 
 @importer("Waymo's boxes")
@@ -123,11 +125,9 @@ def import_waymo(path: Path, poses: Path | None = None) -> Imported:
         InputError: ``file.missing``, ``layout_file.no_scene``.
         FileFormatError: ``layout_file.bad_import``.
     """
-    try:
-        is_table = path.suffix.lower() in (".csv", ".parquet")
+    is_table = path.suffix.lower() in (".csv", ".parquet")
+    with parsing():
         frames = _waymo_tables(path, poses) if is_table else _waymo_frames(path)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        bad_file(path, "Waymo's boxes", f"{type(error).__name__} {error}")
     if not frames:
         raise InputError("layout_file.no_scene", f"{path} has no frames.", "Take another segment.")
     boxes, vehicle = [], np.stack([pose for pose, _ in frames])
@@ -215,7 +215,7 @@ def _nuscenes_cameras(
             found.append((row["timestamp"], _pose(ego), _pose(sensor)))
     found.sort(key=lambda item: item[0])
     if not found:
-        raise ValueError("it has no data of CAM_FRONT")
+        raise MalformedError("it has no data of CAM_FRONT")
     return np.stack([ego @ cam for _, ego, cam in found]), np.stack([e[:3, 3] for _, e, _ in found])
 
 
@@ -227,7 +227,7 @@ def _nuscenes_boxes(
     for row in rows:
         if row["sample_token"] in number:
             instance = by_token["instance"][row["instance_token"]]
-            label = by_token["category"][instance["category_token"]]["name"]
+            label = str(by_token["category"][instance["category_token"]]["name"])
             width, length, height = map(float, row["size"])
             at = number[row["sample_token"]]
             boxes.append((row["instance_token"], at, label, _pose(row), (length, width, height)))

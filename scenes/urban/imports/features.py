@@ -108,6 +108,7 @@ def layout_of_features(
     origin = trajectory[0, [0, 2], 3]
     path = trajectory[:, [0, 2], 3]
     parts = [_base(path - origin, _REACH)]
+    features = [f for f in features if f.rings and all(len(ring) for ring in f.rings)]
     for feature in features:
         low, high = (f(np.concatenate(feature.rings), axis=0) for f in (np.min, np.max))
         away = np.maximum(np.maximum(low - path, path - high), 0)
@@ -130,6 +131,7 @@ def longest_drive(features: Sequence[Feature]) -> Float[np.ndarray, "n 2"]:
     It lies half a lane to the right of the middle, and is cut off at 500 m.
     """
     roads = [f for f in features if f.kind == "line" and f.tags.get("highway") in WIDTHS]
+    roads = [f for f in roads if len(f.rings[0]) > 1]
     roads = sorted(roads, key=lambda f: -_length(f.rings[0]))
     best = np.zeros((0, 2))
     for road in roads[:20]:

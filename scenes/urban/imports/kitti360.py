@@ -27,10 +27,12 @@ from geo3d.layout.layout import Layout
 from scenes.urban.imports.common import (
     MAX_BYTES,
     Imported,
+    MalformedError,
     Names,
     bad_file,
     existing,
     importer,
+    parsing,
     plain,
     read_xml,
 )
@@ -64,6 +66,7 @@ NAMES = {
 """Labels by letters to our classes; "" is left out."""
 _NEAR_TRAJECTORY = 100.0
 _WHAT = "a KITTI-360 annotation"
+_TABLE = "a table of frame numbers and poses"
 
 
 @importer("a KITTI-360 annotation")
@@ -122,11 +125,17 @@ def import_kitti360(
 def _read_poses(path: Path) -> tuple[np.ndarray, Float[np.ndarray, "n 4 4"]]:
     try:
         rows = np.loadtxt(path, np.float64, ndmin=2)
-        columns = {13: 3, 17: 4}[rows.shape[1]] if len(rows) else 4
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
-        bad_file(path, "a table of frame numbers and poses", error)
+    except ValueError as error:
+        bad_file(path, _TABLE, error)
+    if len(rows) and rows.shape[1] not in (13, 17):
+        bad_file(path, _TABLE, f"it has {rows.shape[1]} columns")
+    if not np.isfinite(rows).all():
+        bad_file(path, _TABLE, "some of its numbers are not finite")
+    columns = 3 if rows.shape[1] == 13 else 4
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     poses[:, :columns] = rows[:, 1:].reshape(-1, columns, 4)
+    if not (np.abs(np.linalg.det(poses)) > 1e-9).all():
+        bad_file(path, _TABLE, "some of its poses are no turns and moves")
     return rows[:, 0].astype(int), poses
 
 
@@ -135,19 +144,18 @@ def _read_boxes(path: Path) -> Iterator[tuple[dict[str, Any], tuple[int, int]]]:
     root = read_xml(path, _WHAT)
     if root.find("*/transform") is None:
         bad_file(path, _WHAT, "it holds no primitives")
-    try:
-        for node in root:
-            if node.find("transform") is None or _number(node, "timestamp", -1) != -1:
-                continue
-            fields = {
-                "label": _label(node),
-                "transform": _matrix(node, "transform"),
-                "verts": _matrix(node, "vertices"),
-                "faces": _matrix(node, "faces"),
-            }
-            yield fields, (_number(node, "start_frame", 0), _number(node, "end_frame", -1))
-    except (ValueError, LookupError, AttributeError) as error:
-        bad_file(path, _WHAT, error, "Expected is data_3d_bboxes/*/SEQUENCE.xml.")
+    for node in root:
+        if node.find("transform") is None or _number(node, "timestamp", -1) != -1:
+            continue
+        fields = {
+            "label": _label(node),
+            "transform": _matrix(node, "transform", 4),
+            "verts": _matrix(node, "vertices", 3),
+            "faces": _matrix(node, "faces", 3),
+        }
+        if fields["transform"].shape != (4, 4) or not len(fields["verts"]):
+            raise MalformedError("a primitive has no transform of 4 x 4, or no vertices")
+        yield fields, (_number(node, "start_frame", 0), _number(node, "end_frame", -1))
 
 
 def _label(node: Element) -> str:
@@ -161,16 +169,21 @@ def _label(node: Element) -> str:
 
 def _number(node: Element, field: str, default: int) -> int:
     text = node.findtext(field)
-    return default if text is None else int(text)
+    with parsing():
+        return default if text is None else int(text)
 
 
-def _matrix(node: Element, field: str) -> np.ndarray:
+def _matrix(node: Element, field: str, columns: int) -> np.ndarray:
     """Read an OpenCV matrix: rows, cols, data."""
     found = node.find(field)
     if found is None:
-        raise ValueError(f"a primitive has no {field}")
-    values = np.array((found.findtext("data") or "").split(), np.float64)
-    return values.reshape(int(found.findtext("rows") or 0), int(found.findtext("cols") or 0))
+        raise MalformedError(f"a primitive has no {field}")
+    with parsing():
+        values = np.array((found.findtext("data") or "").split(), np.float64)
+        matrix = values.reshape(int(found.findtext("rows") or 0), -1)
+    if matrix.shape[1] != columns or not np.isfinite(matrix).all():
+        raise MalformedError(f"{field} of a primitive is no table of {columns} finite columns")
+    return matrix
 
 
 def _is_near(

@@ -18,8 +18,10 @@ from jaxtyping import Float
 from geo3d.files import slug
 from scenes.urban.imports.common import (
     Imported,
-    bad_file,
+    MalformedError,
     importer,
+    number_in,
+    parsing,
     plain,
     read_json,
     read_xml,
@@ -58,15 +60,14 @@ def import_osm(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) -> Imp
         InputError: ``layout_file.no_drive``.
     """
     root = read_xml(path, "an OpenStreetMap extract")
-    try:
-        places = {
-            node.get("id", ""): (float(node.get("lon", "nan")), float(node.get("lat", "nan")))
-            for node in root.iter("node")
-        }
-        if root.tag != "osm" or not places:
-            raise ValueError("it has no nodes")
-    except ValueError as error:
-        bad_file(path, "an OpenStreetMap extract", error, "Expected is the XML form (.osm).")
+    # nodes that were deleted have no place
+    places = {
+        node.get("id", ""): (number_in(node, "lon"), number_in(node, "lat"))
+        for node in root.iter("node")
+        if node.get("lon") is not None and node.get("lat") is not None
+    }
+    if root.tag != "osm" or not places:
+        raise MalformedError("it has no nodes; expected is the XML form (.osm)")
     plane = Plane(*_middle(np.array(list(places.values()))))
 
     def line(ids: Iterable[str]) -> np.ndarray:
@@ -90,7 +91,6 @@ def import_osm(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) -> Imp
             for outer in _joined([ids for role, ids in members if role == "outer" and ids]):
                 rings = (line(outer), *inner)
                 features.append(Feature("area", rings, tags))
-    features = [f for f in features if all(len(ring) for ring in f.rings)]
     wanted = None if drive is None else plane.metres(drive)
     return layout_of_features(slug(path.stem), features, wanted)
 
@@ -107,7 +107,7 @@ def import_geojson(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) ->
         InputError: ``layout_file.no_drive``.
     """
     content = read_json(path, "GeoJSON")
-    try:
+    with parsing():
         items = content["features"] if content["type"] == "FeatureCollection" else [content]
         shapes = [
             (shape, _properties(item))
@@ -116,7 +116,7 @@ def import_geojson(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) ->
         ]
         places = np.array([p[:2] for _, rings in (s for s, _ in shapes) for r in rings for p in r])
         if not len(places) or not np.isfinite(places).all():
-            raise ValueError("it has no places")
+            raise MalformedError("it has no places")
         is_degrees = np.abs(places[:, 0]).max() <= 180 and np.abs(places[:, 1]).max() <= 90
         plane = Plane(*_middle(places)) if is_degrees else None
         middle = places.mean(axis=0)
@@ -129,8 +129,6 @@ def import_geojson(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) ->
             _guessed(Feature(kind, tuple(map(metres, rings)), tags))
             for (kind, rings), tags in shapes
         ]
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        bad_file(path, "GeoJSON", f"{type(error).__name__} {error}")
     wanted = None if drive is None else metres(drive)
     return layout_of_features(slug(path.stem), features, wanted)
 
@@ -192,7 +190,7 @@ def _shapes(geometry: Mapping[str, Any] | None) -> Iterator[tuple[Any, list[Any]
         elif simple == "Point":
             yield "point", [[one]]
         else:
-            raise ValueError(f"geometry {kind!r}")
+            raise MalformedError(f"geometry {kind!r}")
 
 
 def _guessed(feature: Feature) -> Feature:

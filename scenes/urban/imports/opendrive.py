@@ -21,12 +21,13 @@ from geo3d.layout.layout import Primitive, box, ellipsoid, slab
 from scenes.urban.imports.common import (
     FROM_Z_UP,
     Imported,
+    MalformedError,
     Names,
-    bad_file,
     drive_along,
     finished,
     importer,
-    metres_of,
+    metres_in,
+    number_in,
     plain,
     read_xml,
     with_ground,
@@ -58,6 +59,8 @@ OBJECTS = {
     ),
 }
 _STEP, _FINE = 2.0, 0.05
+_MANY = 100_000
+"""Of one object in a row."""
 _RAISED = {"sidewalk": 0.1, "ground": -0.02}
 
 
@@ -75,21 +78,18 @@ def import_opendrive(path: Path, drive: Float[np.ndarray, "n 2"] | None = None) 
     """
     root = read_xml(path, "OpenDRIVE")
     names = Names({**LANES, **OBJECTS})
-    try:
-        if root.tag != "OpenDRIVE":
-            raise ValueError(f"it begins with {root.tag}")
-        roads = [_Road(element) for element in root.iter("road")]
-        roads = [road for road in roads if road.length > 0.1]
-        parts = [part for road in roads for part in (*road.lanes(names), *road.things(names))]
-        line = np.zeros((0, 3))
-        if drive is not None:
-            flat = np.asarray(drive, np.float64)
-            line = np.column_stack([flat, [_height(roads, at) for at in flat]])
-        elif roads:
-            candidates = sorted(roads, key=lambda road: -road.length)
-            line = next((way for road in candidates if len(way := road.way())), line)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        bad_file(path, "OpenDRIVE", f"{type(error).__name__} {error}")
+    if root.tag != "OpenDRIVE":
+        raise MalformedError(f"it begins with {root.tag}")
+    roads = [_Road(element) for element in root.iter("road")]
+    roads = [road for road in roads if road.length > 0.1]
+    parts = [part for road in roads for part in (*road.lanes(names), *road.things(names))]
+    line = np.zeros((0, 3))
+    if drive is not None:
+        flat = np.asarray(drive, np.float64)
+        line = np.column_stack([flat, [_height(roads, at) for at in flat]])
+    elif roads:
+        candidates = sorted(roads, key=lambda road: -road.length)
+        line = next((way for road in candidates if len(way := road.way())), line)
     origin = line[0] if len(line) else np.zeros(3)
     trajectory = drive_along((line - origin) @ FROM_Z_UP.T)
     move = np.eye(4)
@@ -106,7 +106,7 @@ class _Road:
 
     def __init__(self, element: Element) -> None:
         self._element = element
-        self.length = metres_of(element.get("length", 0))
+        self.length = metres_in(element, "length")
         self.is_left_hand = element.get("rule", "RHT") == "LHT"
         self._s, self._line, self._heading = _reference(element)
         self._elevation = _cubics(element.findall("elevationProfile/elevation"), "s")
@@ -146,10 +146,10 @@ class _Road:
                 yield from self._object(item, name)
         for item in self._element.findall("signals/signal"):
             name = "traffic light" if item.get("dynamic") == "yes" else "traffic sign"
-            up = float(item.get("zOffset", 2.0)) + float(item.get("height", 0.7)) / 2
-            width = float(item.get("width", 0.6)) or 0.6
-            height = float(item.get("height", 0.7)) or 0.7
-            s, t = float(item.get("s", 0)), float(item.get("t", 0))
+            up = number_in(item, "zOffset", 2.0) + number_in(item, "height", 0.7) / 2
+            width = number_in(item, "width", 0.6) or 0.6
+            height = number_in(item, "height", 0.7) or 0.7
+            s, t = number_in(item, "s"), number_in(item, "t")
             centre = FROM_Z_UP @ self.place(np.array([s]), t, up)[0]
             yield box("", name, centre, (width, height, 0.15), self._yaw(s, item))
 
@@ -172,30 +172,33 @@ class _Road:
         return line[::-1] if is_against else line
 
     def _object(self, item: Element, name: str) -> Iterator[Primitive]:
-        s, t = float(item.get("s", 0)), float(item.get("t", 0))
-        radius, height = float(item.get("radius", 0)), float(item.get("height", 0)) or 2.0
-        length = float(item.get("length", 0)) or 2 * radius or 0.5
-        width = float(item.get("width", 0)) or 2 * radius or 0.5
+        s, t = number_in(item, "s"), number_in(item, "t")
+        radius, height = number_in(item, "radius"), number_in(item, "height") or 2.0
+        length = number_in(item, "length") or 2 * radius or 0.5
+        width = number_in(item, "width") or 2 * radius or 0.5
         repeats = item.findall("repeat")
         stations = [s]
-        if repeats and float(repeats[0].get("distance", 0)) > 0:
-            first, step = float(repeats[0].get("s", s)), float(repeats[0].get("distance", 1))
-            if not step > 1e-3:
-                raise ValueError(f"it repeats an object every {step:.3g} m")
-            stations = list(np.arange(first, first + metres_of(repeats[0].get("length", 0)), step))
+        if repeats and number_in(repeats[0], "distance") > 0:
+            first, step = number_in(repeats[0], "s", s), number_in(repeats[0], "distance")
+            length_of_row = metres_in(repeats[0], "length")
+            if length_of_row > step * _MANY:
+                raise MalformedError(f"it repeats an object every {step:.3g} m")
+            stations = [first + k * step for k in range(int(np.ceil(length_of_row / step)))]
         for at in stations or [s]:
-            up = float(item.get("zOffset", 0)) + height / 2
+            up = number_in(item, "zOffset") + height / 2
             centre = FROM_Z_UP @ self.place(np.array([at]), t, up)[0]
             make = ellipsoid if name == "vegetation" else box
             yield make("", name, centre, (width, height, length), self._yaw(at, item))
 
     def _yaw(self, s: float, item: Element) -> float:
         # anticlockwise from x becomes a turn from z towards x
-        return np.pi / 2 - (self.heading(s) + float(item.get("hdg", item.get("hOffset", 0))))
+        return np.pi / 2 - (
+            self.heading(s) + number_in(item, "hdg" if item.get("hdg") else "hOffset")
+        )
 
     def _sections(self) -> Iterator[tuple[float, float, Element]]:
         found = self._element.findall("lanes/laneSection")
-        starts = [float(section.get("s", 0)) for section in found]
+        starts = [metres_in(section, "s") for section in found]
         for section, start, end in zip(found, starts, [*starts[1:], self.length], strict=True):
             if end - start > 1e-3:
                 yield start, end, section
@@ -207,7 +210,7 @@ class _Road:
         for side, sign in (("left", 1.0), ("right", -1.0)):
             edge = _value(self._offset, s)
             lanes = section.findall(f"{side}/lane")
-            for lane in sorted(lanes, key=lambda lane: abs(int(lane.get("id", 0)))):
+            for lane in sorted(lanes, key=lambda lane: abs(number_in(lane, "id"))):
                 widths = _cubics(lane.findall("width"), "sOffset")
                 outer = edge + sign * _value(widths, s - start)
                 yield lane.get("type", "none"), edge, outer
@@ -218,19 +221,19 @@ def _reference(element: Element) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return s, points (n, 2) and headings along a road's reference line."""
     stations, points, headings = [], [], []
     for piece in element.findall("planView/geometry"):
-        start, length = float(piece.get("s", 0)), metres_of(piece.get("length", 0))
+        start, length = metres_in(piece, "s"), metres_in(piece, "length")
         if length <= 0:
             continue
         at = np.linspace(0, length, max(2, int(np.ceil(length / _FINE)) + 1))
         local, turn = _local(piece, at)
-        heading = float(piece.get("hdg", 0))
+        heading = number_in(piece, "hdg")
         c, s = np.cos(heading), np.sin(heading)
-        place = np.array([float(piece.get("x", 0)), float(piece.get("y", 0))])
+        place = np.array([number_in(piece, "x"), number_in(piece, "y")])
         stations.append(start + at)
         points.append(local @ np.array([[c, s], [-s, c]]) + place)
         headings.append(heading + turn)
     if not stations:
-        raise ValueError("a road has no geometry")
+        raise MalformedError("a road has no geometry")
     return np.concatenate(stations), np.concatenate(points), np.unwrap(np.concatenate(headings))
 
 
@@ -242,9 +245,9 @@ def _local(piece: Element, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return _polynomial(found, at, kind)
     first = last = 0.0
     if (arc := piece.find("arc")) is not None:
-        first = last = float(arc.get("curvature", 0))
+        first = last = number_in(arc, "curvature")
     elif (spiral := piece.find("spiral")) is not None:
-        first, last = float(spiral.get("curvStart", 0)), float(spiral.get("curvEnd", 0))
+        first, last = number_in(spiral, "curvStart"), number_in(spiral, "curvEnd")
     heading = first * at + (last - first) / (2 * at[-1]) * at**2
     middle, turned = (heading[1:] + heading[:-1]) / 2, np.diff(heading)
     # the chord of an arc: sin(a / 2) / (a / 2) of its length
@@ -255,7 +258,7 @@ def _local(piece: Element, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _polynomial(found: Element, at: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     if kind == "poly3":
-        v = [float(found.get(key, 0)) for key in "abcd"]
+        v = [number_in(found, key) for key in "abcd"]
         # u grows as the curve is walked: once with steps of the length, then by what they made
         u = at.copy()
         for _ in range(8):
@@ -265,7 +268,7 @@ def _polynomial(found: Element, at: np.ndarray, kind: str) -> tuple[np.ndarray, 
         slope = v[1] + 2 * v[2] * u + 3 * v[3] * u**2
         return np.stack([u, np.polyval(v[::-1], u)], axis=1), np.arctan(slope)
     p = at if found.get("pRange") == "arcLength" else at / at[-1]
-    u, v = ([float(found.get(f"{key}{axis}", 0)) for key in "abcd"] for axis in "UV")
+    u, v = ([number_in(found, f"{key}{axis}") for key in "abcd"] for axis in "UV")
     du, dv = ([c[1], 2 * c[2], 3 * c[3]] for c in (u, v))
     heading = np.arctan2(np.polyval(dv[::-1], p), np.polyval(du[::-1], p))
     return np.stack([np.polyval(u[::-1], p), np.polyval(v[::-1], p)], axis=1), heading
@@ -273,7 +276,7 @@ def _polynomial(found: Element, at: np.ndarray, kind: str) -> tuple[np.ndarray, 
 
 def _cubics(elements: list[Element], key: str) -> np.ndarray:
     """Return rows of start and a, b, c, d, sorted; one of zeros if there are none."""
-    rows = [[float(e.get(k, 0)) for k in (key, "a", "b", "c", "d")] for e in elements]
+    rows = [[number_in(e, k) for k in (key, "a", "b", "c", "d")] for e in elements]
     return np.array(sorted(rows) or [[0.0] * 5])
 
 

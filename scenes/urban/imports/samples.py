@@ -21,7 +21,7 @@ from geo3d.layout.classes import SKIPPED
 from geo3d.layout.layout import Kind, Layout, Primitive
 from geo3d.npz import read_npz
 from geo3d.pickle_records import ArrayRecord, array_of
-from scenes.urban.imports.common import MAX_BYTES, existing
+from scenes.urban.imports.common import MAX_BYTES, MalformedError, existing, parsing
 
 _FLAT = "names transforms verts vert_offsets faces face_offsets camera_c2w".split()
 _SLABS = frozenset({"road", "sidewalk", "parking", "ground", "terrain", "rail track"})
@@ -41,7 +41,10 @@ def import_sample(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> L
     """
     path = existing(Path(path), max_bytes)
     objects, cameras = (_read_flat if path.suffix == ".npz" else _read_pickled)(path, max_bytes)
-    primitives = numbered_objects(objects)
+    try:
+        primitives = numbered_objects(objects)
+    except MalformedError as error:
+        _not_a_sample(path, error)
     return Layout(slug(path.stem.removesuffix("_flat")), primitives, cameras)
 
 
@@ -59,7 +62,7 @@ def _read_flat(path: Path, max_bytes: int) -> tuple[list[dict[str, Any]], np.nda
             for i, name in enumerate(data["names"])
         ]
         return objects, _matrices(data["camera_c2w"])
-    except (ValueError, IndexError, OSError) as error:
+    except (ValueError, IndexError, TypeError, OSError) as error:
         _not_a_sample(path, error)
 
 
@@ -111,7 +114,7 @@ def numbered_objects(objects: list[dict[str, Any]]) -> tuple[Primitive, ...]:
     Trailers and caravans are left out, as the release does.
 
     Raises:
-        FileFormatError: ``layout_file.not_a_sample``.
+        MalformedError: of another shape, or faces without vertices.
     """
     seen: Counter[str] = Counter()
     primitives = []
@@ -119,13 +122,12 @@ def numbered_objects(objects: list[dict[str, Any]]) -> tuple[Primitive, ...]:
         name = item["name"]
         if name in SKIPPED:
             continue
-        vertices = np.ascontiguousarray(item["verts"], np.float64).reshape(-1, 3)
-        faces = np.ascontiguousarray(item["faces"]).astype(np.int64).reshape(-1, 3)
+        with parsing():
+            vertices = np.ascontiguousarray(item["verts"], np.float64).reshape(-1, 3)
+            faces = np.ascontiguousarray(item["faces"]).astype(np.int64).reshape(-1, 3)
+            transform = np.asarray(item["transform"], np.float64).reshape(4, 4)
         if not len(faces) or faces.min() < 0 or faces.max() >= len(vertices):
-            raise FileFormatError(
-                "layout_file.not_a_sample", f"A {name} has faces without vertices.", ""
-            )
-        transform = np.asarray(item["transform"], np.float64).reshape(4, 4)
+            raise MalformedError(f"a {name} has faces without vertices")
         kind = _kind(name, vertices, faces)
         id = f"{slug(name)}-{seen[name]:03d}"
         primitives.append(Primitive(id, name, kind, transform, vertices, faces))

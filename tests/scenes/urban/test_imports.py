@@ -17,6 +17,7 @@ from geo3d.errors import ConfigError, FileFormatError, Geo3dError, InputError
 from geo3d.layout.classes import CLASSES
 from geo3d.layout.layout import Layout, Primitive
 from scenes.urban.conditions import is_closed
+from scenes.urban.imports import drives, features, kitti360, opendrive
 from scenes.urban.imports.cityjson import import_cityjson
 from scenes.urban.imports.common import Imported
 from scenes.urban.imports.door import FORMATS, ImportOptions, format_of, import_layout
@@ -343,3 +344,33 @@ def test_a_plain_box_needs_no_kind(tmp_path: Path) -> None:
     items[1]["vertices"], items[1]["faces"] = np.eye(3).tolist(), [[0, 1, 2]]
     (tmp_path / "a.json").write_text(json.dumps({"primitives": items}))
     assert [p.kind for p in load_layout(tmp_path / "a.json").primitives] == ["box", "mesh"]
+
+
+@pytest.mark.parametrize("format", ["osm", "opendrive", "nuscenes", "kitti360"])
+def test_a_fault_of_ours_is_not_blamed_on_the_file(
+    tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise TypeError("a fault of ours")
+
+    modules = {"osm": features, "opendrive": opendrive, "nuscenes": drives, "kitti360": kitti360}
+    name = "numbered_objects" if format == "kitti360" else "finished"
+    monkeypatch.setattr(modules[format], name, broken)
+    with pytest.raises(TypeError, match="a fault of ours"):
+        import_layout(MAKERS[format](tmp_path), ImportOptions(format=format))
+
+
+def test_a_road_of_one_node_does_not_spoil_the_map(tmp_path: Path) -> None:
+    path = street_files.osm(tmp_path / "a.osm")
+    stub = '<way id="7"><nd ref="2"/><tag k="highway" v="residential"/></way>'
+    path.write_text(path.read_text().replace("</osm>", f"<node id='77'/>{stub}</osm>"))
+    assert named(import_layout(path), "road")
+
+
+def test_a_vehicle_that_never_moved_has_a_road_ahead(tmp_path: Path) -> None:
+    path = street_files.waymo_json(tmp_path / "still.jsonl")
+    path.write_text(path.read_text().splitlines()[0])
+    made = import_layout(path)
+    assert len(made.layout.trajectory) == 1
+    (low, high) = named(made, "road")[0].bounds()
+    assert np.ptp([low[2], high[2]]) > 50 and not errors(made.layout)
