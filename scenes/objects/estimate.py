@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from scenes.objects.models import describe, parameter_counts, read_description
+from scenes.objects.models import describe, outline, parameter_counts
 from scenes.objects.pipeline_folder import ALWAYS, DECODERS
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def flow_block_flops(n: float, d: int, cond: tuple[int, int], ratio: float) -> f
 
 
 def _description(network: nn.Module | Path) -> dict[str, Any]:
-    return read_description(network) if isinstance(network, Path) else describe(network)
+    return describe(outline(network) if isinstance(network, Path) else network)
 
 
 def _work(name: str, args: dict[str, Any]) -> tuple[float, float]:

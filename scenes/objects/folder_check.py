@@ -18,7 +18,7 @@ from geo3d.checkpoints import misfits, read_header, some
 from geo3d.errors import CheckpointError, Geo3dError
 from scenes.objects.condition import missing_encoder_files, unsafe_files
 from scenes.objects.dino_names import encoder_misfits
-from scenes.objects.models import build, read_description, read_json
+from scenes.objects.models import outline, read_description, read_json
 from scenes.objects.pipeline_folder import (
     ALWAYS,
     DECODERS,
@@ -97,9 +97,7 @@ def _network_parts(key: str, stem: Path | None) -> list[MissingPart]:
     wanted: Mapping[str, torch.Tensor] | None = None
     if Path(f"{stem}.json").is_file():
         try:
-            description = read_description(stem)
-            with torch.device("meta"):
-                wanted = build(description["name"], description["args"]).state_dict()
+            wanted = outline(stem).state_dict()
         except CheckpointError as error:
             found.append(MissingPart(f"{stem}.json", error.message, error.hint))
     if Path(f"{stem}.safetensors").is_file():

@@ -170,6 +170,17 @@ def load_model(
     return set_torso(network, torso).to(device).eval().requires_grad_(False)
 
 
+def outline(stem: str | PathLike[str]) -> nn.Module:
+    """Return the network of ``stem.json`` without memory: settings, names and shapes.
+
+    Raises:
+        CheckpointError: as `build` and `read_description`.
+    """
+    description = read_description(stem)
+    with torch.device("meta"):
+        return build(description["name"], description["args"])
+
+
 def parameter_counts(description: Mapping[str, Any]) -> tuple[int, int]:
     """Return how many parameters the torso of a network has, and how many the rest.
 

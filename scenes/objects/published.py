@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from geo3d import checkpoints
@@ -28,7 +27,7 @@ from geo3d.distill.conventions import strength_to_scale
 from geo3d.errors import CheckpointError
 from geo3d.files import atomic_write_json
 from scenes.objects.dino_names import encoder_misfits, is_torchhub, torchhub_to_transformers
-from scenes.objects.models import build, read_description
+from scenes.objects.models import outline, read_description
 from scenes.objects.pipeline_folder import (
     encoder_path,
     read_pipeline,
@@ -140,9 +139,7 @@ def _recognised(
     for key in FLOWS:
         if key not in models:
             continue
-        description = read_description(models[key])
-        with torch.device("meta"):
-            wanted = build(description["name"], description["args"]).state_dict()
+        wanted = outline(models[key]).state_dict()
         for prefix in _prefixes(weights):
             own = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
             faults = checkpoints.misfits(wanted, own)

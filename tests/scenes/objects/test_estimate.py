@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from object_pipelines import tiny_pipeline
 
 from geo3d.config import config_to_dict
 from scenes.objects.estimate import _work, estimate, flow_block_flops, measured_rate
-from scenes.objects.models import parameter_counts
+from scenes.objects.models import parameter_counts, read_description, save_model
 from scenes.objects.pipeline import GenerateConfig, Pipeline
 from scenes.objects.slat_flow import SLatFlowConfig
 from scenes.objects.ss_flow import SSFlowConfig
@@ -62,3 +65,25 @@ def test_an_estimate_adds_up() -> None:
 
 def test_the_rate_is_measured() -> None:
     assert measured_rate(torch.device("cpu"), torch.float32, 64) > 1e6
+
+
+def test_a_model_file_may_leave_settings_out_and_say_elastic(tmp_path: Path) -> None:
+    """As training configurations upstream name networks, and as those write no defaults."""
+    pipeline = tiny_pipeline()
+    stems: dict[str, torch.nn.Module | Path] = {}
+    for key, network in pipeline.networks.items():
+        assert isinstance(network, torch.nn.Module)
+        save_model(network, tmp_path / key)
+        stems[key] = tmp_path / key
+        description = read_description(tmp_path / key)
+        if description["name"].startswith("SLat"):
+            description["name"] = f"Elastic{description['name']}"
+        if "mlp_ratio" in description["args"]:
+            assert description["args"].pop("mlp_ratio") == 4
+        (tmp_path / f"{key}.json").write_text(json.dumps(description))
+    on_disk = Pipeline(stems, lambda: pytest.fail("not needed"), pipeline.samplers, ([0.0], [1.0]))
+    config = GenerateConfig()
+    assert (
+        estimate(on_disk, config, 1, 1e9)["networks"]
+        == (estimate(pipeline, config, 1, 1e9)["networks"])
+    )
