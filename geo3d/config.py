@@ -294,21 +294,27 @@ def _convert_tuple(value: Any, choices: Sequence[Any], where: str, known: Sequen
 
 
 def _convert_float(value: Any, where: str) -> float:
-    if type(value) in (int, float):
-        return float(value)
     try:
+        if type(value) in (int, float):
+            return float(value)
         # YAML 1.1 reads 1e-3 (no point) as text; nobody means text by it.
         if type(value) is str and value[:1] in "+-.0123456789":
             return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     raise _bad_type(value, float, where)
 
 
 def _bad_type(value: Any, hint: Any, where: str) -> ConfigError:
     wanted = hint if isinstance(hint, str) else _type_name(hint)
-    shown = f"{where} is {value!r} ({type(value).__name__})"
-    return ConfigError("config.bad_type", f"{shown}; it must be {wanted}.", "")
+    try:
+        shown = repr(value)
+    except ValueError:
+        # a whole number of more digits than Python prints
+        shown = "a huge number"
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+    message = f"{where} is {shown} ({type(value).__name__}); it must be {wanted}."
+    return ConfigError("config.bad_type", message, "")
 
 
 def _type_name(hint: Any) -> str:

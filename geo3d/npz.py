@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tokenize
+import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -24,6 +26,14 @@ BROKEN = (
     zlib.error,
 )
 """What numpy and zipfile raise, beside ValueError, about files that are not what they say."""
+
+
+@contextmanager
+def old_headers() -> Iterator[None]:
+    """Let files of Python 2 be as good as others: numpy's advice to save them anew is not shown."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Reading `.npy` or `.npz` file required", UserWarning)
+        yield
 
 
 def read_npz(
@@ -44,7 +54,7 @@ def read_npz(
             if size > max_bytes:
                 raise ValueError(f"it unpacks to {size} bytes, more than {max_bytes}")
             file.seek(0)
-            with np.load(file, allow_pickle=False) as stored:
+            with old_headers(), np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in names}
         except KeyError as error:
             raise ValueError(f"it lacks an array ({error})") from error
@@ -65,6 +75,7 @@ def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
     """
     with open(path, "rb") as file:
         try:
-            return np.lib.format.read_array(file, allow_pickle=False)
+            with old_headers():
+                return np.lib.format.read_array(file, allow_pickle=False)
         except BROKEN as error:
             raise ValueError(str(error)) from error

@@ -26,7 +26,7 @@ from jaxtyping import Integer, Shaped
 from PIL import Image
 
 from geo3d.errors import BackendUnavailable, FileFormatError, InputError, LimitError
-from geo3d.npz import BROKEN
+from geo3d.npz import BROKEN, old_headers
 from geo3d.segmentation.images import DECODER_ERRORS, ImageLimits, decode, read_bytes
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
@@ -297,7 +297,8 @@ def _read_nifti(file: Path, limits: ImageLimits) -> Raster:
 def _read_array(file: Path, limits: ImageLimits) -> Shaped[np.ndarray, "*space c"]:
     data = read_bytes(file, max(limits.max_bytes, 8 * limits.max_pixels))
     try:
-        values = np.load(io.BytesIO(data), allow_pickle=False)
+        with old_headers():
+            values = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, *BROKEN) as error:
         raise _unreadable(file, " ".join(str(error).split())) from error
     if not isinstance(values, np.ndarray) or values.ndim not in (2, 3, 4) or values.size == 0:

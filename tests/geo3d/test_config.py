@@ -101,6 +101,8 @@ def test_unknown_preset_lists_the_known() -> None:
         "sizes=[1, a]",
         "guidance=3",
         "limit=[1]",
+        pytest.param(f"limit=1{'0' * 400}", id="above every float"),
+        pytest.param(f"fast=0x{'f' * 5000}", id="more digits than Python prints"),
     ],
 )
 def test_wrong_types_are_refused(override: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geo3d.npz import read_npz
+from geo3d.npz import read_npy, read_npz
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -80,3 +80,16 @@ def test_every_torn_and_flipped_byte_is_survived(tmp_path: Path) -> None:
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_npz(tmp_path / "none.npz", ["a"], 10)
+
+
+def test_files_of_python_2_are_read_without_a_word(tmp_path: Path) -> None:
+    """Their headers write whole numbers with an L; numpy warns, which here would be an error."""
+    stream = io.BytesIO()
+    np.save(stream, np.arange(7))
+    old = stream.getvalue().replace(b"(7,), } ", b"(7L,), }")
+    assert old != stream.getvalue()
+    (tmp_path / "old.npy").write_bytes(old)
+    assert np.array_equal(read_npy(tmp_path / "old.npy"), np.arange(7))
+    with zipfile.ZipFile(tmp_path / "old.npz", "w") as archive:
+        archive.writestr("a.npy", old)
+    assert np.array_equal(read_npz(tmp_path / "old.npz", ["a"], 10**6)["a"], np.arange(7))

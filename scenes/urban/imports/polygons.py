@@ -134,6 +134,12 @@ def _sees(
 
 def _clipped(points: np.ndarray, order: list[int]) -> np.ndarray:
     ring = np.array(order)
-    faces = ring[clip(points[ring][None])[0][0]]
+    corners = points[ring]
+    before, after = np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0)
+    if len(ring) <= 4 and (cross(corners - before, after - corners) > _FLAT).all():
+        # convex, as nearly all walls and roofs of a city are: no search for ears
+        faces = np.array([ring[[0, k, k + 1]] for k in range(1, len(ring) - 1)])
+    else:
+        faces = ring[clip(corners[None])[0][0]]
     a, b, c = (points[faces[:, i]] for i in range(3))
     return faces[cross(b - a, c - a) > _FLAT]

@@ -296,6 +296,8 @@ def test_polygons_by_hand() -> None:
         ([square, hole], 12),
         ([square, hole[::-1], hole / 4 + 0.2], 12 - 0.25),
         ([comb], 13),
+        ([square[:3]], 8),
+        ([np.array([[0, 0], [4, 0], [1, 1], [0, 4.0]])], 4),
         ([np.repeat(square, 2, axis=0)], 16),
     ):
         points, faces = triangulated(rings)
