@@ -42,6 +42,8 @@
   geo3d bench street --part scale --data FOLDER        100, 1000, 5000 m: memory, time per metre
   geo3d bench street --part seams --data RUN           jumps at the borders of a scene's cells
   geo3d bench street --part edit --data RUN            move one vehicle, compare all blocks
+  geo3d bench street --part detail --data FOLDER       scenes beside the painter's pictures, in PSNR
+                                    and ImageNet features; FOLDER/layouts may hold more layouts
 
 Seconds are medians; on a shared machine quote the ratios.
 """
@@ -163,8 +165,11 @@ BENCHES = {
         alone=("table", "reconstruction", "guidance", "images", "cancel", "surfaces"),
     ),
     "street": Bench(
-        "street scenes: --data is a folder that keeps cells (ablation, scale) or a finished run",
-        {name: f"street scenes, {name}" for name in ("ablation", "scale", "seams", "edit")},
+        "street scenes: --data is a folder that keeps cells (ablation, detail, scale) or a run",
+        {
+            name: f"street scenes, {name}"
+            for name in ("ablation", "scale", "seams", "edit", "detail")
+        },
         ("data", "set"),
         needs_part=True,
     ),
@@ -244,8 +249,10 @@ def functions(what: str) -> Mapping[str, Callable[..., Any]]:
             return _of_maps(what)
         case "street":
             from apps.bench import street
+            from apps.bench.street_detail import bench_detail
 
             return {
+                "detail": bench_detail,
                 "ablation": street.bench_ablation,
                 "scale": street.bench_scale,
                 "seams": street.bench_seams,

@@ -4,6 +4,7 @@
   geo3d scene --edit RUN --remove car-3 --turn bus-1 90        several changes at once
   geo3d scene --edit RUN --restyle car-3 snow
   geo3d scene --edit RUN --insert car.glb 2.5 30 --class car   an object stands on the ground
+  geo3d scene --edit RUN --tracks tracks.json                  the drive once more, things moving
   geo3d scene --edit RUN --list                                the ids of the scene
 
 The changed scene gets a run folder of its own, RUN stays as it is.  Only the blocks that the change
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,12 @@ from geo3d.work.tables import aligned
 
 if TYPE_CHECKING:
     from geo3d.layout.layout import Layout
+    from scenes.urban.config import SceneConfig
     from scenes.urban.edits import Edit
+    from scenes.urban.moving import Track
+
+
+_CHANGES = ("move", "turn", "restyle", "remove", "insert")
 
 
 def add_edit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +52,9 @@ def add_edit_arguments(parser: argparse.ArgumentParser) -> None:
         )
     group.add_argument("--class", dest="name", default="car", help="of --insert (default car)")
     group.add_argument("--size", metavar="M", type=float, help="metres of --insert in the plan")
+    group.add_argument(
+        "--tracks", metavar="FILE", help="only film it: vehicles move along the tracks of a file"
+    )
     group.add_argument("--list", action="store_true", help="list the ids of the scene")
 
 
@@ -64,8 +73,10 @@ def run_edit(args: argparse.Namespace) -> int:
         rows = [{"id": p.id, "class": p.name, "style": p.style} for p in layout.primitives]
         emit(args, {"primitives": rows}, aligned(list(rows[0]), rows))
         return 0
-    edit = asked_edit(args, layout)
     config = source.load_config(SceneConfig)
+    if args.tracks:
+        return _run_tracks(args, source, layout, config)
+    edit = asked_edit(args, layout)
     check_words(config, [style for _, style in args.restyle])
     require_drivable(layout, edit.layout)
     inputs = [source.outputs / "scene", *(file for file, _, _ in args.insert)]
@@ -73,6 +84,40 @@ def run_edit(args: argparse.Namespace) -> int:
     done = run_verb(args, "scene", begun, partial(_apply, source, edit))
     show_run(args, done, _text(done.numbers, done))
     return 0
+
+
+def _run_tracks(args: argparse.Namespace, source: Run, layout: Layout, config: SceneConfig) -> int:
+    """Film the scene with vehicles that move, in a run folder of its own.
+
+    Raises:
+        ConfigError: ``scene.tracks_alone``, beside changes.
+        InputError: those of `scenes.urban.moving.load_tracks`.
+    """
+    from scenes.urban.moving import load_tracks
+
+    if any(getattr(args, name) for name in _CHANGES):
+        raise ConfigError(
+            "scene.tracks_alone",
+            "--tracks films a scene as it is; it does not go with changes.",
+            "Change the scene first, then film the run that comes of it.",
+        )
+    require_files(args.tracks)
+    tracks = load_tracks(args.tracks, layout)
+    inputs = [source.outputs / "scene", args.tracks]
+    begun = Beginning(f"{source.record['name']}-moving", config, inputs)
+    done = run_verb(args, "scene", begun, partial(_film, source, tracks))
+    show_run(args, done, f"{done.numbers['frames']} frames\n{done.outputs}")
+    return 0
+
+
+def _film(source: Run, tracks: Mapping[str, Track], run: Run, progress: ProgressCallback) -> None:
+    from scenes.urban.config import SceneConfig
+    from scenes.urban.driver import film_moving
+    from scenes.urban.scene_folder import load_scene
+
+    scene = load_scene(source.outputs / "scene")
+    config = run.load_config(SceneConfig)
+    run.finish(film_moving(scene, tracks, config.outputs, run.path, progress))
 
 
 def asked_edit(args: argparse.Namespace, layout: Layout) -> Edit:

@@ -221,7 +221,9 @@ class Blocks:
             stored = checkpoints.load(file).tensors
             for key, parameter in parameters.items():
                 if f"step/{key}" in stored:
-                    adam.state[parameter] = {m: stored[f"{m}/{key}"] for m in _MOMENTS}
+                    adam.state[parameter] = {
+                        m: stored[f"{m}/{key}"].to(parameter.device) for m in _MOMENTS
+                    }
 
     def _take_moments(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         block, adam = self._blocks[name], self._optimiser()

@@ -206,6 +206,8 @@ SMOOTHING = 0.1
 """Added to the variances in the image, in square pixels."""
 NEAR = 1e-3
 """Gaussians nearer to the camera are left out."""
+_MARGIN = 0.15
+"""Share of the image around it in which Gaussians are still projected from their own place."""
 _CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 
 
@@ -219,31 +221,53 @@ def render_gaussians(
     gaussians: Gaussians, camera: Camera, background: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return the Gaussians of an object as ``camera`` sees them, in its cube, z up."""
-    xyz = gaussians.xyz.detach().double().cpu().numpy()
-    pixels, depth = camera.project(xyz)
-    seen = depth > NEAR
-    near_first = np.flatnonzero(seen)[np.argsort(depth[seen], kind="stable")]
-    entries = gaussians.covariance().detach().double().cpu().numpy()[near_first]
-    before = _projected(entries, xyz[near_first], camera)
-    spread = before + SMOOTHING * np.array([1.0, 0.0, 1.0])
-    areas = [part[:, 0] * part[:, 2] - part[:, 1] ** 2 for part in (before, spread)]
-    share = np.sqrt(np.clip(areas[0] / areas[1], 0.0, 1.0))
-    opacity = gaussians.opacity.detach().double().cpu().numpy()[near_first, 0] * share
-    colors = gaussians.colors.detach().double().cpu().numpy()[near_first].clip(0.0, 1.0)
-    image = _paint(
-        pixels[near_first], spread, opacity, colors, np.array(background), camera.height,
-        camera.width,
-    )  # fmt: skip
+    xyz, entries, opacity, colors = (
+        part.detach().double().cpu().numpy()
+        for part in (gaussians.xyz, gaussians.covariance(), gaussians.opacity, gaussians.colors)
+    )
+    behind = np.tile(np.array(background, np.float64), (camera.height, camera.width, 1))
+    full = entries[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
+    image = paint_ellipses(xyz, full, opacity[:, 0], colors.clip(0.0, 1.0), camera, behind)
     return np.rint(255 * image.clip(0.0, 1.0)).astype(np.uint8)
 
 
+def paint_ellipses(
+    xyz: Float[np.ndarray, "g 3"],
+    covariances: Float[np.ndarray, "g 3 3"],
+    opacity: Float[np.ndarray, " g"],
+    colors: Float[np.ndarray, "g 3"],
+    camera: Camera,
+    background: Float[np.ndarray, "h w 3"],
+) -> Float[np.ndarray, "h w 3"]:
+    """Return Gaussians of the world as ``camera`` sees them, before a background."""
+    pixels, depth = camera.project(xyz)
+    seen = depth > NEAR
+    near_first = np.flatnonzero(seen)[np.argsort(depth[seen], kind="stable")]
+    before = _projected(covariances[near_first], xyz[near_first], camera)
+    spread = before + SMOOTHING * np.array([1.0, 0.0, 1.0])
+    areas = [part[:, 0] * part[:, 2] - part[:, 1] ** 2 for part in (before, spread)]
+    share = np.sqrt(np.clip(areas[0] / areas[1], 0.0, 1.0))
+    return _paint(
+        pixels[near_first], spread, opacity[near_first] * share, colors[near_first], background
+    )
+
+
 def _projected(
-    entries: Float[np.ndarray, "g 6"], xyz: Float[np.ndarray, "g 3"], camera: Camera
+    full: Float[np.ndarray, "g 3 3"], xyz: Float[np.ndarray, "g 3"], camera: Camera
 ) -> Float[np.ndarray, "g 3"]:
-    """Return xx, xy, yy of the covariances in the image, to first order in the distance."""
-    full = entries[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
+    """Return xx, xy, yy of the covariances in the image, to first order in the distance.
+
+    Far outside the image that order is no good: it is taken a little beside it, as published.
+    """
     rotation = np.asarray(camera.c2w)[:3, :3]
     x, y, z = ((xyz - camera.position) @ rotation).T
+    width, height = _MARGIN * camera.width / camera.fx, _MARGIN * camera.height / camera.fy
+    x = z * np.clip(
+        x / z, -camera.cx / camera.fx - width, width + (camera.width - camera.cx) / camera.fx
+    )
+    y = z * np.clip(
+        y / z, -camera.cy / camera.fy - height, height + (camera.height - camera.cy) / camera.fy
+    )
     slopes = np.zeros((len(xyz), 2, 3))
     slopes[:, 0, 0], slopes[:, 0, 2] = camera.fx / z, -camera.fx * x / z**2
     slopes[:, 1, 1], slopes[:, 1, 2] = camera.fy / z, -camera.fy * y / z**2
@@ -260,9 +284,8 @@ def _paint(
     opacity: np.ndarray,
     colors: np.ndarray,
     background: np.ndarray,
-    height: int,
-    width: int,
 ) -> np.ndarray:
+    height, width = background.shape[:2]
     image = np.zeros((height, width, 3))
     left = np.ones((height, width))
     for i in range(len(pixels)):
@@ -289,5 +312,5 @@ def _paint(
                     image[row, column, channel] += weight * colors[i, channel]
                 left[row, column] -= weight
     for channel in range(3):
-        image[:, :, channel] += left * background[channel]
+        image[:, :, channel] += left * background[:, :, channel]
     return image

@@ -11,6 +11,7 @@ Notation: f faces, t texels along an edge of the atlas, s along one of a square,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,20 @@ def bake(coarse: Mesh, fine: Mesh, size: int = 1024) -> Textured:
             "A texture needs a mesh with colours, and faces to put them on.",
             "Decode a mesh with colours, or export without a texture.",
         )
-    squares = math.ceil(math.sqrt(len(coarse.faces) / 2))
+    return bake_colours(coarse, size, lambda points, normals: _colors_at(fine, points, normals))
+
+
+def bake_colours(
+    coarse: Mesh,
+    size: int,
+    ask: Callable[[Float[np.ndarray, "m 3"], Float[np.ndarray, "m 3"]], UInt8[np.ndarray, "m 3"]],
+) -> Textured:
+    """Return a mesh with a texture of what ``ask`` says of points on it, given their normals.
+
+    Raises:
+        ConfigError: ``texture.too_small`` (the faces do not fit an atlas of this size).
+    """
+    squares = squares_of(len(coarse.faces))
     edge = size // squares
     if edge < SMALLEST_SQUARE or size > LARGEST_ATLAS:
         raise ConfigError(
@@ -75,8 +89,13 @@ def bake(coarse: Mesh, fine: Mesh, size: int = 1024) -> Textured:
     corners = coarse.vertices[coarse.faces]
     image = np.zeros((size, size, 3), np.uint8)
     points = np.einsum("mi,mix->mx", weights, corners[face])
-    image[rows, columns] = _colors_at(fine, points, face_normals(coarse)[face])
+    image[rows, columns] = ask(points, face_normals(coarse)[face])
     return Textured(coarse, _uv(len(coarse.faces), squares, edge, size), image)
+
+
+def squares_of(faces: int) -> int:
+    """Return how many squares of two faces each lie along an edge of the atlas."""
+    return math.ceil(math.sqrt(faces / 2))
 
 
 def save_textured_glb(textured: Textured, path: str | Path) -> Path:

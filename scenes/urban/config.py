@@ -199,6 +199,8 @@ class OutputConfig:
     """Frames per second of the film."""
     voxel: float = 0.35
     """Edge of the mesh's cubes in metres."""
+    texture: int = 0
+    """Texels along an edge of the mesh's texture, more where its faces need them."""
     reach: float = 40.0
     """Metres around the drive that mesh and points cover."""
     points: int = 200_000
@@ -284,6 +286,7 @@ _DRAWN_FIT: Mapping[str, Any] = {
     "final_rate": 0.1,
     "rounds": 1,
 }
+_DRAWN_MESH: Mapping[str, Any] = {"voxel": 0.5, "texture": 1024}
 _SMALL_FIELDS: Mapping[str, Any] = {
     # finer than a pixel of the teacher at 10 m would only hold grain
     "stuff": {"levels": 5, "finest": 128, "log2_rows": 13, "hidden": 16},
@@ -306,14 +309,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "views": _DRAWN_VIEWS,
         "fit": _DRAWN_FIT,
         "constraints": {"semantics": 0.0},
-        "outputs": {"frames": 32, "frame_size": 160, "antialias": 2, "voxel": 0.5},
+        "outputs": {"frames": 32, "frame_size": 192, "antialias": 2, **_DRAWN_MESH},
     },
     "cpu": {
         "fields": {**_DRAWN_FIELDS, "samples": 24, "far": 150.0},
         "views": {**_DRAWN_VIEWS, "spacing": 1.0, "window": 40, "overlap": 10, "size": 384},
         "fit": {**_DRAWN_FIT, "steps_per_view": 40, "rays": 1536, "surface": 16384},
         "constraints": {"semantics": 0.0},
-        "outputs": {"frames": 64, "frame_size": 256, "antialias": 2},
+        "outputs": {"frames": 64, "frame_size": 256, "antialias": 2, "texture": 2048},
     },
     "learned": {
         "teacher": "learned",

@@ -11,7 +11,7 @@ does not depend on the length of the street.  Into the folder:
     outputs/scene/  layout.json        the scene (`scenes.urban.scene`)
     outputs/frames/*.png  drive.gif  drive.mp4    the drive
     outputs/depth  classes  instances  transforms.json  sparse    see `scenes.urban.frame_data`
-    outputs/mesh.glb  mesh.usdz  points.ply  gaussians.ply
+    outputs/mesh.glb  mesh_textured.glb  mesh.usdz  points.ply  gaussians.ply, .glb, .spz
     outputs/metrics.json               adherence to the layout, time, memory
     previews/progress.png  pictures.png  drive.png   the newest window, the teacher's images,
                                        some frames
@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from geo3d import checkpoints
@@ -43,14 +44,15 @@ from geo3d.render.cameras import Camera
 from geo3d.render.previews import contact_sheet, save_png
 from scenes.urban import adherence, export, optimise
 from scenes.urban.conditions import RayScene, street_camera
-from scenes.urban.config import SceneConfig, ViewConfig
+from scenes.urban.config import OutputConfig, SceneConfig, ViewConfig
 from scenes.urban.film import save_mp4
 from scenes.urban.frame_data import save_cameras, save_maps
 from scenes.urban.layout_json import save_layout
+from scenes.urban.moving import Track, render_moving
 from scenes.urban.sample_then_fit import fit_window, make_window, render_views
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene, save_scene
-from scenes.urban.teachers.choice import open_teacher
+from scenes.urban.teachers.choice import device_of, open_teacher
 from scenes.urban.teachers.painter import Painter, Teacher, warn_of_styles
 from scenes.urban.tracker import Tracker, new_tracker
 from scenes.urban.validate import require_valid
@@ -84,7 +86,7 @@ def build_scene(
     Args:
         folder: the run's; see the head of this module for what comes into it.
         progress: told after every step; may raise `Cancelled`.
-        device: of the teacher; the scene stays on the processor.
+        device: of the teacher, and of the scene's fields where that is a network.
         resume: go on from the last state in ``folder``, if there is one.
         guidance: a teacher already open; None opens the one of ``config``.
 
@@ -152,12 +154,14 @@ class Builder:
         state = _read_state(self.work) if resume else None
         if state is None:
             shutil.rmtree(self.work, ignore_errors=True)
-            self.scene = Scene(self.config.fields, self.layout, self.work / "blocks")
+            work, device = self.work / "blocks", device_of(self.guidance)
+            self.scene = Scene(self.config.fields, self.layout, work, device=device)
             self.tracker = self._new_tracker()
             return
         kept = self.work / state["folder"]
         shutil.rmtree(self.work / "blocks", ignore_errors=True)
-        self.scene = load_scene(kept, self.work / "blocks", self.config.fields.backend)
+        backend, device = self.config.fields.backend, device_of(self.guidance)
+        self.scene = load_scene(kept, self.work / "blocks", backend, device)
         self.tracker = self._new_tracker()
         if self.tracker is not None:
             optimise.load_tracker(self.tracker, kept / "tracker.safetensors")
@@ -324,13 +328,41 @@ def _drive(
         cameras.append(street_camera(view.camera.c2w, size))
         if asked.data:
             save_maps(number, view, seen, outputs, finer)
+    _save_drive(frames, asked, folder)
+    return cameras
+
+
+def film_moving(
+    scene: Scene,
+    tracks: Mapping[str, Track],
+    asked: OutputConfig,
+    folder: Path,
+    progress: ProgressCallback = ignore_progress,
+) -> dict[str, Any]:
+    """Film the drive with things that move, into the folder of a run; return its numbers.
+
+    The drive takes as long as its film: frame i is at i / ``asked.frame_rate`` seconds.
+    """
+    count = max(asked.frames, 2)
+    poses = scene.layout.trajectory
+    poses = poses[np.linspace(0, len(poses) - 1, count).round().astype(int)]
+    times = [i / asked.frame_rate for i in range(count)]
+    finer = asked.antialias
+    found = render_moving(scene, tracks, poses, times, asked.frame_size * finer, progress)
+    _save_drive([as_bytes(seen, finer) for _, seen in found], asked, folder)
+    return {"frames": count, "seconds": times[-1], "moving": sorted(tracks)}
+
+
+def _save_drive(
+    frames: list[UInt8[np.ndarray, "h w 3"]], asked: OutputConfig, folder: Path
+) -> None:
+    outputs = folder / "outputs"
     save_frames(frames, outputs / "frames")
     save_film(frames, outputs / "drive.gif", asked.frame_rate)
     save_mp4(frames, outputs / "drive.mp4", asked.frame_rate)
     (folder / "previews").mkdir(parents=True, exist_ok=True)
     some = frames[:: max(1, len(frames) // 8)][:8]
     save_png(contact_sheet(some, columns=4), folder / "previews" / "drive.png")
-    return cameras
 
 
 def _sheet(images: Tensor) -> np.ndarray:

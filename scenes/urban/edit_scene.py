@@ -47,6 +47,7 @@ from scenes.urban.sample_then_fit import (
 from scenes.urban.scene import Scene
 from scenes.urban.scene_folder import load_scene, save_scene
 from scenes.urban.styles import Styles
+from scenes.urban.teachers.choice import device_of
 from scenes.urban.teachers.painter import Painter, Teacher
 from scenes.urban.validate import require_drivable, require_valid
 from scenes.urban.views import look, training_poses
@@ -150,7 +151,9 @@ def edit_saved_scene(
         bit for bit, views that see the change, seconds.
     """
     begun = time.monotonic()
-    scene = load_scene(source, folder / "work" / "blocks", config.fields.backend)
+    scene = load_scene(
+        source, folder / "work" / "blocks", config.fields.backend, device_of(guidance)
+    )
     edited = edit_scene(scene, edit, guidance, config, progress=progress)
     same, other = same_blocks(source, save_scene(scene, folder / "outputs" / "scene"))
     numbers = {

@@ -4,8 +4,8 @@ Files are in metres with y up and z towards the viewer: (x, y, z) -> (x, -y, -z)
 layout's axes (y down), which is what their viewers expect.
 
 The mesh is made tile by tile: density on a grid, kept to the inside of primitives, marching cubes,
-colours of the fields at the vertices.  Columns of a tile are rays of a camera so far above that
-they are vertical to a centimetre.  Points and Gaussians are what frames along the drive see.
+colours of the fields at the vertices, and as a texture.  Columns of a tile are rays of a camera so
+far above that they are vertical to a centimetre.  Points and Gaussians: `scenes.urban.splats`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,19 @@ from geo3d.mesh.mesh import Mesh
 from geo3d.progress import ProgressCallback, ignore_progress, report
 from geo3d.render.cameras import Camera
 from scenes.objects.gaussian_files import save_table
+from scenes.objects.splat_formats import save_splats
+from scenes.objects.texture import (
+    SMALLEST_SQUARE,
+    Textured,
+    bake_colours,
+    save_textured_glb,
+    squares_of,
+)
 from scenes.urban.conditions import RayScene
 from scenes.urban.config import OutputConfig
 from scenes.urban.scene import Scene
-from scenes.urban.views import View, look, render_frames, stations, turned_aside
+from scenes.urban.splats import scene_discs
+from scenes.urban.views import View, look, stations, turned_aside
 
 _ABOVE = 20_000.0
 """Metres of the camera above a tile."""
@@ -38,10 +47,12 @@ _LOOK_EVERY, _LOOKS = 5.0, (0.0, 35.0, -35.0)
 """Metres and degrees of the views that decide what of the mesh is kept."""
 _BEHIND = 0.8
 """Metres behind what such a view sees that are kept."""
+LARGEST_TEXTURE = 4096
+"""Texels along an edge; a longer street has colours at the corners of its mesh only."""
+_OUTSIDE, _STEPS = 0.4, 8
+"""Metres on both sides of the mesh between which a texel looks for matter, and looks on the way."""
 _CHUNK = 1 << 18
 """Points asked for at once; a few hundred megabytes."""
-_SHADE = 0.28209479177387814
-"""The constant spherical harmonic, sqrt(1 / (4 pi)): how the files of Gaussians scale colours."""
 
 
 def export_all(
@@ -63,15 +74,19 @@ def export_all(
         if mesh is not None:
             save_mesh(mesh, folder / "mesh.glb")
             save_mesh(mesh, folder / "mesh.usdz")
+            size = texture_size(mesh.n_faces, config.texture)
+            if size:
+                save_textured_glb(textured(scene, mesh, size), folder / "mesh_textured.glb")
             made |= {"mesh_vertices": mesh.n_vertices, "mesh_faces": mesh.n_faces}
     if config.points > 0:
-        points, colours, sizes = seen_points(scene, config, progress)
-        if len(points):
-            cloud = points, colours
-            seen = Mesh(y_up(points), np.zeros((0, 3), np.int64), colours, name="points")
+        discs = scene_discs(scene, config, progress)
+        if len(discs.points):
+            cloud = discs.points, discs.colours
+            seen = Mesh(y_up(cloud[0]), np.zeros((0, 3), np.int64), cloud[1], name="points")
             save_mesh(seen, folder / "points.ply")
-            save_gaussians(folder / "gaussians.ply", points, colours, sizes)
-        made["points"] = len(points)
+            save_table(folder / "gaussians.ply", discs.table())
+            save_splats(folder, discs.table())
+        made["points"] = len(discs.points)
     return made, cloud
 
 
@@ -98,48 +113,45 @@ def scene_mesh(
     return Mesh(vertices, np.concatenate(faces), colours, name=scene.layout.name)
 
 
-def seen_points(
-    scene: Scene, config: OutputConfig, progress: ProgressCallback = ignore_progress
-) -> tuple[Float[np.ndarray, "p 3"], UInt8[np.ndarray, "p 3"], Float[np.ndarray, " p"]]:
-    """Return points of the world that frames along the drive see, colours, and pixel sizes."""
-    size = max(config.frame_size, 16)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for view, seen in render_frames(scene, stations(scene.layout, 4.0), size, progress):
-        depth = seen.depth.numpy()
-        kept = (seen.acc.numpy() > 0.8) & (depth > 0) & (depth < config.reach)
-        origins, directions = view.camera.rays()
-        forward = directions @ view.camera.c2w[:3, 2]
-        points = origins[kept] + directions[kept] * (depth / forward)[kept, None]
-        colours = (seen.rgb.clamp(0, 1).numpy()[kept] * 255).round().astype(np.uint8)
-        found.append((points, colours, depth[kept] / view.camera.fx))
-    points, colours, sizes = (np.concatenate([part[i] for part in found]) for i in range(3))
-    # near views first: they see the finest
-    order = np.argsort(sizes, kind="stable")
-    # one point per 5 cm: finer than a pixel of the frames from 20 m on
-    cells = np.floor(points[order] / 0.05).astype(np.int64)
-    _, first = np.unique(cells, axis=0, return_index=True)
-    kept = order[np.sort(first)][: config.points]
-    return points[kept], colours[kept], sizes[kept]
+def texture_size(faces: int, wanted: int) -> int:
+    """Return the texels along an edge of a texture: as wanted, or as many as faces need; 0 where
+    that is more than `LARGEST_TEXTURE`, or none is wanted."""
+    needed = max(wanted, squares_of(faces) * SMALLEST_SQUARE)
+    return needed if wanted and needed <= LARGEST_TEXTURE else 0
 
 
-def save_gaussians(
-    path: Path,
-    points: Float[np.ndarray, "p 3"],
-    colours: UInt8[np.ndarray, "p 3"],
-    sizes: Float[np.ndarray, " p"],
-) -> Path:
-    """Write round Gaussians, one per point, in the columns that viewers of Gaussians read.
+def textured(scene: Scene, mesh: Mesh, size: int) -> Textured:
+    """Return a scene's mesh with a texture baked from the scene.
 
-    They stay in the layout's frame: viewers expect y down, as captures by COLMAP have it.
+    Cubes are coarser than what was painted, so a texel takes the first matter on its way through
+    the surface, from `_OUTSIDE` before it to as far behind, as a ray would.
     """
-    table = np.zeros((len(points), 17), np.float32)
-    table[:, :3] = points
-    table[:, 6:9] = (colours / 255.0 - 0.5) / _SHADE
-    # nearly opaque, and as wide as leaves no gap between neighbours a pixel apart
-    table[:, 9] = math.log(0.95 / 0.05)
-    table[:, 10:13] = np.log(np.maximum(0.6 * sizes, 1e-3))[:, None]
-    table[:, 13] = 1.0
-    return save_table(path, table)
+
+    def ask(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        found = [np.zeros((0, 3), np.uint8)]
+        for start in range(0, len(points), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            found.append(_first_matter(scene, y_up(points[part]), y_up(normals[part])))
+        return np.concatenate(found)
+
+    return bake_colours(mesh, size, ask)
+
+
+def _first_matter(
+    scene: Scene, points: Float[np.ndarray, "p 3"], normals: Float[np.ndarray, "p 3"]
+) -> UInt8[np.ndarray, "p 3"]:
+    """Return the colours that rays against the normals see near points, in the layout's frame."""
+    left, colours = np.ones(len(points)), np.zeros((len(points), 3))
+    step = 2 * _OUTSIDE / _STEPS
+    for i in range(_STEPS):
+        at = points + (_OUTSIDE - (i + 0.5) * step) * normals
+        density, rgb = _asked(scene, at)
+        # what is left over at the end takes the colour deepest inside
+        is_last = i == _STEPS - 1
+        weight = left if is_last else left * (1 - np.exp(-density * step))
+        colours += weight[:, None] * rgb
+        left = left - weight
+    return (colours.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def y_up(points: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:

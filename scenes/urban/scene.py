@@ -86,6 +86,7 @@ class Scene:
         folder: where blocks are paged to; None uses a temporary folder.
         cells: the cells that exist; None takes those the layout needs.
         source: folder of a saved scene's blocks, read but never written.
+        device: where fields lie and learn; rays and images stay with the processor.
 
     Raises:
         BackendUnavailable: ``backend.unavailable`` for a backend asked for by name.
@@ -98,9 +99,11 @@ class Scene:
         folder: Path | None = None,
         cells: Sequence[Key] | None = None,
         source: Path | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.config = config
-        self.backend = chosen_backend(config.backend, config.stuff.grid(config.convention))
+        self.config, self.device = config, torch.device(device)
+        grid = config.stuff.grid(config.convention)
+        self.backend = chosen_backend(config.backend, grid, self.device)
         """What computes the hash grids, by name."""
         self._chosen = None if cells is None else tuple(cells)
         self.blocks = Blocks(self._make, folder, source, config.resident)
@@ -199,14 +202,14 @@ class Scene:
             at = points[here] if cone is None else cone[here]
             at = at @ place.to_box[:, :3].T + place.to_box[:, 3]
             wide = None if spread is None else spread[here] * self._object_scale(place)
-            rows.append(_row(self._field(name, train)(at, wide), 1 / inside[here]))
+            rows.append(_row(self._ask(name, at, wide, train), 1 / inside[here]))
             numbers.append(here)
         outside = torch.nonzero(inside == 0)[:, 0]
         for key, members, weights in self.lattice.locate(points[outside]):
             here = outside[members]
             at = 2 * self.lattice.local(points[here] if cone is None else cone[here], key) - 1
             wide = None if spread is None else spread[here] * self._cell_scale()
-            rows.append(_row(self._field(_CELL + cell_name(key), train)(at, wide), weights))
+            rows.append(_row(self._ask(_CELL + cell_name(key), at, wide, train), weights))
             numbers.append(here)
         total = torch.zeros(len(points), 4 + self.config.semantics)
         if rows:
@@ -233,7 +236,7 @@ class Scene:
         depth = torch.zeros(len(rays)).masked_scatter(sampled, seen.depth)
         mixed = torch.zeros(len(rays), colours.shape[2])
         mixed = mixed.masked_scatter(sampled[:, None], seen.rgb)
-        sky = self.blocks.get(SKY, train)(rays.directions)
+        sky = home(self.blocks.get(SKY, train)(rays.directions.to(self.device)))
         rgb = mixed[:, :3] + (1 - acc).clamp(min=0)[:, None] * sky
         return Rendering(
             rgb, depth, acc, mixed[:, 3:], sampled, weights, spots.samples.middles, spots.s, *size
@@ -271,17 +274,25 @@ class Scene:
     def _object_scale(self, place: Placement) -> float:
         return 1 / self.config.cell if self.config.compat else place.scale
 
-    def _field(self, name: str, train: bool) -> nn.Module:
-        return self.blocks.get(name, train)
+    def _ask(self, name: str, at: Tensor, wide: Tensor | None, train: bool) -> Matter:
+        wide = None if wide is None else wide.to(self.device)
+        found = self.blocks.get(name, train)(at.to(self.device), wide)
+        return Matter(*(home(part) for part in found))
 
     def _make(self, name: str) -> nn.Module:
         digest = hashlib.sha256(f"{self.config.seed} {name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         if name == SKY:
             is_grid = self.config.sky == "grid"
-            return SkyGrid() if is_grid else Sky(self.config.sky_hidden, generator)
+            sky = SkyGrid() if is_grid else Sky(self.config.sky_hidden, generator)
+            return sky.to(self.device)
         config = self.config.stuff if name.startswith(_CELL) else self.config.objects
-        return Field(config, self.config, generator)
+        return Field(config, self.config, generator).to(self.device)
+
+
+def home(tensor: Tensor) -> Tensor:
+    """Return a tensor on the processor."""
+    return tensor.cpu()
 
 
 def needed_cells(layout: Layout, config: FieldsConfig) -> tuple[Key, ...]:

@@ -10,6 +10,8 @@ import json
 from os import PathLike
 from pathlib import Path
 
+import torch
+
 from geo3d.config import config_from_dict, config_to_dict
 from geo3d.errors import ConfigError, FileFormatError, InputError
 from geo3d.fields.hashgrid import Backend
@@ -46,13 +48,17 @@ def save_scene(scene: Scene, folder: str | PathLike[str], moments: bool = True) 
 
 
 def load_scene(
-    folder: str | PathLike[str], work: Path | None = None, backend: Backend = "auto"
+    folder: str | PathLike[str],
+    work: Path | None = None,
+    backend: Backend = "auto",
+    device: torch.device | str = "cpu",
 ) -> Scene:
     """Open a scene; the folder itself is never written.
 
     Args:
         work: where blocks go that further training changes; None uses a temporary folder.
         backend: of the hash grids, see `FieldsConfig.backend`.
+        device: where its fields lie.
 
     Raises:
         InputError: ``scene.missing``, and those of `load_layout`.
@@ -77,4 +83,5 @@ def load_scene(
             f"{source / _SCENE} cannot be read: {error}.",
             "It may be cut off, or of another version; save the scene again.",
         ) from error
-    return Scene(config, load_layout(source / _LAYOUT), work, source=source / _BLOCKS)
+    layout = load_layout(source / _LAYOUT)
+    return Scene(config, layout, work, source=source / _BLOCKS, device=device)

@@ -28,6 +28,8 @@ _BEFORE = 0.08
 """Metres before it that are left alone."""
 _FREE_SHARE = 4
 """One in so many points has a partner in the free space before it."""
+_MISSED_SHARE = 8
+"""So many points in the primitives along rays that hit nothing there, as a share of all."""
 _WEIGHT = 0.05
 """Of both losses of density; that of colours has 1."""
 
@@ -55,7 +57,8 @@ def surface_losses(
 ) -> Mapping[str, Tensor]:
     """Return the losses of ``count`` random surface points; none where no ray hits anything."""
     rays, depth = bundle.rays, bundle.layout.depth
-    hit = torch.nonzero((depth > 0) & (rays.far > rays.near))[:, 0]
+    is_hit = depth > 0
+    hit = torch.nonzero(is_hit & (rays.far > rays.near))[:, 0]
     if not len(hit):
         return {}
     chosen = hit[torch.randint(len(hit), (count,), generator=generator)]
@@ -66,13 +69,31 @@ def surface_losses(
     hollow = math.log(_SOLID) - found.density.clamp(min=1e-6).log()
     losses["surface density"] = _WEIGHT * hollow.clamp(min=0).mean()
     few = chosen[: count // _FREE_SHARE]
-    enter = rays.near[few]
-    way = depth[few] - _BEFORE - enter
-    free = enter + torch.rand(len(few), generator=generator) * way
-    is_free = way > 0
+    missed = torch.nonzero(~is_hit & (rays.far > rays.near))[:, 0]
+    if len(missed):
+        some = torch.randint(len(missed), (count // _MISSED_SHARE,), generator=generator)
+        few = torch.cat([few, missed[some]])
+    before = torch.where(is_hit[few], depth[few] - _BEFORE, rays.far[few])
+    free = inside_before(bundle.layout.segments[few], before, generator)
+    is_free = free > 0
     if bool(is_free.any()):
         rows = few[is_free]
         points = rays.origins[rows] + free[is_free, None] * rays.directions[rows]
         density = scene.query(points, train=True).density
         losses["free space"] = _WEIGHT * density.clamp(max=_SOLID).mean()
     return losses
+
+
+def inside_before(
+    segments: Float[Tensor, "p s 2"], end: Float[Tensor, " p"], generator: torch.Generator
+) -> Float[Tensor, " p"]:
+    """Return a random depth of each ray inside its segments before ``end``; 0 where none is."""
+    enter = segments[..., 0].clamp(min=0)
+    length = (torch.minimum(segments[..., 1], end[:, None]) - enter).clamp(min=0)
+    along = length.cumsum(1)
+    wanted = torch.rand(len(segments), 1, generator=generator) * along[:, -1:]
+    # segments that are used up before the wanted length are passed
+    number = (along <= wanted).sum(1, keepdim=True).clamp(max=segments.shape[1] - 1)
+    start = (along - length).gather(1, number)
+    at = enter.gather(1, number) + wanted - start
+    return torch.where(along[:, -1] > 0, at[:, 0], 0.0)

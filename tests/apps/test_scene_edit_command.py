@@ -97,3 +97,23 @@ def test_bad_changes(
     assert main(["scene", "--edit", str(run_folder), *given]) in (2, 3)
     assert f"[{code}" in capsys.readouterr().err
     assert len(list(run_folder.parent.iterdir())) == 1
+
+
+def test_tracks_film_a_scene_and_go_with_no_change(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracks = tmp_path / "tracks.json"
+    tracks.write_text('{"car": {"times": [0, 0.1], "places": [[1.5, 14], [-1.5, 14]]}}')
+    given = ["--set", "outputs.frames=2", "--set", "outputs.frame_size=24"]
+    film = ["scene", "--edit", str(run_folder), "--tracks", str(tracks), *given]
+    film += ["--out", str(tmp_path / "runs"), "--json"]
+    assert main([*film, "--move", "car", "0", "1"]) == 2
+    assert "scene.tracks_alone" in capsys.readouterr().err
+    assert main(film) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["frames"] == 2 and answer["moving"] == ["car"]
+    frames = sorted((Path(answer["run"]) / "outputs" / "frames").iterdir())
+    assert len(frames) == 2 and frames[0].read_bytes() != frames[1].read_bytes()
+    tracks.write_text("{}{")
+    assert main(film) == 3
+    assert "tracks.bad_file" in capsys.readouterr().err

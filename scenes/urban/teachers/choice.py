@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from geo3d.errors import ConfigError
 from geo3d.files import asset
 from geo3d.synth.streets.styles import STYLES
@@ -76,6 +78,11 @@ def require_network(teacher: Teacher) -> Guidance:
             "Set method=sample_then_fit and fit.rounds=1, or teacher=learned.",
         )
     return teacher
+
+
+def device_of(teacher: Teacher) -> torch.device:
+    """Return where a teacher works, and the fields of a scene with it; the painter: processor."""
+    return torch.device("cpu") if isinstance(teacher, Painter) else teacher.device
 
 
 def check_settings(config: SceneConfig) -> None:

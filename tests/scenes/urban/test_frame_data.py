@@ -19,7 +19,7 @@ from geo3d.mesh.io import save_mesh
 from geo3d.mesh.mesh import Mesh
 from geo3d.render.cameras import Camera
 from scenes.urban.conditions import RayScene
-from scenes.urban.export import save_gaussians, y_up
+from scenes.urban.export import y_up
 from scenes.urban.film import save_mp4
 from scenes.urban.frame_data import quaternion, save_cameras, save_maps
 from scenes.urban.scene import Rendering
@@ -138,14 +138,6 @@ def test_without_a_library_there_is_no_film(
     monkeypatch.setattr("scenes.urban.film.importlib.util.find_spec", lambda name: None)
     assert save_mp4([np.zeros((8, 8, 3), np.uint8)], tmp_path / "a.mp4") is None
     assert not list(tmp_path.iterdir())
-
-
-def test_gaussians_have_y_down_as_their_viewers_expect(tmp_path: Path) -> None:
-    points = np.array([[1.0, -3.0, 7.0]])
-    path = save_gaussians(tmp_path / "g.ply", points, np.zeros((1, 3), np.uint8), np.ones(1))
-    body = path.read_bytes().partition(b"end_header\n")[2]
-    row = np.frombuffer(body, "<f4")
-    assert row.shape == (17,) and row[:3].tolist() == [1, -3, 7]
 
 
 def test_a_usdz_is_stored_aligned_and_complete(tmp_path: Path) -> None:

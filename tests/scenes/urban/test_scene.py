@@ -248,3 +248,27 @@ def test_bad_settings_and_folders(tmp_path: Path) -> None:
     (tmp_path / "scene.json").write_text('{"format": "other"}')
     with pytest.raises(FileFormatError, match="not_a_scene"):
         load_scene(tmp_path)
+
+
+@pytest.mark.parametrize("multisample", [False, True])
+def test_fields_lie_and_answer_on_another_device(
+    monkeypatch: pytest.MonkeyPatch, multisample: bool
+) -> None:
+    """Tensors of torch's device "meta" have no numbers, but refuse to meet those of the
+    processor: what is left out on the way there raises."""
+    answers: list[torch.Tensor] = []
+
+    def home(tensor: torch.Tensor) -> torch.Tensor:
+        answers.append(tensor)
+        return torch.zeros(tensor.shape)
+
+    monkeypatch.setattr("scenes.urban.scene.home", home)
+    layout = street()
+    camera, maps = look(layout)
+    scene = Scene(dataclasses.replace(CONFIG, multisample=multisample), layout, device="meta")
+    assert scene.backend == "torch"
+    scene.render(camera, maps, train=True)
+    assert len(answers) > 3 and {answer.device.type for answer in answers} == {"meta"}
+    assert any(answer.requires_grad for answer in answers)
+    parameters = [p for name in scene.block_names for p in scene.blocks.get(name).parameters()]
+    assert {p.device.type for p in parameters} == {"meta"}
