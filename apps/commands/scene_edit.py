@@ -63,6 +63,7 @@ def run_edit(args: argparse.Namespace) -> int:
     require_files(*(file for file, _, _ in args.insert))
 
     source = open_run(args.edit, verify_inputs=False)
+    from geo3d.config import load_config
     from scenes.urban.config import SceneConfig
     from scenes.urban.layout_json import load_layout
     from scenes.urban.teachers.choice import check_words
@@ -73,7 +74,7 @@ def run_edit(args: argparse.Namespace) -> int:
         rows = [{"id": p.id, "class": p.name, "style": p.style} for p in layout.primitives]
         emit(args, {"primitives": rows}, aligned(list(rows[0]), rows))
         return 0
-    config = source.load_config(SceneConfig)
+    config = load_config(SceneConfig, source.path / "config.yaml", None, args.set)
     if args.tracks:
         return _run_tracks(args, source, layout, config)
     edit = asked_edit(args, layout)

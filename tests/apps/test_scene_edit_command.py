@@ -108,7 +108,7 @@ def test_tracks_film_a_scene_and_go_with_no_change(
     film = ["scene", "--edit", str(run_folder), "--tracks", str(tracks), *given]
     film += ["--out", str(tmp_path / "runs"), "--json"]
     assert main([*film, "--move", "car", "0", "1"]) == 2
-    assert "scene.tracks_alone" in capsys.readouterr().err
+    assert "scene.tracks_alone" in capsys.readouterr().out
     assert main(film) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["frames"] == 2 and answer["moving"] == ["car"]
@@ -116,4 +116,4 @@ def test_tracks_film_a_scene_and_go_with_no_change(
     assert len(frames) == 2 and frames[0].read_bytes() != frames[1].read_bytes()
     tracks.write_text("{}{")
     assert main(film) == 3
-    assert "tracks.bad_file" in capsys.readouterr().err
+    assert "tracks.bad_file" in capsys.readouterr().out

@@ -150,7 +150,7 @@ def test_schema_lists_what_the_writer_writes() -> None:
     assert set(properties["class"]["enum"]) == set(CLASSES)
 
 
-@pytest.mark.parametrize("name", ["straight", "curved", "crossing"])
+@pytest.mark.parametrize("name", ["straight", "curved", "crossing", "tcrossing"])
 def test_shipped_streets_are_faultless(name: str) -> None:
     assert require_valid(load_layout(asset(f"urban/streets/{name}.json"))) == ()
 

@@ -56,7 +56,7 @@ def test_a_texel_takes_the_first_matter_behind_the_mesh(tmp_path: Path) -> None:
 
 def test_where_there_is_no_matter_a_texel_takes_the_colour_deepest_inside() -> None:
     far: Any = Wall()
-    corners = before_the_wall().vertices + (0, 0, 5)
+    corners = before_the_wall().vertices + np.array([0, 0, 5])
     made = textured(far, Mesh(corners, before_the_wall().faces), 32)
     assert (made.image.reshape(-1, 3).max(axis=0) == [0, 255, 0]).all()
 
