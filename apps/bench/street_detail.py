@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from geo3d.config import load_config
 from geo3d.files import asset, atomic_write_json
 from geo3d.layout.layout import Layout, piece
 from geo3d.progress import ProgressCallback, ignore_progress
+from geo3d.render.cameras import Camera
 from geo3d.render.previews import save_png
 from geo3d.synth.streets.generate import generate_street
 from geo3d.work.pool import Limits, Task
@@ -32,10 +34,11 @@ from scenes.urban.conditions import RayScene, street_camera
 from scenes.urban.config import SceneConfig
 from scenes.urban.driver import Builder, with_classes
 from scenes.urban.imports.door import import_layout
-from scenes.urban.scene import Scene
+from scenes.urban.scene import SKY, Scene
+from scenes.urban.splats import Discs, paint_discs, scene_discs
 from scenes.urban.teachers.choice import open_teacher
 from scenes.urban.teachers.painter import Painter
-from scenes.urban.views import held_out_poses, look
+from scenes.urban.views import held_out_poses
 
 Rows = list[dict[str, Any]]
 SHIFTS = (0.0, 1.0, 2.0, 4.0)
@@ -104,9 +107,17 @@ def _build_and_measure(data: Path, overrides: tuple[str, ...], street: Street) -
     builder.open(resume=False)
     builder.build()
     costs = {"build_cpu_s": builder.costs()["build_cpu_seconds"]}
-    rows = detail_rows(builder.scene, config, data / f"{street.name}.png")
-    known = {"street": layout.name, "teacher": street.teacher}
-    atomic_write_json(data / f"{street.name}.json", [{**known, **row, **costs} for row in rows])
+    scene, known = builder.scene, {"street": layout.name, "teacher": street.teacher}
+    shown: dict[str, Callable[[Camera], Tensor]] = {"scene": partial(_of_scene, scene)}
+    if street.teacher == "painter":
+        discs = scene_discs(scene, config.outputs)
+        shown["Gaussians"] = partial(_of_discs, scene, discs)
+    rows: Rows = []
+    for name, show in shown.items():
+        sheet = data / f"{street.name}-{name.lower()}.png"
+        found = detail_rows(scene.layout, config, show, sheet)
+        rows += [{**known, "shown": name, **row, **costs} for row in found]
+    atomic_write_json(data / f"{street.name}.json", rows)
     shutil.rmtree(folder)
 
 
@@ -119,17 +130,23 @@ def street_of(name: str) -> Layout:
     return layout if name == "tcrossing" else piece(layout, _LENGTH, 0.0)
 
 
-def detail_rows(scene: Scene, config: SceneConfig, sheet: Path | None = None) -> Rows:
-    """Return PSNR and the distances of a scene to the painter's pictures, by shift.
+def detail_rows(
+    layout: Layout,
+    config: SceneConfig,
+    show: Callable[[Camera], Float[Tensor, "3 h w"]],
+    sheet: Path | None = None,
+) -> Rows:
+    """Return PSNR and the distances of what is shown to the painter's pictures, by shift.
 
     Args:
+        show: returns what a camera sees.
         sheet: where to write pictures of both, one under the other.
     """
     rows, tiles, both = [], [], []
     encoder = imagenet_encoder()
-    poses = held_out_poses(scene.layout, config.views, _CAMERAS)
+    poses = held_out_poses(layout, config.views, _CAMERAS)
     for shift in SHIFTS:
-        ours, theirs = compared(scene, config, beside(poses, shift))
+        ours, theirs = compared(layout, config, show, beside(poses, shift))
         error = (ours - theirs).square().mean(dim=(1, 2, 3)).clamp(min=1e-10)
         distance = float(feature_distances(ours, theirs, encoder).mean())
         psnr = float(-10 * error.log10().mean())
@@ -153,17 +170,29 @@ def beside(poses: Float[np.ndarray, "n 4 4"], metres: float) -> Float[np.ndarray
     return moved
 
 
-@torch.no_grad()
 def compared(
-    scene: Scene, config: SceneConfig, poses: Float[np.ndarray, "n 4 4"]
+    layout: Layout,
+    config: SceneConfig,
+    show: Callable[[Camera], Float[Tensor, "3 h w"]],
+    poses: Float[np.ndarray, "n 4 4"],
 ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]:
-    """Return what cameras see of the scene, and what the painter paints there."""
-    rays, ours = RayScene(scene.layout), []
-    for pose in poses:
-        view = look(rays, pose, SIZE * FINER)
-        image = scene.render(view.camera, view.maps).image().clamp(0, 1).permute(2, 0, 1)
-        ours.append(torch.nn.functional.avg_pool2d(image, FINER))
+    """Return what cameras are shown, and what the painter paints there."""
+    finer = [street_camera(pose, SIZE * FINER) for pose in poses]
+    ours = torch.stack([torch.nn.functional.avg_pool2d(show(c), FINER) for c in finer])
     cameras = [street_camera(pose, SIZE) for pose in poses]
-    far, painter = scene.config.far, Painter(config.seed)
-    painted = painter.paint(scene.layout, cameras, config.prompt, far, FINER)
-    return torch.stack(ours), painted.images
+    far, painter = config.fields.far, Painter(config.seed)
+    return ours, painter.paint(layout, cameras, config.prompt, far, FINER).images
+
+
+@torch.no_grad()
+def _of_scene(scene: Scene, camera: Camera) -> Float[Tensor, "3 h w"]:
+    maps = RayScene(scene.layout).maps(camera, segments=True)
+    return scene.render(camera, maps).image().clamp(0, 1).permute(2, 0, 1)
+
+
+@torch.no_grad()
+def _of_discs(scene: Scene, discs: Discs, camera: Camera) -> Float[Tensor, "3 h w"]:
+    _, directions = camera.rays()
+    sky = scene.blocks.get(SKY)(torch.from_numpy(directions).float())
+    behind = sky.double().numpy().reshape(camera.height, camera.width, 3)
+    return torch.from_numpy(paint_discs(discs, camera, behind)).float().permute(2, 0, 1)
