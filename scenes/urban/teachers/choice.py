@@ -115,7 +115,7 @@ def check_words(config: SceneConfig, words: Sequence[str]) -> None:
             raise ConfigError(
                 "styles.unknown",
                 f"The painter knows no word of {unknown[0]!r}.",
-                f"Name one of: {', '.join((*STYLES, *known_words()))}.",
+                f"Name one of: {', '.join(dict.fromkeys((*STYLES, *known_words())))}.",
             )
         for text in words:
             require_together(text)
