@@ -31,7 +31,7 @@ from scenes.objects.models import load_model
 from scenes.objects.pipeline import GenerateConfig, Pipeline, load_pipeline
 from scenes.objects.pipeline_folder import encoder_path, is_own_encoder, read_pipeline
 from scenes.objects.samplers import SamplerConfig
-from scenes.objects.small.autoencoders import surface_points
+from scenes.objects.small.autoencoders import structure_latents, surface_points
 from scenes.objects.small.cells import COARSE, CellObject, read_cells
 from scenes.objects.sparse import SparseTensor
 from scenes.objects.whole import closed_shell
@@ -131,7 +131,9 @@ def guessed(
     guess = encoder.guess(_pixels(item), camera, torch.full((1,), float(true_camera)))
     cells = item.coords.astype(np.int64)
     if not true_cells:
-        cells = closed_shell(np.argwhere(guess.occupancy[0].numpy() > 0), COARSE)
+        with pipeline.network("sparse_structure_decoder") as decoder:
+            logits = decoder(structure_latents(guess.occupancy.sigmoid()))[0, 0]
+        cells = closed_shell(np.argwhere(logits.numpy() > 0), COARSE)
     if not len(cells):
         return None, cells
     x, y, z = torch.from_numpy(cells).long().T

@@ -54,6 +54,8 @@ class LiftingConfig:
     """Of the latents that are guessed."""
     grid_widths: tuple[int, int, int] = (64, 64, 32)
     """Channels of the grid at a quarter, a half, and the whole of the resolution."""
+    joins: int = 0
+    """Further blocks of the finest grid: what a cell holds goes on in its neighbours."""
     azimuths: int = 36
     """Directions all round that the camera is told apart by."""
 
@@ -131,6 +133,7 @@ class LiftingEncoder(nn.Module):
         self.grid_blocks = nn.ModuleList(
             _Block(nn.Conv3d, own, count) for own, count in ((g[1], 2), (g[2], 1))
         )
+        self.join = nn.Sequential(*(_Block(nn.Conv3d, g[2]) for _ in range(config.joins)))
         self.head = nn.Conv3d(g[2], config.guess_channels, 1)
 
     def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b l+m k"]:
@@ -192,7 +195,7 @@ class LiftingEncoder(nn.Module):
             told = torch.cat([own, ahead.transpose(1, 2)], dim=1).unflatten(2, (edge,) * 3)
             h = self.enter[i](torch.cat([_double(F.silu(h)), told.to(h.dtype)], dim=1))
             h = self.grid_blocks[i](h + self.steer[i](code)[:, :, None, None, None])
-        return self.head(F.silu(h))
+        return self.head(F.silu(self.join(h)))
 
 
 class _Block(nn.Module):
@@ -202,7 +205,8 @@ class _Block(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList(nn.GroupNorm(_GROUPS, width) for _ in range(count))
         self.convs = nn.ModuleList(kind(width, width, 3, 1, 1) for _ in range(count))
-        nn.init.zeros_(self.convs[-1].get_parameter("weight"))
+        for parameter in self.convs[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         h = x

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 from geo3d.config import require
 from scenes.objects.sparse import SparseTensor
@@ -46,6 +46,13 @@ class LinearSLatEncoder(nn.Module):
     def forward(self, x: SparseTensor, generator: torch.Generator | None = None) -> SparseTensor:
         """Return the latents, which have no randomness."""
         return x.replace(self.layer(x.feats))
+
+    def in_values(self, difference: Float[Tensor, "n k"]) -> Float[Tensor, "n v"]:
+        """Return what a difference of latents is in values, without the colours."""
+        kept = difference.shape[1] - COLORS
+        # the components are orthogonal
+        weight = self.layer.weight[:kept, :-COLORS]
+        return difference[:, :kept] @ (weight / weight.square().sum(1, keepdim=True))
 
     @torch.no_grad()
     def fit(self, feats: Sequence[Float[np.ndarray, "n c"]]) -> dict[str, float]:

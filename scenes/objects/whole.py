@@ -1,10 +1,9 @@
 """Whole surfaces: shells without gaps before they are decoded, and solids without inner walls.
 
 A structure is a shell of cells.  A gap in it lets the outside in, and the shell gets an inner wall;
-`closed_shell` puts cells into gaps that open a hollow much larger than the gap, and leaves out what
-hides inside.  `solid_signs` then says of every point of the grid whether it is inside: hollows that
-the outside does not reach are solid, and crumbs are nothing.  A surface between these signs is
-closed whatever the decoder said.
+`closed_shell` puts cells into gaps that open a hollow much larger than the gap.  `solid_signs` then
+says of every point of the grid whether it is inside: hollows that the outside does not reach are
+solid, and crumbs are nothing.  A surface between these signs is closed whatever the decoder said.
 
 Notation: r edge of a grid of cells, q = r + 1 that of its points; n cells.
 
@@ -28,14 +27,16 @@ _AROUND = np.ones((3, 3, 3), bool)
 
 
 def closed_shell(coords: Int[np.ndarray, "n 3"], resolution: int) -> Int[np.ndarray, "m 3"]:
-    """Return the cells of a shell without its gaps, crumbs and hidden cells, in ascending order."""
+    """Return the cells of a shell without its gaps and crumbs, in ascending order.
+
+    Cells that hide behind others stay: where a shell is two cells thick, because it is not sure
+    which of them has the surface, either may.
+    """
     shell = np.zeros((resolution,) * 3, bool)
     shell[tuple(coords.T)] = True
     # a border of two cells: the outside goes around, and so does the dilated shell
     shell = np.pad(_without_crumbs(shell), 2)
-    sealed = shell | _plugs(shell)
-    seen = _grown(_outside(sealed), _AROUND)
-    return np.argwhere((sealed & seen)[2:-2, 2:-2, 2:-2])
+    return np.argwhere((shell | _plugs(shell))[2:-2, 2:-2, 2:-2])
 
 
 def solid_signs(

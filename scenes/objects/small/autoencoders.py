@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from scenes.objects.decoders import SLatGaussianDecoder, SLatMeshDecoder
 from scenes.objects.embeddings import patchify
 from scenes.objects.flexicubes_tables import CORNERS
+from scenes.objects.lifting import Guess, LiftingEncoder
 from scenes.objects.linear_code import LinearSLatEncoder
 from scenes.objects.small.cells import CHILDREN, COARSE, CellObject
 from scenes.objects.small.settings import (
@@ -39,11 +40,13 @@ from scenes.objects.ss_vae import SparseStructureDecoder
 class StructureTask:
     """The decoder of structures, whose latents are the occupancy itself, 2^3 cells a latent.
 
-    It learns to read latents that are not clean, as samples are not.
+    It learns to read latents that are not clean, as samples are not, and with an image encoder that
+    has not learned the objects, the probabilities that it guesses.
     """
 
-    def __init__(self, objects: Sequence[CellObject]) -> None:
+    def __init__(self, objects: Sequence[CellObject], image: LiftingEncoder | None = None) -> None:
         self.names = [item.name for item in objects]
+        self.objects, self.image = objects, image
         self.grids = torch.from_numpy(np.stack([item.occupancy() for item in objects]))
         self.decoder = SparseStructureDecoder(STRUCTURE_DECODER)
         self.network = nn.ModuleDict({"decoder": self.decoder})
@@ -51,17 +54,25 @@ class StructureTask:
     def loss(self, items: list[int], generator: torch.Generator) -> dict[str, Tensor]:
         """Return cross entropy and the Dice loss."""
         truth = self.grids[items][:, None].float()
-        clean = structure_latents(truth[:, 0])
+        told = truth[:, 0].clone()
+        if self.image is not None:
+            for row in (torch.rand(len(items), generator=generator) < _GUESSED).nonzero():
+                item = self.objects[items[int(row)]]
+                view = int(torch.randint(len(item.views), (1,), generator=generator))
+                told[row] = _guess(self.image, item, view).occupancy.sigmoid()
+        clean = structure_latents(told)
         spread = _LARGEST_NOISE * torch.rand((len(items), 1, 1, 1, 1), generator=generator)
         logits = self.decoder(clean + spread * torch.randn(clean.shape, generator=generator))
+        missed = torch.tensor(_MISSED)
         return {
-            "entropy": F.binary_cross_entropy_with_logits(logits, truth),
+            "entropy": F.binary_cross_entropy_with_logits(logits, truth, pos_weight=missed),
             "dice": dice_loss(logits, truth),
         }
 
 
 def structure_latents(occupancy: Tensor) -> Float[Tensor, "b 8 r r r"]:
-    """Return occupancy (b, 2r, 2r, 2r) as latents: -1 or 1, the cells of 2^3 as channels."""
+    """Return occupancy, or its probability, (b, 2r, 2r, 2r) as latents: in [-1, 1], the cells of
+    2^3 as channels."""
     return patchify(2 * occupancy[:, None].float() - 1, COARSE // STRUCTURE_EDGE)
 
 
@@ -95,11 +106,24 @@ def dice_loss(logits: Tensor, truth: Tensor) -> Float[Tensor, ""]:
 
 _LARGEST_NOISE = 0.6
 """Of structure latents, which are -1 or 1."""
+_GUESSED = 0.75
+"""Share of the structures that are read as guesses, where there is an image encoder."""
+_MISSED = 2.0
+"""Weight of a cell that is missed, over one too many: gaps tear the surface, while of a wall of two
+cells the mesh decoder finds the surface."""
 _LATENT_NOISE = 0.1
 """Of latents of cells, which have mean square 1."""
 _OPACITY = 0.95
 _NEAR = 0.5
 """Corners nearer than this share of the reach weigh more."""
+
+
+@torch.no_grad()
+def _guess(image: LiftingEncoder, item: CellObject, view: int) -> Guess:
+    """Return what is guessed from a view by its true camera: what is seen is then in place."""
+    pixels = torch.from_numpy(item.views[view])[None].float().movedim(-1, 1) / 255
+    camera = torch.from_numpy(item.cameras[view])[None]
+    return image.guess(pixels, camera, torch.ones(1))
 
 
 class Encoded:

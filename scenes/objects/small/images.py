@@ -32,10 +32,11 @@ class ImageTask:
     """Images to a guess of the object."""
 
     def __init__(self, objects: Sequence[CellObject], latent: LinearSLatEncoder) -> None:
+        self.latent = latent.requires_grad_(False)
         self.names = [item.name for item in objects]
         self.coords = [item.coords for item in objects]
         self.views = [item.views for item in objects]
-        self.cameras = torch.from_numpy(np.stack([item.cameras for item in objects]))
+        self.cameras = [torch.from_numpy(item.cameras) for item in objects]
         self.grids = torch.from_numpy(np.stack([item.occupancy() for item in objects]))
         with torch.no_grad():
             self.feats = [
@@ -58,7 +59,7 @@ class ImageTask:
             pictures.append(seen.flip(2) if mirror else seen)
             own = self.feats[i][mirror].float()
             feats.append(torch.cat([own[:, :-COLORS], own[:, -COLORS:][:, order]], dim=1))
-            camera = self.cameras[i, view]
+            camera = self.cameras[i][view]
             cameras.append(mirrored_camera(camera) if mirror else camera)
             coords.append(mirrored_coords(self.coords[i]) if mirror else self.coords[i])
             grids.append(self.grids[i].flip(1) if mirror else self.grids[i])
@@ -67,7 +68,8 @@ class ImageTask:
         with torch.autocast("cpu", torch.bfloat16):
             guess = self.encoder.guess(torch.stack(pictures), truth, told)
         cells = cell_coords(coords).long()
-        return losses(guess, truth, torch.stack(grids).float(), cells, torch.cat(feats))
+        grid = torch.stack(grids).float()
+        return losses(guess, truth, grid, cells, torch.cat(feats), self.latent)
 
 
 def mirrored(item: CellObject) -> CellObject:
@@ -98,18 +100,20 @@ def losses(
     occupancy: Float[Tensor, "b r r r"],
     cells: Tensor,
     latents: Float[Tensor, "n c"],
+    encoder: LinearSLatEncoder,
 ) -> dict[str, Tensor]:
     """Return the terms of the loss of a guess; ``cells`` are (n, 4): item, x, y, z."""
     item, x, y, z = cells.T
-    error = (guess.latents[item, :, x, y, z] - latents).abs()
+    error = guess.latents[item, :, x, y, z] - latents
     bins = azimuth_bins(cameras[:, 0], guess.azimuth.shape[1])
     return {
         "azimuth": 0.5 * F.cross_entropy(guess.azimuth, bins),
         "camera": 4 * F.l1_loss(guess.camera, cameras[:, 1:]),
         "entropy": 2 * F.binary_cross_entropy_with_logits(guess.occupancy, occupancy),
         "dice": dice_loss(guess.occupancy, occupancy),
-        "latent": error[:, :-COLORS].mean(),
-        "color": 0.5 * error[:, -COLORS:].mean(),
+        "latent": 0.3 * error[:, :-COLORS].abs().mean(),
+        "distance": 2 * encoder.in_values(error).abs().mean(),
+        "color": 0.5 * error[:, -COLORS:].abs().mean(),
     }
 
 

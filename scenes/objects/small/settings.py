@@ -45,7 +45,11 @@ GAUSSIAN_DECODER = SLatDecoderConfig(
     **_CELLS,
 )
 IMAGE_ENCODER = LiftingConfig(
-    size=PIXELS, channels=IMAGE_WIDTH, resolution=COARSE, latent_channels=LATENT_CHANNELS
+    size=PIXELS,
+    channels=IMAGE_WIDTH,
+    resolution=COARSE,
+    latent_channels=LATENT_CHANNELS,
+    joins=1,
 )
 _GUESS: Mapping[str, Any] = {
     "guess_channels": IMAGE_ENCODER.guess_channels,
@@ -87,6 +91,9 @@ class StageConfig:
     """Folder of cells."""
     latent: str = ""
     """Model file of the latent encoder, without suffix ("mesh", "gaussian", "picture")."""
+    guess: str = ""
+    """Model file of an image encoder whose guesses the decoder is to read too; it must not have
+    learned the objects ("structure")."""
     start: str = ""
     """Model file that a decoder or the image encoder starts from, where shapes fit."""
     steps: int = 2000

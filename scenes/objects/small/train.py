@@ -23,6 +23,7 @@ from torch import nn
 from geo3d.config import load_config
 from geo3d.progress import MetricsCallback, ProgressCallback, ignore_progress
 from geo3d.work.training import Numbers
+from scenes.objects.lifting import LiftingEncoder
 from scenes.objects.linear_code import LinearSLatEncoder
 from scenes.objects.models import load_model, save_model
 from scenes.objects.pipeline_folder import write_pipeline, write_student
@@ -74,17 +75,21 @@ def train_stage(
 
 
 def _task(config: StageConfig, objects: Sequence[CellObject]) -> Task:
-    if config.stage == "structure":
-        return StructureTask(objects)
-    latent = cast(LinearSLatEncoder, load_model(config.latent))
-    if config.stage == "picture":
-        task, network = (pictures := ImageTask(objects, latent)), pictures.encoder
-    else:
-        task = (MeshTask if config.stage == "mesh" else GaussianTask)(objects, latent)
-        network = task.decoder
+    task = _unstarted(config, objects)
     if config.start:
+        (network,) = task.network.values()
         _start(network, load_model(config.start))
     return task
+
+
+def _unstarted(config: StageConfig, objects: Sequence[CellObject]) -> Task:
+    if config.stage == "structure":
+        image = cast(LiftingEncoder, load_model(config.guess)) if config.guess else None
+        return StructureTask(objects, image)
+    latent = cast(LinearSLatEncoder, load_model(config.latent))
+    if config.stage == "picture":
+        return ImageTask(objects, latent)
+    return (MeshTask if config.stage == "mesh" else GaussianTask)(objects, latent)
 
 
 def _start(network: nn.Module, other: nn.Module) -> None:

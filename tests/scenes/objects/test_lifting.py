@@ -96,6 +96,16 @@ def test_the_true_camera_is_used_where_it_is_told(encoder: LiftingEncoder) -> No
     assert not torch.allclose(own.occupancy[1], told.occupancy[1])
 
 
+def test_further_blocks_change_nothing_until_they_learn(encoder: LiftingEncoder) -> None:
+    longer = LiftingEncoder(dataclasses.replace(SMALL, joins=2))
+    missing, unexpected = longer.load_state_dict(encoder.state_dict(), strict=False)
+    assert missing and not unexpected and all(name.startswith("join.") for name in missing)
+    pixels = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(longer(pixels), encoder(pixels))
+    awake(longer.join)
+    assert not torch.allclose(longer(pixels), encoder(pixels))
+
+
 def dense_flow() -> SparseStructureFlowModel:
     config = SSFlowConfig(
         resolution=4, in_channels=2, out_channels=2, model_channels=16, cond_channels=16,
@@ -194,3 +204,5 @@ def test_the_code_keeps_what_varies_most() -> None:
     assert residual.max() < 1e-3 and again.shape == (2, 6)
     slope = np.polyfit(colors[:, 1], z[:, 3].numpy(), 1)[0]
     assert slope == pytest.approx(1 / colors.std(), rel=0.02)
+    told = encoder.in_values(z[1:] - z[:-1]).detach().numpy()
+    assert np.allclose(told, np.diff(values, axis=0), atol=1e-3)

@@ -11,12 +11,14 @@ from scipy.spatial import KDTree
 
 from geo3d.synth.objects.generate import generate_object
 from scenes.objects.data.voxels import visible_shell, voxelize
+from scenes.objects.lifting import Guess, LiftingEncoder
 from scenes.objects.linear_code import LinearSLatEncoder
 from scenes.objects.neighbours import children
 from scenes.objects.slat_mesh import CubeLayout, ExtractedMesh, extract_mesh
 from scenes.objects.small.autoencoders import (
     GaussianTask,
     MeshTask,
+    StructureTask,
     cell_coords,
     corner_distances,
     fine_corners,
@@ -24,7 +26,7 @@ from scenes.objects.small.autoencoders import (
     surface_points,
 )
 from scenes.objects.small.cells import CellObject, cell_object
-from scenes.objects.small.settings import LATENT_ENCODER
+from scenes.objects.small.settings import IMAGE_ENCODER, LATENT_ENCODER
 from scenes.objects.sparse import SparseTensor, VoxelGrid
 
 
@@ -114,3 +116,27 @@ def test_displacements_and_weights_stay_zero(objects: list[CellObject]) -> None:
     gradient = task.decoder.out_layer.weight.grad
     assert gradient is not None
     assert not gradient[8 : 8 + 24 + 21].any() and gradient[:8].any() and gradient[53:].any()
+
+
+class Guesser(LiftingEncoder):
+    """Guesses that every cell is there."""
+
+    def guess(self, pixels: torch.Tensor, *camera: torch.Tensor | None) -> Guess:
+        nothing = torch.zeros(1, 1)
+        return Guess(nothing, torch.full((1, 16, 16, 16), 20.0), nothing, nothing, nothing)
+
+
+def test_the_structure_decoder_reads_guesses_too(
+    objects: list[CellObject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    task = StructureTask([objects[0]], Guesser(IMAGE_ENCODER))
+    task.decoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    for share in (1.0, 0.0):
+        monkeypatch.setattr("scenes.objects.small.autoencoders._GUESSED", share)
+        terms = task.loss([0], torch.Generator().manual_seed(0))
+        # what is right stays what it was
+        assert bool(terms["dice"] > 0.05)
+    assert float(seen[0].mean()) == pytest.approx(1, abs=0.05)
+    cells = 2 * objects[0].occupancy().mean() - 1
+    assert float(seen[1].mean()) == pytest.approx(cells, abs=0.05)

@@ -26,7 +26,7 @@ from scenes.objects.small.train import train_stage
 def guitar() -> CellObject:
     views = np.zeros((1, 64, 64, 4), np.uint8)
     views[0, 10:50, 5:40] = (200, 100, 50, 255)
-    camera = np.float32([[0.7, 0.3, 0.5, 0.8, 0.45, 0.52]])
+    camera = np.array([[0.7, 0.3, 0.5, 0.8, 0.45, 0.52]], np.float32)
     fine = visible_shell(voxelize(generate_object("guitar", 3).mesh))
     return cell_object("guitar", 3, fine, views, camera)
 
@@ -67,7 +67,7 @@ def test_all_of_an_example_is_mirrored_at_once(
     told: list[tuple[Tensor, ...]] = []
 
     def judge(
-        guess: Guess, cameras: Tensor, occupancy: Tensor, cells: Tensor, latents: Tensor
+        guess: Guess, cameras: Tensor, occupancy: Tensor, cells: Tensor, latents: Tensor, _: object
     ) -> dict[str, Tensor]:
         told.append((cameras[0], occupancy[0], cells[:, 1:], latents))
         return {"loss": latents.sum() * 0}
