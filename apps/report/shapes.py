@@ -38,6 +38,8 @@ _TURNS = ("rot_0", "rot_1", "rot_2", "rot_3")
 _FAINT = 1 / 255
 _ORDER = (".glb", ".ply", ".obj", ".off", ".stl")
 """Of several files of one shape the first of these is shown."""
+_DOUBLES = {"gaussians.glb": "gaussians.ply", "mesh_textured.glb": "mesh.glb"}
+"""Files for other programs, and what is shown in their place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +125,8 @@ def shapes_of(run: Path, verb: str) -> Group | None:
 def _files(run: Path) -> list[Path]:
     """Return one file of each shape, splats and meshes being two."""
     found = own_files(run, "outputs", *_ORDER)
+    there = set(found)
+    found = [p for p in found if p.with_name(_DOUBLES.get(p.name, p.name)) not in there - {p}]
     found.sort(key=lambda path: (path.parent, _ORDER.index(path.suffix.lower())))
     first: dict[Path, Path] = {}
     for path in found:

@@ -38,7 +38,10 @@ NO_STYLE = "as the layout says"
 LENGTHS = (30, 300)
 """Metres of streets that are made up on the page."""
 MAX_LAYOUT_BYTES = 16 << 20
-FILES = ("drive.gif", "drive.mp4", "mesh.glb", "points.ply", "gaussians.ply", "layout.json")
+FILES = (
+    *("drive.gif", "drive.mp4", "mesh.glb", "mesh_textured.glb", "points.ply"),
+    *("gaussians.ply", "gaussians.glb", "gaussians.spz", "layout.json"),
+)
 """What can be downloaded of a scene."""
 _METRICS = {
     "depth_error_m": ("Depth error, m", "Scene against layout, at some cameras of the drive"),

@@ -49,8 +49,9 @@ _BEHIND = 0.8
 """Metres behind what such a view sees that are kept."""
 LARGEST_TEXTURE = 4096
 """Texels along an edge; a longer street has colours at the corners of its mesh only."""
-_OUTSIDE, _STEPS = 0.4, 8
-"""Metres on both sides of the mesh between which a texel looks for matter, and looks on the way."""
+_OUTSIDE, _INSIDE, _STEPS = 0.06, 0.42, 8
+"""Metres before and behind the mesh between which a texel looks for matter, and looks on the way.
+Outside of primitives nobody has taught the fields that there is nothing."""
 _CHUNK = 1 << 18
 """Points asked for at once; a few hundred megabytes."""
 
@@ -124,7 +125,7 @@ def textured(scene: Scene, mesh: Mesh, size: int) -> Textured:
     """Return a scene's mesh with a texture baked from the scene.
 
     Cubes are coarser than what was painted, so a texel takes the first matter on its way through
-    the surface, from `_OUTSIDE` before it to as far behind, as a ray would.
+    the surface, as a ray would.
     """
 
     def ask(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
@@ -142,7 +143,7 @@ def _first_matter(
 ) -> UInt8[np.ndarray, "p 3"]:
     """Return the colours that rays against the normals see near points, in the layout's frame."""
     left, colours = np.ones(len(points)), np.zeros((len(points), 3))
-    step = 2 * _OUTSIDE / _STEPS
+    step = (_OUTSIDE + _INSIDE) / _STEPS
     for i in range(_STEPS):
         at = points + (_OUTSIDE - (i + 0.5) * step) * normals
         density, rgb = _asked(scene, at)

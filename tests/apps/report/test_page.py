@@ -122,6 +122,20 @@ def test_one_file_of_each_shape_is_shown(tmp_path: Path) -> None:
     assert any("broken.ply" in note for note in group.notes)
 
 
+def test_files_for_other_programs_are_not_shown_beside_their_own(tmp_path: Path) -> None:
+    run = plain_run(tmp_path, "scene")
+    places = np.array([[1.0, 2.0, 3.0], [0.0, -1.0, 4.0]])
+    save_splats(run.outputs / "gaussians.ply", places)
+    for name in ("gaussians.glb", "mesh.glb", "mesh_textured.glb"):
+        save_mesh(grid(4), run.outputs / name)
+    group = shapes_of(run.path, "scene")
+    assert group is not None
+    assert {m.title: m.splats is not None for m in group.models} == {
+        "mesh": False,
+        "gaussians": True,
+    }
+
+
 def test_text_from_files_is_never_markup(tmp_path: Path) -> None:
     numbers = {
         EVIL: EVIL,
