@@ -19,7 +19,9 @@ from jaxtyping import Float
 from apps.report.shapes import Group, Model
 
 _OUTLIERS = 1.0
-"""Percent of points that a camera need not see."""
+"""Percent of points that a camera need not see, if they are far off."""
+_FAR = 1.5
+"""How much larger all is than most where some points are far off."""
 
 
 def packed_group(group: Group, first: int) -> tuple[dict[str, Any], dict[str, str]]:
@@ -58,14 +60,20 @@ Frame = tuple[Float[np.ndarray, "3"], float]
 
 
 def _frame(models: Sequence[Model]) -> Frame:
-    """Return where most of the models' points lie."""
+    """Return where the models' points lie; a few that are far off need not be seen."""
     points = np.concatenate([model.points for model in models])
     if not len(points):
         return np.zeros(3), 1.0
-    low, high = np.percentile(points, [_OUTLIERS, 100 - _OUTLIERS], axis=0)
+    most, everything = _ball(points, _OUTLIERS), _ball(points, 0.0)
+    return everything if everything[1] < _FAR * most[1] else most
+
+
+def _ball(points: Float[np.ndarray, "n 3"], left_out: float) -> Frame:
+    """Return middle and radius of a ball around points but for a percentage of them."""
+    low, high = np.percentile(points, [left_out, 100 - left_out], axis=0)
     middle = 0.5 * (low + high)
     away = np.linalg.norm(points - middle, axis=1)
-    return middle, max(float(np.percentile(away, 100 - _OUTLIERS)), 1e-9)
+    return middle, max(float(np.percentile(away, 100 - left_out)), 1e-9)
 
 
 def _packed(model: Model, frame: Frame) -> tuple[dict[str, Any], str]:

@@ -13,10 +13,10 @@
   const MESH = [
     `#version 300 es
     in vec3 place; in vec3 normal; in vec3 color;
-    uniform mat4 all; uniform mat3 turn; uniform float size; uniform float lift;
+    uniform mat4 all; uniform mat3 turn; uniform float size;
     out vec3 n; out vec3 c;
     void main() {
-      gl_Position = all * vec4(place, 1.0); gl_Position.z -= lift * gl_Position.w; gl_PointSize = max(1.5, size / gl_Position.w);
+      gl_Position = all * vec4(place, 1.0); gl_PointSize = max(1.5, size / gl_Position.w);
       n = turn * normal; c = color;
     }`,
     `#version 300 es
@@ -310,7 +310,6 @@
     const ink = (r, g, b, lit) => {
       gl.uniform3f(place("ink"), r, g, b);
       gl.uniform1f(place("lit"), lit);
-      gl.uniform1f(place("lift"), r < 0 ? 0 : 0.001);
     };
     ink(-1, 0, 0, model.faces ? 1 : 0);
     gl.enable(gl.DEPTH_TEST);
@@ -323,6 +322,8 @@
     if (look !== "wireframe") return;
     model.edges ??= edges(model.faces);
     buffer(model, "edges", () => model.edges, gl.ELEMENT_ARRAY_BUFFER);
+    // Some drivers draw lines as polygons, and would push them behind the faces.
+    gl.disable(gl.POLYGON_OFFSET_FILL);
     ink(0.12, 0.14, 0.17, 0);
     gl.drawElements(gl.LINES, model.edges.length, gl.UNSIGNED_INT, 0);
   }

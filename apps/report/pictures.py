@@ -29,6 +29,8 @@ _BIG = 250_000
 """Bytes of a PNG from which a lossy format is tried."""
 _MOST_FILM = 3_000_000
 _TYPES = (".png", ".jpg", ".jpeg", ".webp")
+_LAST = ("fmap", "live-fmap", "progress")
+"""Previews of how it went, after those of what came of it."""
 _INSIDE = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]{64,})")
 
 
@@ -85,7 +87,8 @@ def _sources(run: Path, verb: str) -> Iterator[tuple[str, Path | bytes]]:
     # the film that browsers play and that takes least; a .gif is the same one
     names = {p.stem for p in films if p.suffix == ".mp4"}
     yield from ((p.name, p) for p in films if p.suffix == ".mp4" or p.stem not in names)
-    yield from ((p.stem, p) for p in own_files(run, "previews", *_TYPES))
+    previews = sorted(own_files(run, "previews", *_TYPES), key=lambda p: p.stem in _LAST)
+    yield from ((p.stem, p) for p in previews)
     if verb == "segment":
         yield from ((p.stem, p) for p in outputs if p.suffix in _TYPES)
     for page in (p for p in outputs if p.suffix == ".html"):

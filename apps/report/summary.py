@@ -181,7 +181,7 @@ def _judge_segment(numbers: Mapping[str, Any]) -> Verdict | None:
     if pieces == 1:
         return Verdict("good", f"The mortar is in one piece and goes all around {holes} bricks.")
     text = f"The mortar is in {pieces} pieces and goes all around {holes} bricks"
-    return Verdict("warning", f"{text}; a whole wall is one piece (--repair joins them).")
+    return Verdict("warning", f"{text}; a whole wall is one piece (repair joins them).")
 
 
 def _judge_scene(numbers: Mapping[str, Any]) -> Verdict | None:
@@ -201,7 +201,7 @@ def _judge_generate(numbers: Mapping[str, Any]) -> Verdict | None:
     if failed:
         return Verdict("warning", f"{len(objects)} objects were made, {len(failed)} images failed.")
     many = "One object was" if len(objects) == 1 else f"{len(objects)} objects were"
-    return Verdict("good", f"{many} made of the image; look at it from all sides below.")
+    return Verdict("good", f"{many} made of the image; turn it to see all sides.")
 
 
 def _judge_counts(numbers: Mapping[str, Any]) -> Verdict | None:

@@ -22,6 +22,8 @@ from geo3d.threads import usable_cores
 
 HISTORY = 5
 """How many earlier jobs are looked at, newest first."""
+CROWDING = 2 / 3
+"""Not all that is counted by the load runs all the time; fitted to jobs at loads of 9 to 13."""
 ALIKE = 1.25
 """Most that the guesses of two jobs differ for one to tell how the other goes along."""
 
@@ -53,7 +55,7 @@ class Guess:
 
 def slowdown() -> float:
     """Return how many times longer a job takes because of what else runs on this machine."""
-    return max(1.0, (psutil.getloadavg()[0] + 1.0) / usable_cores())
+    return max(1.0, (psutil.getloadavg()[0] + 1.0) / usable_cores()) ** CROWDING
 
 
 def expected(jobs: Jobs, guess: Guess) -> Estimate:

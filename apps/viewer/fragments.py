@@ -149,8 +149,8 @@ def job_links(jobs: Sequence[Job]) -> str:
 def facts_card(facts: Iterable[tuple[str, str, str]], remarks: Sequence[str], mark: str) -> str:
     """Return a result: tiles of (label, value, explanation), a badge, and remarks below."""
     tiles = "".join(
-        f'<div class="g3-tile" title="{escape(why)}"><span class="g3-dim">{escape(label)}</span>'
-        f"<b>{escape(value)}</b></div>"
+        f'<div class="g3-tile"><span class="g3-dim">{escape(label)}</span><b>{escape(value)}</b>'
+        + (f"<small>{escape(why)}</small></div>" if why else "</div>")
         for label, value, why in facts
     )
     notes = "".join(f"<li>{escape(text)}</li>" for text in remarks)

@@ -200,7 +200,9 @@ def shapes(job: Job) -> Group:
 def python_lines(job: Job) -> list[str]:
     """Return how to make the same object in Python."""
     s = job.settings
-    model = f'"{s["model"]}"' if s["model"] != SHIPPED else 'asset("objects/pipeline")'
+    name = "pipeline" if s["model"] == SHIPPED else str(s["model"])
+    is_own = name.startswith(f"{MODELS}/")
+    model = f'"{job.folder.parent.parent.name}/{name}"' if is_own else f'asset("objects/{name}")'
     lines = [
         "from dataclasses import replace",
         "from geo3d.files import asset",
@@ -224,7 +226,7 @@ def python_lines(job: Job) -> list[str]:
             "config = GenerateConfig(structure=structure, latent=latent)",
             f"quick = student.generate(images, [{s['seed']}], config).objects[0]",
         ]
-    return lines if s["model"] == SHIPPED else [x for x in lines if "import asset" not in x]
+    return [x for x in lines if "import asset" not in x] if is_own else lines
 
 
 def downloads(job: Job, scratch: Path) -> list[str]:

@@ -177,12 +177,12 @@ def result_card(job: Job, result: MatchResult) -> str:
         (
             "Probability",
             "unknown" if probability is None else f"{probability:.0%}",
-            "That the mean error is below 5; learned from maps whose truth is known",
+            "That the mean error is below 5 % of √area; learnt from maps whose truth is known",
         ),
         (
             "Mean confidence",
             f"{result.confidence.mean():.2f}",
-            "Of a vertex: the probability that its match is within 5",
+            "Of a vertex: the probability that its match is within 5 % of √area",
         ),
     ]
     remarks = [str(text) for text in metrics.get("notes", ())]
@@ -195,9 +195,13 @@ def result_card(job: Job, result: MatchResult) -> str:
     failed = read_json(job.folder / "errors_failed.json")
     if failed:
         remarks.append(f"The error could not be measured: {failed.get('message', '')}")
-    scores = metrics.get("scores", {}).items()
-    facts += [(_words(key), _number(value), SCORES.get(key, "")) for key, value in scores]
-    return fragments.facts_card(facts, remarks, "")
+    scores = [
+        (_words(key), _number(value), SCORES.get(key, ""))
+        for key, value in metrics.get("scores", {}).items()
+    ]
+    title = "What the search saw of the map"
+    table = fragments.folded_table(title, ("Score", "Value", "Meaning"), scores) if scores else ""
+    return fragments.facts_card(facts, remarks, "") + table
 
 
 def map_picture(job: Job) -> tuple[str, bytes] | None:

@@ -252,7 +252,7 @@ def python_lines(job: Job, jobs: Jobs) -> list[str]:
     settings, root = job.settings, jobs.root.parent
     chosen = str(settings["model"])
     path = models(jobs).get(chosen)
-    given = "" if chosen == SHIPPED else f'"{path.relative_to(root) if path else "MODEL"}"'
+    given = "" if chosen == SHIPPED else f'"{path.relative_to(root.parent) if path else "MODEL"}"'
     lines = [
         "from geo3d.segmentation.images import read_image",
         "from geo3d.segmentation.predict import load_segmenter",

@@ -121,6 +121,7 @@ class SegmentTab(ImageTab):
                                 label=f"{side.capitalize()} image",
                                 type="filepath",
                                 interactive=False,
+                                buttons=["download", "fullscreen"],
                                 height=460,
                                 elem_id=f"segment-{side}",
                             )

@@ -30,6 +30,8 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
     made = Jobs(tmp_path / "runs" / "jobs", worker=(sys.executable, "-m", "apps.viewer.worker"))
     yield made
     made.close()
+    for child in made._children.values():
+        child.wait()
 
 
 def a_match(jobs: Jobs, scratch: Path) -> Job:
@@ -73,6 +75,6 @@ def test_an_estimate_comes_true(
         factors.append((factor, limit))
         sys.stdout.write(
             f"{submit.__name__}: expected {expected:.1f} s, took {job.seconds:.1f} s, factor "
-            f"{factor:.2f}, load {load:.1f}, {job.peak_bytes / 2**20:.0f} MB\n"
+            f"{factor:.2f}, slowed down {load:.1f} times, {job.peak_bytes / 2**20:.0f} MB\n"
         )
     assert all(factor <= limit for factor, limit in factors)

@@ -1,4 +1,4 @@
-"""A person corrects a mask by hand, in a headless Chromium: pointer, keys, undo, save."""
+"""A person corrects a mask by hand, in a headless Chromium: pointer, finger, keys, undo, save."""
 
 from __future__ import annotations
 
@@ -61,6 +61,22 @@ def paint(page: Any, start: tuple[float, float], end: tuple[float, float]) -> No
     page.mouse.up()
 
 
+def fingers(page: Any, touch: Any, path: list[list[tuple[float, float]]]) -> None:
+    """Draw with fingers between places, in parts of the canvas, then lift them."""
+    box = page.locator("#segment-canvas svg").bounding_box()
+
+    def points(places: list[tuple[float, float]]) -> list[dict[str, float]]:
+        return [
+            {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"], "id": i}
+            for i, (x, y) in enumerate(places)
+        ]
+
+    for k, places in enumerate(path):
+        event = {"type": "touchMove" if k else "touchStart", "touchPoints": points(places)}
+        touch.send("Input.dispatchTouchEvent", event)
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
 def strokes(page: Any, count: int) -> None:
     page.locator("#segment-numbers .g3-number", has_text=f"Strokes {count}").wait_for()
 
@@ -121,3 +137,22 @@ def test_a_mask_is_cut_joined_taken_back_and_saved(page: Any, runs: Path, tmp_pa
     page.locator("#segment-result").get_by_text("corrected by hand").first.wait_for()
     page.locator("#segment-mode").get_by_text("Correct by hand").click()
     strokes(page, 3)
+
+    # By finger, on a phone: one paints, two zoom and paint nothing.
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function(
+        "document.querySelector('#segment-canvas svg').getBoundingClientRect().width < 390"
+    )
+    canvas.scroll_into_view_if_needed()
+    touch = page.context.new_cdp_session(page)
+    touch.send("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 2})
+    fingers(page, touch, [[(0.2 + 0.05 * k, 0.5)] for k in range(9)])
+    strokes(page, 4)
+    before = canvas.get_attribute("viewBox")
+    fingers(page, touch, [[(0.45 - 0.02 * k, 0.5), (0.55 + 0.02 * k, 0.5)] for k in range(9)])
+    page.wait_for_function(
+        "b => document.querySelector('#segment-canvas svg').getAttribute('viewBox') !== b",
+        arg=before,
+    )
+    strokes(page, 4)
+    keep(page, "correct-finger.png")

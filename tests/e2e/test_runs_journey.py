@@ -1,4 +1,4 @@
-"""A person's way through the tab Runs: find, look, tag, page, delete."""
+"""A person's way through the tab Runs: find, look, tag, page, delete; and what is no tag."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ def test_a_run_is_found_tagged_made_a_page_and_deleted(tmp_path: Path) -> None:
         page.locator("#runs-count").get_by_text("1 of 2 runs").wait_for()
         page.locator("#runs-gallery button:has(img)").first.click()
         page.locator("#runs-about").get_by_text("Probably right").wait_for()
-        page.locator("#runs-new-tag textarea, #runs-new-tag input").first.fill("good")
+        tag = page.locator("#runs-new-tag textarea, #runs-new-tag input").first
+        tag.fill("g" * 200)
+        page.locator("#runs-add-tag").click()
+        page.locator("#runs-problem [role=alert]").get_by_text("runs.bad_tag").wait_for()
+        tag.fill("good")
         page.locator("#runs-add-tag").click()
         page.locator("#runs-about").get_by_text("good", exact=True).wait_for()
         page.locator("#runs-page").click()

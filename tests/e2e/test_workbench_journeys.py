@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import signal
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -314,3 +316,23 @@ def test_a_job_is_cancelled_from_the_list(
     page.get_by_role("button", name="Cancel far → away").click()
     page.locator("#jobs tr", has_text="far → away").get_by_text("cancelled", exact=True).wait_for()
     assert json.loads((job / "ended.json").read_text())["state"] == "cancelled"
+
+
+def test_a_job_that_dies_is_told(server: str, runs: Path, open_page: Any, tmp_path: Path) -> None:
+    page = open_page(server)
+    large = bumpy_sphere(5)
+    other = permuted(large)[0]
+    paths = [save_mesh(m, tmp_path / f"{n}.ply") for n, m in (("ill", large), ("fated", other))]
+    for side, path in zip(("source", "target"), paths, strict=True):
+        page.set_input_files(f"#file-{side} input[type=file]", path)
+        page.locator(f"#card-{side}").get_by_text(path.stem).first.wait_for()
+    page.locator("#match-run").click()
+    page.locator("#match-status .g3-bar").wait_for()
+    job = runs / "jobs" / page.url.rpartition("=")[2]
+    os.kill(json.loads((job / "started.json").read_text())["pid"], signal.SIGKILL)
+    page.locator("#match-status").get_by_text("failed", exact=True).wait_for()
+    assert "job." in page.inner_text("#match-status")
+    assert page.locator("#match-run").is_enabled()
+    page.get_by_role("tab", name="Jobs").click()
+    page.locator("#jobs tr", has_text="ill → fated").get_by_text("failed", exact=True).wait_for()
+    keep(page, "jobs-failed.png")

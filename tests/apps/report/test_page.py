@@ -16,7 +16,7 @@ from report_runs import match_run, plain_run, save_splats
 
 from apps.cli import main
 from apps.report import pictures, shapes
-from apps.report.packing import packed_group
+from apps.report.packing import _frame, packed_group
 from apps.report.page import page
 from apps.report.records import read_record
 from apps.report.shapes import CONFIDENCE, MATCHED, Group, Model, shapes_of
@@ -286,3 +286,15 @@ def test_a_state_without_sense_is_no_run(tmp_path: Path) -> None:
     (run.path / "state.json").write_text(json.dumps({**state, "record": [1]}))
     with pytest.raises(InputError, match="not a run folder"):
         read_record(run.path)
+
+
+def test_all_of_a_shape_is_seen_but_not_what_floats_far_off() -> None:
+    """One vertex in two hundred is the tip of a foot; a floater is a hundred sizes away."""
+    body = np.random.default_rng(0).uniform(-1, 1, (400, 3))
+    foot = np.array([[0.0, -1.6, 0.0]] * 2)
+    for extra, all_seen in ((foot, True), (100 * foot, False)):
+        points = np.concatenate([body, extra])
+        middle, radius = _frame([Model("", points, {})])
+        away = np.linalg.norm(points - middle, axis=1)
+        assert (away.max() <= radius + 1e-9) == all_seen
+        assert (away[:400] <= radius).mean() > 0.98 and radius < 2.5
