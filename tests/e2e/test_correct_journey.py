@@ -143,6 +143,7 @@ def test_a_mask_is_cut_joined_taken_back_and_saved(page: Any, runs: Path, tmp_pa
     page.wait_for_function(
         "document.querySelector('#segment-canvas svg').getBoundingClientRect().width < 390"
     )
+    page.locator("#segment-tools").get_by_text("Cut").click()
     canvas.scroll_into_view_if_needed()
     touch = page.context.new_cdp_session(page)
     touch.send("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 2})
