@@ -60,6 +60,10 @@ from shape_matching.search.sound import sound
 from shape_matching.starts import FunctionalStart, start_p2p
 
 
+MIRRORED_POINTS = -0.3
+"""Orientation below which the map of a cloud, whose normals are estimated, is a mirror image."""
+
+
 def match(
     source: Mesh,
     target: Mesh,
@@ -326,6 +330,8 @@ def _is_mirrored(
 ) -> bool:
     """Return whether the map turns the surface over, by its coarse shape and by its triangles: a
     coarse map from few landmarks may seem to where it is only wrong."""
+    if one.mesh.is_point_cloud or two.mesh.is_point_cloud:
+        return scores["orientation"] < MIRRORED_POINTS
     if scores["orientation"] >= 0:
         return False
     return orientation(vertex_normals(one.mesh), one.mesh, two.mesh, p2p_21) < 0

@@ -40,35 +40,30 @@ from geo3d.synth.creatures import (
 )
 from geo3d.synth.creatures.kinship import BUILT_ALIKE, counterparts
 from geo3d.work.runner import claim
-from shape_matching.confidence.data import true_errors, true_map
-from shape_matching.confidence.defects import Shape, cloud, cut, noise, seams, specks, unused
+from shape_matching.confidence.data import map_error, true_map
+from shape_matching.confidence.defects import (
+    Shape,
+    cloud,
+    cut,
+    doubled,
+    noise,
+    seams,
+    specks,
+    turned,
+    unused,
+)
 from shape_matching.config import PRESETS, MatchConfig
-from shape_matching.correspondence import filled
 from shape_matching.evaluate.metrics import FLAG, RIGHT
 from shape_matching.match import match
 
-N_SCORED = 200
 VERTICES = (900, 1600)
 """Range of the vertices of remeshed shapes."""
 
 
-def doubled(shape: Shape, rng: np.random.Generator) -> Shape:
-    """Give some faces corners of their own, at the same places."""
-    mesh = shape.mesh
-    if mesh.is_point_cloud:
-        return shape
-    faces, chosen = mesh.faces.copy(), rng.uniform(size=mesh.n_faces) < 0.03
-    old = faces[chosen].ravel()
-    faces[chosen] = mesh.n_vertices + np.arange(len(old)).reshape(-1, 3)
-    whole = replace(mesh, vertices=np.vstack([mesh.vertices, mesh.vertices[old]]), faces=faces)
-    return Shape(whole, np.concatenate([shape.template_ids, shape.template_ids[old]]))
-
-
-def turned(shape: Shape, rng: np.random.Generator, scale: float) -> Shape:
+def moved(shape: Shape, rng: np.random.Generator, scale: float) -> Shape:
     """Turn, move and scale the shape."""
-    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
-    turn *= np.sign(np.linalg.det(turn))
-    points = scale * (shape.mesh.vertices @ turn.T + rng.standard_normal(3))
+    shape = turned(shape, rng)
+    points = scale * (shape.mesh.vertices + rng.standard_normal(3))
     return Shape(replace(shape.mesh, vertices=points), shape.template_ids)
 
 
@@ -159,7 +154,7 @@ def fuzz_pair(config: FuzzConfig, number: int) -> FuzzPair:
         shapes, done = [_shape(creature, rng), _shape(creature, rng)], []
     is_cut = rng.uniform() < CUT
     scales = [1.0 if is_cut else 10.0 ** rng.integers(-3, 4) for _ in shapes]
-    shapes = [turned(s, rng, scale) for s, scale in zip(shapes, scales, strict=True)]
+    shapes = [moved(s, rng, scale) for s, scale in zip(shapes, scales, strict=True)]
     unit = float(np.sqrt(total_area(shapes[0].mesh)))
     done += [f"size {scale:g}" for scale in scales if scale != 1.0]
     for i, side in enumerate(("source", "target")):
@@ -194,14 +189,11 @@ def _cell(config: FuzzConfig, number: int) -> dict[str, Any]:
         found, spent = timed(match, pair.source, pair.target, settings, device="cpu")
     except Geo3dError as error:
         return {**cell, "outcome": "refused", "code": error.code}
-    known = np.flatnonzero(pair.truth >= 0)
     doubted = found.ambiguous or (found.probability or 0.0) < FLAG
     cell |= {"probability": found.probability, "ambiguous": found.ambiguous, "cpu_s": spent.cpu}
-    if not len(known):
+    error = map_error(found, pair.truth, pair.unit)
+    if np.isinf(error):
         return {**cell, "outcome": "no truth"}
-    known = known[np.linspace(0, len(known) - 1, min(N_SCORED, len(known))).astype(int)]
-    whole = replace(found, p2p_21=filled(found.p2p_21, pair.target.vertices))
-    error = float(true_errors(whole, known, pair.truth, pair.unit).mean())
     words = {
         (True, False): "right", (True, True): "right, doubted",
         (False, True): "wrong, doubted", (False, False): "confidently wrong",

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from geo3d.errors import ConfigError, MeshError, NumericalError
 from geo3d.mesh.connectivity import edge_sides
@@ -91,7 +91,13 @@ def tangent_frames(mesh: Mesh) -> Float[np.ndarray, "v 3 3"]:
     additive constants of the published DiffusionNet data preparation, so that operators agree with
     it to 1e-5; rows are therefore shorter than 1 by up to 3e-4.
     """
-    normal = _shrunk_rows(scatter_faces(mesh, _shrunk_rows(face_cross(mesh), 1e-6)), 1e-3)
+    return frames_about(
+        _shrunk_rows(scatter_faces(mesh, _shrunk_rows(face_cross(mesh), 1e-6)), 1e-3)
+    )
+
+
+def frames_about(normal: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3 3"]:
+    """Return the rows of `tangent_frames` for given normals."""
     reference = np.where(np.abs(normal[:, :1]) < 0.9, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
     x_axis = reference - (reference * normal).sum(axis=1, keepdims=True) * normal
     x_axis = _shrunk_rows(x_axis, 1e-6)
@@ -110,7 +116,19 @@ def gradient_operators(
     tails = mesh.faces[:, [0, 1, 1, 2, 2, 0]].ravel()
     tips = mesh.faces[:, [1, 0, 2, 1, 0, 2]].ravel()
     tails, tips = np.divmod(np.unique(tails * n + tips), n)
-    edge = mesh.vertices.astype(np.float64)[tips] - mesh.vertices.astype(np.float64)[tails]
+    return gradients_along(mesh.vertices.astype(np.float64), tails, tips, frames, ridge)
+
+
+def gradients_along(
+    points: Float[np.ndarray, "v 3"],
+    tails: Int64[np.ndarray, " e"],
+    tips: Int64[np.ndarray, " e"],
+    frames: Float[np.ndarray, "v 3 3"],
+    ridge: float = 1e-5,
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """Return what `gradient_operators` does, with given edges from ``tails`` to ``tips``."""
+    n = len(points)
+    edge = points[tips] - points[tails]
     tangent = np.einsum("ead,ed->ea", frames[tails, :2], edge)
     normal_matrix = np.zeros((n, 2, 2))
     np.add.at(normal_matrix, tails, tangent[:, :, None] * tangent[:, None, :])

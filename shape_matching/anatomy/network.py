@@ -89,9 +89,8 @@ class Anatomy(Network):
 
 
 def can_see(shape: Prepared, config: AnatomyConfig) -> bool:
-    """Return whether a shape has what the network looks at: a surface and enough of it."""
-    has_surface = shape.curvature is not None and shape.slopes is not None
-    return has_surface and shape.basis.k >= config.eigenpairs
+    """Return whether a shape has enough eigenfunctions for the network."""
+    return shape.basis.k >= config.eigenpairs
 
 
 def view(shape: Prepared, config: AnatomyConfig, n_points: int | None) -> View:

@@ -11,12 +11,12 @@ not, no map is.  A broken-off run is continued by the same call.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from scipy.spatial import KDTree
 
 from geo3d.config import config_from_dict, require, require_at_least
@@ -29,10 +29,10 @@ from geo3d.synth.creatures.generate import Creature
 from geo3d.synth.creatures.kinship import BUILT_ALIKE, counterparts
 from geo3d.work.examples import fill_examples
 from geo3d.work.pool import Limits
-from shape_matching.confidence.defects import Shape, random_defects
+from shape_matching.confidence.defects import Shape, random_defects, turned
 from shape_matching.confidence.signals import LOCAL, WHOLE, Signals, signals
 from shape_matching.config import PRESETS, MatchConfig
-from shape_matching.correspondence import Correspondence
+from shape_matching.correspondence import Correspondence, filled
 from shape_matching.match import match_uncalibrated
 from shape_matching.prior.families import PriorDataConfig, family
 from shape_matching.search.sound import joined
@@ -41,7 +41,8 @@ PAIR_SECONDS = 240.0
 REACH = 0.05
 """Distance at rest, over the root of the area, within which a place counts as there."""
 OUTCOME_BYTES = 1 << 24
-_ARRAYS = ("local", "whole", "errors", "chosen", "counts")
+_ARRAYS = ("local", "whole", "errors", "error", "chosen", "counts")
+N_SCORED = 200
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class OutcomeConfig:
     """Where the creatures and their families come from."""
     strangers: float = 0.25
     """Share of pairs of two different creatures."""
+    plain: float = 0.25
+    """Share of pairs without defects."""
     forced: float = 0.4
     """Share of other pairs with a map from a start with parts exchanged."""
     preset: str = "fast"
@@ -66,6 +69,7 @@ class OutcomeConfig:
     def __post_init__(self) -> None:
         require_at_least(self, 1, "pairs")
         require(0 <= self.strangers <= 1, "strangers", "a share in 0..1")
+        require(0 <= self.plain <= 1, "plain", "a share in 0..1")
         require(0 <= self.forced <= 1, "forced", "a share in 0..1")
         require(self.preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}")
 
@@ -77,14 +81,10 @@ class Outcome:
     seen: Signals
     errors: Float[np.ndarray, " s"]
     """At the samples; infinite where a vertex has no counterpart, NaN where nobody knows which."""
+    error: float
+    """Of the map: see `map_error`."""
     chosen: bool
     """Whether the matcher chose it by itself."""
-
-    @property
-    def error(self) -> float:
-        """Mean over the samples that have a counterpart."""
-        known = self.errors[np.isfinite(self.errors)]
-        return float(known.mean()) if len(known) else float("inf")
 
 
 def make_outcomes(
@@ -130,7 +130,8 @@ def read_outcomes(path: Path) -> list[Outcome]:
         part = slice(end - stored["counts"][i], end)
         none = np.zeros(stored["counts"][i], np.int64)
         seen = Signals(none, stored["local"][part].astype(float), stored["whole"][i].astype(float))
-        found.append(Outcome(seen, stored["errors"][part].astype(float), bool(stored["chosen"][i])))
+        errors, error = stored["errors"][part].astype(float), float(stored["error"][i])
+        found.append(Outcome(seen, errors, error, bool(stored["chosen"][i])))
     return found
 
 
@@ -158,12 +159,27 @@ def true_errors(
     return errors
 
 
-def _outcomes(config: OutcomeConfig, number: int) -> dict[str, np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class MatchedPair:
+    """A generated pair, maps of it, and its truth."""
+
+    maps: tuple[tuple[Correspondence, bool], ...]
+    """Each with whether the matcher chose it by itself."""
+    truth_21: Int64[np.ndarray, " v2"]
+    """True source vertex of each target vertex; -1 where there is none."""
+    unknown: Bool[np.ndarray, " v2"]
+    """Where nobody knows whether there is one."""
+    unit: float
+    """Root of the area of the whole source."""
+
+
+def matched_pair(config: OutcomeConfig, number: int) -> MatchedPair:
+    """Make the pair of a number and match it: once freely, then from starts that are wrong."""
     rng = np.random.default_rng([*b"outcomes", config.shapes.seed, number])
     creature, members = family(config.shapes, 2 * number)
     first = Shape(members[0].mesh, members[0].template_ids)
     second = Shape(members[1].mesh, members[1].template_ids)
-    strangers = rng.uniform() < config.strangers
+    strangers, is_plain = rng.uniform(size=2) < (config.strangers, config.plain)
     alike = False
     if strangers:
         stranger, others = family(config.shapes, 2 * number + 1)
@@ -171,14 +187,14 @@ def _outcomes(config: OutcomeConfig, number: int) -> dict[str, np.ndarray]:
         same = counterparts(creature, stranger) if alike else np.full(stranger.rest.n_vertices, -1)
         second = Shape(others[1].mesh, same[others[1].template_ids])
     unit = float(np.sqrt(total_area(first.mesh)))
-    one, two = random_defects(first, rng), random_defects(second, rng)
-    truth = true_map(creature, one, two)
-    chosen = {**PRESETS[config.preset], "cache": False}
-    settings = config_from_dict(MatchConfig, chosen)
-    kept = []
+    change = turned if is_plain else random_defects
+    one, two = change(first, rng), change(second, rng)
     starts: list[np.ndarray | None] = [None]
     if rng.uniform() < config.forced and not strangers:
-        starts.append(_exchanged(creature, one, two, rng))
+        wrong = _exchanged if rng.uniform() < 0.7 else _half_turned
+        starts.append(wrong(creature, one, two, rng))
+    settings = config_from_dict(MatchConfig, {**PRESETS[config.preset], "cache": False})
+    maps = []
     for start in starts:  # which grow: the first map brings its alternative
         try:
             found = match_uncalibrated(one.mesh, two.mesh, settings, initial_map=start)
@@ -188,21 +204,45 @@ def _outcomes(config: OutcomeConfig, number: int) -> dict[str, np.ndarray]:
             continue
         if start is None and found.alternative_21 is not None:
             starts.append(found.alternative_21)
+        maps.append((found, start is None))
+    truth = true_map(creature, one, two)
+    # between two kinds, places near joints have counterparts, but nobody knows which
+    return MatchedPair(tuple(maps), truth, alike & (two.template_ids < 0), unit)
+
+
+def _outcomes(config: OutcomeConfig, number: int) -> dict[str, np.ndarray]:
+    return outcome_arrays(matched_pair(config, number))
+
+
+def outcome_arrays(pair: MatchedPair) -> dict[str, np.ndarray]:
+    """Return what a file of outcomes holds; see `read_outcomes`."""
+    kept = []
+    for found, chosen in pair.maps:
         seen = signals(found)
         if seen is None:
             continue
-        errors = true_errors(found, seen.samples, truth, unit)
-        if alike:
-            # places near joints have counterparts, but nobody knows which
-            errors[two.template_ids[seen.samples] < 0] = np.nan
-        kept.append(Outcome(seen, errors, start is None))
+        errors = true_errors(found, seen.samples, pair.truth_21, pair.unit)
+        errors[pair.unknown[seen.samples]] = np.nan
+        kept.append(Outcome(seen, errors, map_error(found, pair.truth_21, pair.unit), chosen))
     return {
         "local": np.concatenate([o.seen.local for o in kept]).astype(np.float32),
         "whole": np.stack([o.seen.whole for o in kept]).astype(np.float32),
         "errors": np.concatenate([o.errors for o in kept]).astype(np.float32),
+        "error": np.array([o.error for o in kept], np.float32),
         "chosen": np.array([o.chosen for o in kept]),
         "counts": np.array([len(o.errors) for o in kept]),
     }
+
+
+def map_error(found: Correspondence, truth_21: Int64[np.ndarray, " v2"], unit: float) -> float:
+    """Return the mean error at some of the target vertices that have a counterpart; those that the
+    map leaves out count as mapped like the nearest one.  Infinite where none has."""
+    known = np.flatnonzero(truth_21 >= 0)
+    if not len(known):
+        return float("inf")
+    known = known[np.linspace(0, len(known) - 1, min(N_SCORED, len(known))).astype(int)]
+    whole = replace(found, p2p_21=filled(found.p2p_21, found.target.vertices))
+    return float(true_errors(whole, known, truth_21, unit).mean())
 
 
 def true_map(creature: Creature, one: Shape, two: Shape) -> Int64[np.ndarray, " v2"]:
@@ -220,6 +260,18 @@ def _exchanged(
     order = np.arange(len(owner))
     exchanged = np.where(chosen[owner], creature.symmetry, order)
     wanted = np.where(two.template_ids >= 0, exchanged[two.template_ids.clip(min=0)], 0)
+    return _nearest_place(creature, one, wanted, np.inf)
+
+
+def _half_turned(
+    creature: Creature, one: Shape, two: Shape, rng: np.random.Generator
+) -> Int64[np.ndarray, " v2"]:
+    """Return the map of the creature at rest, turned by half about one of its axes."""
+    rest = creature.rest.vertices - creature.rest.vertices.mean(axis=0)
+    axes = np.linalg.svd(rest, full_matrices=False)[2]
+    about = axes[int(rng.integers(2))]
+    _, nearest = KDTree(rest).query(2 * (rest @ about)[:, None] * about - rest)
+    wanted = np.where(two.template_ids >= 0, nearest[two.template_ids.clip(min=0)], 0)
     return _nearest_place(creature, one, wanted, np.inf)
 
 

@@ -24,17 +24,23 @@ class Shape:
 
 def random_defects(shape: Shape, rng: np.random.Generator) -> Shape:
     """Return ``shape`` turned in space and with defects: none in two of five cases."""
-    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
-    turn *= np.sign(np.linalg.det(turn))
-    shape = _with_vertices(shape, shape.mesh.vertices @ turn.T)
+    shape = turned(shape, rng)
     if rng.uniform() < 0.4:
         return shape
     for share, defect in (
-        (0.35, cut), (0.2, noise), (0.15, seams), (0.25, specks), (0.15, unused), (0.1, cloud)
+        (0.35, cut), (0.2, noise), (0.15, seams), (0.15, doubled), (0.25, specks), (0.15, unused),
+        (0.1, cloud),
     ):  # fmt: skip
         if rng.uniform() < share:
             shape = defect(shape, rng)
     return shape
+
+
+def turned(shape: Shape, rng: np.random.Generator) -> Shape:
+    """Turn the shape about the origin by any rotation."""
+    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    turn *= np.sign(np.linalg.det(turn))
+    return _with_vertices(shape, shape.mesh.vertices @ turn.T)
 
 
 def cut(shape: Shape, rng: np.random.Generator) -> Shape:
@@ -74,6 +80,16 @@ def seams(shape: Shape, rng: np.random.Generator) -> Shape:
     ids = own[:, 1]
     torn = Mesh(mesh.vertices[ids], faces.reshape(-1, 3), name=mesh.name)
     return Shape(torn, shape.template_ids[ids])
+
+
+def doubled(shape: Shape, rng: np.random.Generator) -> Shape:
+    """Give some faces corners of their own, at the same places."""
+    mesh = shape.mesh
+    faces, chosen = mesh.faces.copy(), rng.uniform(size=mesh.n_faces) < 0.03
+    old = faces[chosen].ravel()
+    faces[chosen] = mesh.n_vertices + np.arange(len(old)).reshape(-1, 3)
+    torn = replace(mesh, vertices=np.vstack([mesh.vertices, mesh.vertices[old]]), faces=faces)
+    return Shape(torn, np.concatenate([shape.template_ids, shape.template_ids[old]]))
 
 
 def specks(shape: Shape, rng: np.random.Generator) -> Shape:

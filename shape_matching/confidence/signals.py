@@ -19,9 +19,10 @@ from jaxtyping import Bool, Float, Int64
 from scipy.sparse import coo_matrix, csgraph, csr_matrix
 from scipy.spatial import KDTree
 
+from geo3d.mesh.clouds import outward_normals
 from geo3d.mesh.geodesic import edge_graph
 from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.ops import faces_per_edge, total_area, vertex_normals
+from geo3d.mesh.ops import faces_per_edge, total_area
 from geo3d.mesh.sampling import farthest_point_samples
 from shape_matching.correspondence import Correspondence
 from shape_matching.search.sound import joined
@@ -146,10 +147,8 @@ def _turns(
     The images of the vertices around a sample, in the tangent plane, are fitted by a linear map.
     """
     source, target = found.source, found.target
-    if source.is_point_cloud or target.is_point_cloud:
-        return [np.full(len(samples), 0.5), *(np.zeros(len(samples)) for _ in range(3))], False
     points_1, points_2 = (m.vertices.astype(np.float64) for m in (source, target))
-    normals_1, normals_2 = vertex_normals(source), vertex_normals(target)
+    normals_1, normals_2 = outward_normals(source), outward_normals(target)
     if len(ids) > 1.25 * N_FIELD:
         ids = np.sort(np.random.default_rng(0).choice(ids, N_FIELD, replace=False))
     tree = KDTree(points_2[ids])

@@ -150,9 +150,9 @@ def view(shape: Prepared, config: CorrectorConfig) -> View:
 
     Raises:
         MeshError: ``corrector.too_small`` with too few vertices, ``corrector.no_surface`` for
-            point clouds, whose normals and curvatures are missing.
+            point clouds, of which it saw none when it was trained.
     """
-    if shape.curvature is None or shape.slopes is None:
+    if shape.mesh.is_point_cloud:
         raise MeshError(
             "corrector.no_surface",
             f"{shape.mesh.name} is a point cloud; the corrector needs a surface.",

@@ -253,9 +253,8 @@ def surface(shape: Prepared, k: int, n_points: int | None) -> Surface:
             basis.evals, basis.evecs, (basis.mass[:, None] * basis.evecs).T, _gradients(shape, k)
         )
     rows = shape.rows[:n_points, :k]
-    axes = shape.gradients
-    sampled = None if axes is None else (axes[0][:n_points, :k], axes[1][:n_points, :k])
-    return Surface(basis.evals, rows, least_squares(rows), sampled)
+    along_x, along_y = (axis[:n_points, :k] for axis in shape.gradients)
+    return Surface(basis.evals, rows, least_squares(rows), (along_x, along_y))
 
 
 def descriptors(
@@ -263,7 +262,6 @@ def descriptors(
 ) -> Float[Tensor, "p c"]:
     """Return curvatures and wave kernel signatures of the leading samples, or of all vertices, of a
     shape with a surface; neither knows of pose or rotation."""
-    assert shape.curvature is not None
     chosen = slice(None) if n_points is None else shape.samples[:n_points]
     basis = shape.basis.truncate(k)
     values = unit_norm(wks(basis, signatures), basis.mass)[chosen]
@@ -318,8 +316,8 @@ def _functions(shape: Prepared, name: str) -> Tensor:
     return unit_norm(descriptor(basis, N_DESCRIPTORS), basis.mass)
 
 
-def _gradients(shape: Prepared, k: int) -> tuple[Tensor, Tensor] | None:
-    return None if shape.slopes is None else (shape.slopes[0][:, :k], shape.slopes[1][:, :k])
+def _gradients(shape: Prepared, k: int) -> tuple[Tensor, Tensor]:
+    return shape.slopes[0][:, :k], shape.slopes[1][:, :k]
 
 
 def least_squares(rows: Float[Tensor, "p k"]) -> Float[Tensor, "k p"]:

@@ -57,9 +57,9 @@ class Points:
 
     rows: Float[Tensor, "p k"]
     """Eigenfunctions."""
-    slopes: tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]] | None
-    """Their derivatives along two tangent axes; None for point clouds."""
-    curvature: Float[Tensor, "p r"] | None
+    slopes: tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]]
+    """Their derivatives along two tangent axes."""
+    curvature: Float[Tensor, "p r"]
     positions: Float[Tensor, "p 3"]
     weights: Float[Tensor, " p"]
     """Share of each point in least squares."""
@@ -77,7 +77,6 @@ class Points:
 
     def normals(self, coefficients: Float[Tensor, "k 3"]) -> Float[Tensor, "p 3"]:
         """Return the unit normals of the surface that the coefficients describe."""
-        assert self.slopes is not None
         k = len(coefficients)
         along_x, along_y = (axis[:, :k] @ coefficients for axis in self.slopes)
         return torch.nn.functional.normalize(torch.linalg.cross(along_x, along_y), dim=1)
@@ -92,10 +91,8 @@ def points_of(
     chosen = slice(None) if samples is None else samples
     rows = shape.basis.evecs[chosen]
     positions = torch.from_numpy(shape.mesh.vertices.copy()).to(rows)[chosen]
-    slopes = None
-    if shape.slopes is not None:
-        slopes = shape.slopes[0][chosen], shape.slopes[1][chosen]
-    curvature = None if shape.curvature is None else shape.curvature[chosen]
+    slopes = shape.slopes[0][chosen], shape.slopes[1][chosen]
+    curvature = shape.curvature[chosen]
     weights = shape.basis.mass[chosen] if samples is None else torch.ones_like(rows[:, 0])
     known = None if places is None else places[chosen]
     return Points(rows, slopes, curvature, positions, weights, shape.basis.evals, known)
@@ -161,12 +158,10 @@ def coupled_pass(
     for seen_1, seen_2 in _registrations(maps, one, two, k):
         weight = POSITION * spread
         parts.append((weight * one.rows[:, :k] @ seen_1, weight * two.rows[:, :k] @ seen_2))
-        if one.slopes is not None and two.slopes is not None:
-            weight = NORMAL * spread
-            parts.append((weight * one.normals(seen_1), signs[0] * weight * two.normals(seen_2)))
-    if one.curvature is not None and two.curvature is not None:
-        weight = CURVATURE * spread
-        parts.append((weight * one.curvature, signs[1] * weight * two.curvature))
+        weight = NORMAL * spread
+        parts.append((weight * one.normals(seen_1), signs[0] * weight * two.normals(seen_2)))
+    weight = CURVATURE * spread
+    parts.append((weight * one.curvature, signs[1] * weight * two.curvature))
     if one.places is not None and two.places is not None:
         weight = PLACE * spread
         parts.append((weight * one.places, weight * two.places))
@@ -190,14 +185,10 @@ def _signs(maps: tuple[Tensor, Tensor], one: Points, two: Points, k: int) -> tup
 
     A mirror image turns the normals of a registration; faces that are inside out turn both.
     """
-    normal = curvature = 1.0
-    if one.slopes is not None and two.slopes is not None:
-        (seen_1, seen_2), _ = _registrations(maps, one, two, k)
-        agreement = one.normals(seen_1)[maps[0]] * two.normals(seen_2)
-        normal = -1.0 if float(agreement.sum()) < 0 else 1.0
-    if one.curvature is not None and two.curvature is not None:
-        agreement = one.curvature[maps[0]] * two.curvature
-        curvature = -1.0 if float(agreement.sum()) < 0 else 1.0
+    (seen_1, seen_2), _ = _registrations(maps, one, two, k)
+    normals = one.normals(seen_1)[maps[0]] * two.normals(seen_2)
+    curvatures = one.curvature[maps[0]] * two.curvature
+    normal, curvature = (-1.0 if float(x.sum()) < 0 else 1.0 for x in (normals, curvatures))
     return normal, curvature
 
 

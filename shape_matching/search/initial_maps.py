@@ -49,7 +49,7 @@ class Appraisal:
     """Unsupervised quality of s hypotheses."""
 
     orientation: Float[Tensor, " s"]
-    """-1 to 1; 0 for point clouds."""
+    """-1 to 1."""
     residual: Float[Tensor, " s"]
     """At least 0, lower is better."""
     coverage: Float[Tensor, " s"]
@@ -100,10 +100,8 @@ def curvature_agreement(
     """Return the correlation of mean curvature on 2 with that of 1 pulled back, -1 to 1.
 
     Chests bulge where backs do not: this tells a map from its front-to-back twin, which is as
-    smooth and preserves orientation as well.  0 for point clouds.
+    smooth and preserves orientation as well.
     """
-    if one.curvature is None or two.curvature is None:
-        return torch.zeros(len(p2p_21)).to(one.rows)
     return one.curvature[:, 0][p2p_21] @ (two.basis.mass * two.curvature[:, 0])
 
 
@@ -132,8 +130,6 @@ def distinct(
 def _orientation(
     fmaps_12: Tensor, p2p_21: Tensor, one: Prepared, two: Prepared, n_samples: int
 ) -> Tensor:
-    if one.normals is None or two.gradients is None:
-        return torch.zeros(len(fmaps_12), device=fmaps_12.device)
     k = fmaps_12.shape[-1]
     pulled = fmaps_12 @ one.positions[:k]
     along_x, along_y = (grad[:n_samples, :k] @ pulled for grad in two.gradients)

@@ -27,10 +27,7 @@ STEP, SETTLING = 4, 2
 def outwards(
     fmaps_12: Float[Tensor, "n k k"], one: Prepared, two: Prepared, n_samples: int
 ) -> Float[Tensor, "n k k"]:
-    """Return the maps begun anew from their low part, as refined with normals.
-
-    Point clouds have no normals: there the maps are only refined.
-    """
+    """Return the maps begun anew from their low part, as refined with normals."""
     sides = points_of(one, one.samples[:n_samples]), points_of(two, two.samples[:n_samples])
     k = fmaps_12.shape[-1]
     low = min(K_LOW, k)

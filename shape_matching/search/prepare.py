@@ -16,9 +16,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from geo3d.errors import MeshError
+from geo3d.mesh.clouds import outward_normals, surface_edges
 from geo3d.mesh.mesh import Mesh
-from geo3d.mesh.operators import LaplacianKind, gradient_operators, laplacian, tangent_frames
-from geo3d.mesh.ops import normalized, vertex_normals
+from geo3d.mesh.operators import (
+    LaplacianKind,
+    frames_about,
+    gradient_operators,
+    gradients_along,
+    laplacian,
+    tangent_frames,
+)
+from geo3d.mesh.ops import normalized
 from geo3d.mesh.sampling import farthest_point_samples
 from geo3d.spectral.basis import Basis, eigenbasis
 from shape_matching.search.sound import FEWEST_VERTICES
@@ -41,22 +49,20 @@ class Prepared:
     """Eigenvectors at the samples."""
     positions: Float[Tensor, "k 3"]
     """Spectral coefficients of the vertex positions."""
-    normals: Float[Tensor, "p 3"] | None
-    """Unit normals at the samples; None for point clouds."""
-    slopes: tuple[Float[Tensor, "v k"], Float[Tensor, "v k"]] | None
-    """Derivatives of the eigenvectors along both tangent axes; None for point clouds."""
-    curvature: Float[Tensor, "v r"] | None
+    normals: Float[Tensor, "p 3"]
+    """Unit normals at the samples; those of point clouds are estimated (`geo3d.mesh.clouds`)."""
+    slopes: tuple[Float[Tensor, "v k"], Float[Tensor, "v k"]]
+    """Derivatives of the eigenvectors along both tangent axes."""
+    curvature: Float[Tensor, "v r"]
     """Mean curvature, less and less smooth detail; each column has mean 0 and unit norm under the
-    mass.  None for point clouds."""
+    mass."""
     stiffness: sp.csr_matrix
     """The Laplacian (v, v) without mass, on the CPU."""
     notes: tuple[str, ...]
 
     @property
-    def gradients(self) -> tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]] | None:
+    def gradients(self) -> tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]]:
         """Derivatives of the eigenvectors at the samples."""
-        if self.slopes is None:
-            return None
         return self.slopes[0][self.samples], self.slopes[1][self.samples]
 
 
@@ -86,14 +92,8 @@ def prepare(
         unit, basis = _unit_area(unit, basis)
     samples = farthest_point_samples(unit, min(n_samples, mesh.n_vertices))
     evecs = basis.evecs.numpy()
-    normals, slopes, curvature = None, None, None
     stiffness = laplacian(unit, kind)[0]
-    if not mesh.is_point_cloud:
-        grad_x, grad_y = gradient_operators(unit, tangent_frames(unit))
-        slopes = _tensor(grad_x @ evecs, device), _tensor(grad_y @ evecs, device)
-        vertex_directions = vertex_normals(unit)
-        normals = _tensor(vertex_directions[samples], device)
-        curvature = _tensor(_smooth_curvatures(stiffness, vertex_directions, unit, basis), device)
+    directions, (grad_x, grad_y) = _directions(unit)
     positions = basis.project(torch.from_numpy(unit.vertices.copy()))
     return Prepared(
         unit,
@@ -101,12 +101,21 @@ def prepare(
         torch.from_numpy(samples).to(device),
         _tensor(evecs[samples], device),
         _tensor(positions.numpy(), device),
-        normals,
-        slopes,
-        curvature,
+        _tensor(directions[samples], device),
+        (_tensor(grad_x @ evecs, device), _tensor(grad_y @ evecs, device)),
+        _tensor(_smooth_curvatures(stiffness, directions, unit, basis), device),
         stiffness,
-        _notes(mesh),
+        _notes(mesh, directions),
     )
+
+
+def _directions(unit: Mesh) -> tuple[Float[np.ndarray, "v 3"], tuple[sp.csr_matrix, sp.csr_matrix]]:
+    """Return the normals and the gradient along the surface; a cloud's are estimated."""
+    normals = outward_normals(unit)
+    if not unit.is_point_cloud:
+        return normals, gradient_operators(unit, tangent_frames(unit))
+    edges = surface_edges(unit.vertices, normals)
+    return normals, gradients_along(unit.vertices, *edges, frames_about(normals))
 
 
 def _smooth_curvatures(
@@ -133,10 +142,12 @@ def _unit_area(cloud: Mesh, basis: Basis) -> tuple[Mesh, Basis]:
     return replace(cloud, vertices=cloud.vertices / area**0.5), scaled
 
 
-def _notes(mesh: Mesh) -> tuple[str, ...]:
-    if mesh.is_point_cloud:
+def _notes(mesh: Mesh, normals: np.ndarray) -> tuple[str, ...]:
+    if not mesh.is_point_cloud:
+        return ()
+    if not normals.any():
         return (f"{mesh.name} is a point cloud: orientation cannot be used to tell symmetries.",)
-    return ()
+    return (f"{mesh.name} is a point cloud: which side faces outwards is estimated.",)
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> Tensor:

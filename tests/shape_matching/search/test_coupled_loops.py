@@ -72,7 +72,7 @@ def test_a_pass_matches_in_the_weighted_product(signs: tuple[float, float], samp
 
 def test_the_cross_product_of_both_slopes_is_the_normal() -> None:
     slopes = torch.tensor([[0.0, 1.0], [0.0, 2.0]]), torch.tensor([[0.0, 0.0], [3.0, 0.0]])
-    plane = Points(torch.eye(2), slopes, None, torch.zeros(2, 3), torch.ones(2), torch.ones(2))
+    plane = Points(torch.eye(2), slopes, torch.zeros(2, 1), torch.zeros(2, 3), torch.ones(2), torch.ones(2))
     # x = function 1, y = function 0: along the first axis x grows, along the second y
     coefficients = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     found = plane.normals(coefficients)
@@ -83,8 +83,11 @@ def test_the_cross_product_of_both_slopes_is_the_normal() -> None:
 def test_a_function_without_points_does_not_stop_a_fit() -> None:
     rows = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     rows[:, 2] = 0.0
-    cloud = Points(rows, None, None, torch.zeros(20, 3), torch.ones(20), torch.ones(4))
-    found = cloud.fit(torch.ones(20, 1), 4)
+    flat = torch.zeros(20, 4)
+    points = Points(
+        rows, (flat, flat), torch.zeros(20, 1), torch.zeros(20, 3), torch.ones(20), torch.ones(4)
+    )
+    found = points.fit(torch.ones(20, 1), 4)
     assert torch.isfinite(found).all() and found[2].abs() < 1e-3
 
 
@@ -178,8 +181,9 @@ def test_curvatures_agree_by_the_sum_of_their_products(
     first: list[float], second: list[float], sign: float
 ) -> None:
     eye = torch.eye(2)
+    flat = eye, eye
     one, two = (
-        Points(eye, None, torch.tensor(x)[:, None].float(), torch.zeros(2, 3), eye[0], eye[0])
+        Points(eye, flat, torch.tensor(x)[:, None].float(), torch.zeros(2, 3), eye[0], eye[0])
         for x in (first, second)
     )
     order = torch.tensor([0, 1])

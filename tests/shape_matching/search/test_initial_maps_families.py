@@ -60,11 +60,12 @@ def test_prepared_shapes(pair: Pair) -> None:
     assert one.gradients[0].shape == (162, 40)
 
 
-def test_point_clouds_have_unit_area_and_no_orientation() -> None:
+def test_point_clouds_have_unit_area_and_outward_normals() -> None:
     mesh = bumpy_sphere(3)
     cloud = ready(Mesh(mesh.vertices * 9.0, np.zeros((0, 3), np.int64), name="dots"))
     solid = ready(mesh)
-    assert cloud.normals is None and cloud.gradients is None
+    facing = (cloud.normals.numpy() * mesh.vertices[cloud.samples]).sum(axis=1)
+    assert (facing > 0).all()
     assert float(cloud.basis.mass.sum()) == pytest.approx(1.0, rel=1e-5)
     np.testing.assert_allclose(cloud.basis.evals[1:10], solid.basis.evals[1:10], rtol=0.15)
     assert len(cloud.notes) == 1 and "dots" in cloud.notes[0]
