@@ -59,7 +59,6 @@ from shape_matching.search.prepare import Prepared, prepare
 from shape_matching.search.sound import sound
 from shape_matching.starts import FunctionalStart, start_p2p
 
-
 MIRRORED_POINTS = -0.3
 """Orientation below which the map of a cloud, whose normals are estimated, is a mirror image."""
 

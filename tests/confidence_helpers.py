@@ -27,6 +27,7 @@ def write_outcomes(folder: Path, pairs: int, samples: int = 20) -> None:
                 local=local.reshape(-1, len(LOCAL)).astype(np.float32),
                 whole=whole.astype(np.float32),
                 errors=errors.reshape(-1).astype(np.float32),
+                error=errors.mean(axis=1).astype(np.float32),
                 chosen=np.array([True, n % 2 == 0]),
                 counts=np.array([samples, samples]),
             )

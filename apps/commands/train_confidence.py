@@ -33,9 +33,15 @@ def run(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace, done: Run) -> None:
     file, numbers = done.outputs / "confidence.safetensors", done.numbers
     text = (
-        f"{file}\n  maps kept aside: {numbers['maps']}, of which {numbers['maps_right']:.0%} are "
-        f"right; area under ROC {numbers['maps_auc']:.3f}, {numbers['wrong_flagged']:.0%} of the "
-        f"wrong ones flagged, {numbers['false_alarms']:.0%} of the right ones\n  vertices: area "
+        f"{file}\n  maps of the search kept aside: {numbers['chosen']}, of which "
+        f"{numbers['chosen_right']:.0%} are right; area under ROC {numbers['chosen_auc']:.3f}, "
+        f"{numbers['wrong_flagged']:.0%} of the wrong ones flagged, {numbers['false_alarms']:.0%} "
+        f"of the right ones, calibration error {numbers['calibration_error']:.3f}\n  with maps "
+        f"that were forced to be wrong: {numbers['maps']}, area under ROC "
+        f"{numbers['maps_auc']:.3f}\n  folds of the others ({numbers['folds_maps']}): area under "
+        f"ROC {numbers['folds_auc']:.3f}, {numbers['folds_wrong_flagged']:.0%} flagged, "
+        f"{numbers['folds_false_alarms']:.0%} false alarms; below "
+        f"{numbers['folds_threshold']:.2f} lie 95 % of the wrong ones\n  vertices: area "
         f"under ROC {numbers['vertex_auc']:.3f}, calibration error "
         f"{numbers['vertex_calibration_error']:.3f}\n  run: {done.path}"
     )

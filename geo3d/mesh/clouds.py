@@ -1,4 +1,4 @@
-"""Normals of a cloud of points that face outwards, and gradients along the surface it was taken from.
+"""Normals of a cloud of points that face outwards, and neighbours along the surface it shows.
 
 The plane that fits the neighbours of a point gives the normal but for its sign.  Signs are carried
 along the edges over which they are surest, a spanning tree (Hoppe et al., "Surface Reconstruction
@@ -26,8 +26,8 @@ N_AROUND = 10
 SLANT = 1.0
 """Cost of an edge that leaves both planes upright, against 1 for planes that do not agree."""
 RELIABLE = 0.65
-"""Mean agreement of neighbours from which signs are believed: creatures have 0.7 and more with noise,
-chairs of boards 0.5."""
+"""Mean agreement of neighbours from which signs are believed: creatures have 0.7 and more with
+noise, chairs of boards 0.5."""
 SAME_SIDE = 0.3
 """Cosine from which the normals of neighbours belong to one side of a surface."""
 

@@ -184,6 +184,8 @@ def matched_pair(config: OutcomeConfig, number: int) -> MatchedPair:
     if strangers:
         stranger, others = family(config.shapes, 2 * number + 1)
         alike = creature.kind in BUILT_ALIKE and stranger.kind in BUILT_ALIKE
+        strangers = alike or creature.kind != stranger.kind
+    if strangers:
         same = counterparts(creature, stranger) if alike else np.full(stranger.rest.n_vertices, -1)
         second = Shape(others[1].mesh, same[others[1].template_ids])
     unit = float(np.sqrt(total_area(first.mesh)))

@@ -1,15 +1,17 @@
 """Two probabilities from the signals of a map: that it is right, and that each vertex is.
 
 A map is right when its mean error is below `RIGHT`, a vertex when its own is (distance along the
-source over the root of its area).  Both are small networks on standardised signals
-(`shape_matching.confidence.signals`), calibrated on maps that they were not trained on (Guo et al.,
-"On Calibration of Modern Neural Networks", 2017: one temperature, here with an offset).
+source over the root of its area).  Both see standardised signals
+(`shape_matching.confidence.signals`): maps, of which there are few, are judged by a logistic
+regression, vertices by a small network.  Both are calibrated on maps that they were not trained on
+(Guo et al., "On Calibration of Modern Neural Networks", 2017: one temperature, and an offset).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,18 @@ _CLIP = 4.0
 
 
 class Head(nn.Module):
-    """A probability from signals: standardise, two hidden layers, temperature and offset."""
+    """A probability from signals: standardise, layers, temperature and offset.
 
-    def __init__(self, n_inputs: int, generator: torch.Generator | None = None) -> None:
+    A signal that is not known, NaN, counts as the mean.
+    """
+
+    def __init__(
+        self, n_inputs: int, hidden: Sequence[int] = (), generator: torch.Generator | None = None
+    ) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(n_inputs, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(),
-            nn.Linear(HIDDEN, 1),
-        )  # fmt: skip
+        widths = n_inputs, *hidden
+        inner = [(nn.Linear(a, b), nn.SiLU()) for a, b in pairwise(widths)]
+        self.layers = nn.Sequential(*(m for pair in inner for m in pair), nn.Linear(widths[-1], 1))
         if generator is not None:
             for layer in self.layers:
                 if isinstance(layer, nn.Linear):
@@ -52,13 +58,18 @@ class Head(nn.Module):
         self.register_buffer("temperature", torch.tensor([1.0, 0.0]))
 
     def standardise(self, inputs: Float[Tensor, "n c"]) -> None:
-        """Remember mean and spread of the inputs."""
-        self.mean.copy_(inputs.mean(dim=0))
-        self.scale.copy_(inputs.std(dim=0).clamp(min=1e-3))
+        """Remember mean and spread of the inputs; of one known nowhere, 0 and 1."""
+        known = ~inputs.isnan()
+        count = known.sum(dim=0).clamp(min=1)
+        mean = inputs.nansum(dim=0) / count
+        away = torch.where(known, inputs - mean, torch.zeros(()))
+        self.mean.copy_(mean)
+        self.scale.copy_((away.square().sum(dim=0) / count).sqrt().clamp(min=1e-3))
 
     def forward(self, inputs: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
         """Return logits."""
-        seen = ((inputs - self.mean) / self.scale).clamp(-_CLIP, _CLIP)
+        known = torch.where(inputs.isnan(), self.mean, inputs)
+        seen = ((known - self.mean) / self.scale).clamp(-_CLIP, _CLIP)
         return self.layers(seen)[:, 0] * self.temperature[0] + self.temperature[1]
 
 
@@ -69,8 +80,8 @@ class Confidence(nn.Module):
         self, generator: torch.Generator | None = None, info: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__()
-        self.whole = Head(len(WHOLE), generator)
-        self.vertex = Head(len(LOCAL) + len(WHOLE), generator)
+        self.whole = Head(len(WHOLE))
+        self.vertex = Head(len(LOCAL) + len(WHOLE), (HIDDEN, HIDDEN), generator)
         self.info = dict(info or {})
 
     @torch.no_grad()

@@ -2,8 +2,9 @@
 
 A right map keeps distances along the surface, keeps the side that faces outwards, and returns to
 where it started.  `signals` measures how far a map fails to, at samples of the target (local) and
-over the whole (whole).  Nothing depends on position, rotation or unit of either shape, nor on the
-method that made the map.  Seams are joined first: distances go across them.
+over the whole (whole).  Nothing depends on position, rotation or unit of either shape.  What the
+search knew is among the signals of the whole (`KNOWN`), NaN for maps that were made otherwise;
+all else depends on the map alone.  Seams are joined first: distances go across them.
 
 Notation: 1 is the source, 2 the target; s samples of the target, l local signals, w signals of the
 whole; d1, d2 distances along the surfaces among the images and among the samples, each over its
@@ -42,12 +43,23 @@ ALIKE = 0.2
 LOCAL = (
     "roundtrip", "stretch", "stretch_high", "stretch_near", "turned_over", "area_change",
     "anisotropy", "roughness", "remoteness", "disagreement", "bending", "crowding",
+    "bent", "facing",
 )  # fmt: skip
+KNOWN = (
+    "rivalry", "pieces", "search_residual", "search_orientation", "search_roughness",
+    "search_curvature", "pieces_misfit", "pieces_strain", "pieces_curvature",
+)  # fmt: skip
+"""What the search knew: see `_known`."""
 WHOLE = (
     *(f"{name}_{part}" for name in LOCAL for part in ("10", "50", "90")),
     "uncovered_50", "uncovered_90", "size_change", "open_source", "open_target", "cloud",
-    "left_source", "left_target", "one_sided", "mirrored",
+    "left_source", "left_target", "left_both", "one_sided", "mirrored", *KNOWN,
 )  # fmt: skip
+N_PATCH = 20
+"""Nearest samples that one rotation is fitted to: a tenth of the surface, a limb or a joint."""
+RIVAL, RIVAL_PIECES, NO_RIVAL = 0.3, 0.1, 1e3
+"""Leads of the choice at which rivalry is 1/e (twice the margins of ambiguity), of whole maps and
+of pieces; what stands for no rival."""
 _FAR = 4.0
 """Stands for infinite relative distances: pieces that do not hang together."""
 
@@ -103,9 +115,10 @@ def signals(found: Correspondence) -> Signals | None:
             *_stretch(d1, d2, near),
             *turns,
             *_density(d1, d2, near),
+            *_posed(found, samples, d2),
         ]
     )
-    order = (0, 1, 2, 3, 6, 7, 8, 9, 4, 5, 10, 11)
+    order = (0, 1, 2, 3, 6, 7, 8, 9, 4, 5, 10, 11, 12, 13)
     local = local[:, order]
     way = found.p2p_12[back], np.flatnonzero(back)
     lost = _gaps(found.source, found.p2p_21[way[0]].clip(min=0), way[1]) / unit_1
@@ -116,9 +129,10 @@ def signals(found: Correspondence) -> Signals | None:
             [_size_change(found, unit_1, unit_2)],
             [_open_share(found.source), _open_share(found.target)],
             [float(found.source.is_point_cloud or found.target.is_point_cloud)],
-            [1 - back.mean(), 1 - mapped.mean()],
+            [1 - back.mean(), 1 - mapped.mean(), 1 - max(back.mean(), mapped.mean())],
             [abs(float(np.mean(1 - 2 * local[:, LOCAL.index("turned_over")])))],
             [float(mirrored)],
+            _known(found),
         ]
     )
     return Signals(samples, local, whole)
@@ -179,6 +193,31 @@ def _turns(
     ], mirrored
 
 
+def _posed(found: Correspondence, samples: np.ndarray, d2: np.ndarray) -> list[np.ndarray]:
+    """Return, around each sample, how far the map is from a rotation, and how far it turns normals
+    away from it.
+
+    A patch of samples and its image are fitted by one rotation, on all patches or on none by a
+    reflection.
+    """
+    patch = np.argsort(d2, axis=1, kind="stable")[:, : min(N_PATCH, len(samples))]
+    sides = (found.target, samples), (found.source, found.p2p_21[samples])
+    places = [mesh.vertices.astype(np.float64)[ids][patch] for mesh, ids in sides]
+    offsets = [p - p.mean(axis=1, keepdims=True) for p in places]
+    sizes = [np.sqrt(np.square(p).sum(axis=(1, 2))).clip(min=1e-30) for p in offsets]
+    here, there = (p / size[:, None, None] for p, size in zip(offsets, sizes, strict=True))
+    left, singular, right = np.linalg.svd(np.einsum("ski,skj->sij", here, there))
+    handed = np.sign(np.linalg.det(left) * np.linalg.det(right))
+    # a reflection of all patches fits better where the last of these are mostly negative
+    handed *= -1.0 if float(handed @ singular[:, 2]) < 0 else 1.0
+    left[:, :, 2] *= handed[:, None]
+    normals = [outward_normals(mesh)[ids][patch] for mesh, ids in sides]
+    cosine = np.einsum("ski,sij,skj->sk", normals[0], left @ right, normals[1])
+    facing = -1.0 if float(cosine.sum()) < 0 else 1.0
+    bent = 1 - singular[:, 0] - singular[:, 1] - singular[:, 2] * handed
+    return [bent, 1 - facing * cosine.mean(axis=1)]
+
+
 def _without_seams(found: Correspondence) -> Correspondence:
     """Return the map between the same shapes without seams."""
     (source, owner_1), (target, owner_2) = joined(found.source), joined(found.target)
@@ -214,6 +253,25 @@ def _flattened(
     first /= np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-30)
     frame = np.stack([first, np.cross(normal, first)], axis=2)
     return np.einsum("skc,scj->skj", points[ids] - points[centres][:, None], frame)
+
+
+def _known(found: Correspondence) -> Float[np.ndarray, " c"]:
+    """Return how near the best different map of the search came (0 to 1), whether the shapes were
+    matched as pieces, and the scores of that search; NaN where they are not known."""
+    scores, is_pieces = found.scores, found.overlap_2 is not None
+    whole, pieces = ({}, scores) if is_pieces else (scores, {})
+    lead = scores.get("lead", NO_RIVAL)
+    near = np.exp(-max(lead, 0.0) / (RIVAL_PIECES if is_pieces else RIVAL))
+    known = [
+        near if lead < NO_RIVAL else np.nan,
+        is_pieces,
+        np.log(max(whole.get("residual", np.nan), 1e-9)),
+        whole.get("orientation", np.nan),
+        np.log(max(whole.get("roughness", np.nan), 1e-9)),
+        whole.get("curvature", np.nan),
+        *(pieces.get(name, np.nan) for name in ("misfit", "strain", "curvature")),
+    ]
+    return np.array(known, float)
 
 
 def _gaps(mesh: Mesh, ids: np.ndarray, others: np.ndarray) -> Float[np.ndarray, " n"]:

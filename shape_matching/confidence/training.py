@@ -1,7 +1,9 @@
 """Training of the model of confidence, and how well calibrated it is on pairs kept aside.
 
-Every fourth pair is kept aside; of those the even ones set temperature and offset, the odd ones are
-only measured on.
+Every fourth pair is only measured on.  The regression of maps learns from all others; what sets its
+temperature and offset, and what chooses the threshold of doubt, are probabilities that folds of
+pairs get from the other folds.  The network of vertices leaves out every eighth pair, which sets
+temperature and offset.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from geo3d.config import config_to_dict, require, require_at_least
@@ -36,6 +38,14 @@ from shape_matching.evaluate.metrics import (
 
 MODEL = "confidence.safetensors"
 HELD_OUT = 4
+FOLDS = 8
+RIDGE = 0.02
+"""Weight of the squared coefficients of the regression, chosen on the folds."""
+FORCED = 0.3
+"""Weight of maps from starts that were made wrong, against 1 of those that the matcher chose; also
+chosen on the folds."""
+FLAGGED = 0.95
+"""Share of wrong maps that the threshold of doubt should catch."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class ConfidenceTrainingConfig:
     steps: int = 1500
     """Optimiser steps."""
     batch: int = 256
-    """Samples per step; maps are an eighth of it."""
+    """Samples per step."""
     learning_rate: float = 2e-3
     weight_decay: float = 0.3
     jitter: float = 0.25
@@ -69,6 +79,7 @@ class ConfidenceTrainingConfig:
 class Table:
     """Signals and what is right, of several pairs."""
 
+    pair: Int64[Tensor, " m"]
     whole: Float[Tensor, "m w"]
     whole_right: Bool[Tensor, " m"]
     chosen: Bool[Tensor, " m"]
@@ -108,10 +119,12 @@ class _Training(Method):
         self.config = config
         self.shown, self.tuning, self.test = load_tables(config)
         self.model = Confidence(item_generator(config.seed, "confidence weights"))
-        self.model.whole.standardise(self.shown.whole)
+        self.folds = fit_maps(self.model.whole, self.shown, self.tuning)
         self.model.vertex.standardise(self.shown.vertex)
         optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.model.vertex.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
         )
         super().__init__(TrainingState(self.model, optimizer))
         self.settings = {**config_to_dict(config), "outcomes": f"{len(self.shown.whole)} maps"}
@@ -119,44 +132,37 @@ class _Training(Method):
 
     def gradients(self, backward: Backward) -> Numbers:
         generator = item_generator(self.config.seed, f"confidence step {self.state.step}")
-        total = 0.0
-        for head, inputs, right, n in (
-            (self.model.vertex, self.shown.vertex, self.shown.vertex_right, self.config.batch),
-            (self.model.whole, self.shown.whole, self.shown.whole_right, self.config.batch // 8),
-        ):
-            rows = torch.randint(len(inputs), (n,), generator=generator)
-            noise = torch.randn(n, inputs.shape[1], generator=generator)
-            seen = inputs[rows] + self.config.jitter * head.scale * noise
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                head(seen), right[rows].float()
-            )
-            backward(loss)
-            total += float(loss.detach())
-        return {"loss": total}
+        head, inputs = self.model.vertex, self.shown.vertex
+        rows = torch.randint(len(inputs), (self.config.batch,), generator=generator)
+        noise = torch.randn(len(rows), inputs.shape[1], generator=generator)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            head(inputs[rows] + self.config.jitter * head.scale * noise),
+            self.shown.vertex_right[rows].float(),
+        )
+        backward(loss)
+        return {"loss": float(loss.detach())}
 
     def export(self, out: Path, *, is_last: bool) -> None:
         model = Confidence(info={"training": self.settings, "steps": self.state.step})
         model.load_state_dict(self.model.state_dict())
-        chosen, vertices = self.tuning.chosen, self.tuning.vertex_chosen
-        set_temperature(model.whole, self.tuning.whole[chosen], self.tuning.whole_right[chosen])
-        set_temperature(
-            model.vertex, self.tuning.vertex[vertices], self.tuning.vertex_right[vertices]
-        )
-        self.measured = measured(model, self.test)
+        own = self.tuning.vertex_chosen
+        logits = logits_of(model.vertex, self.tuning.vertex[own])
+        set_temperature(model.vertex, logits, self.tuning.vertex_right[own])
+        self.measured = {**self.folds, **measured(model, self.test)}
         model.info.update(self.measured)
         save_confidence(out / MODEL, model)
 
 
 def load_tables(config: ConfidenceTrainingConfig) -> tuple[Table, Table, Table]:
-    """Return what is learned from, what sets the temperature, and what is measured on.
+    """Return what is learned from, what sets the temperature of vertices, and what is measured on.
 
     Raises:
         InputError: ``confidence_training.too_few``; ``confidence_data.bad_outcome``.
     """
-    sides: tuple[list[Outcome], list[Outcome], list[Outcome]] = ([], [], [])
+    sides: tuple[list[tuple[int, Outcome]], ...] = ([], [], [])
     for n, path in examples(config.outcomes, config.data.pairs):
-        held = n % HELD_OUT == HELD_OUT - 1
-        sides[(1 + n // HELD_OUT % 2) if held else 0].extend(read_outcomes(path))
+        side = 2 if n % HELD_OUT == HELD_OUT - 1 else int(n % (2 * HELD_OUT) == 1)
+        sides[side].extend((n, outcome) for outcome in read_outcomes(path))
     if not all(sides):
         raise InputError(
             "confidence_training.too_few",
@@ -168,13 +174,15 @@ def load_tables(config: ConfidenceTrainingConfig) -> tuple[Table, Table, Table]:
     return first, second, third
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
-    """Return outcomes in one table."""
+def table(numbered: Sequence[tuple[int, Outcome]]) -> Table:
+    """Return outcomes, each with the number of its pair, in one table."""
+    outcomes = [outcome for _, outcome in numbered]
     known = [~np.isnan(o.errors) for o in outcomes]
     counts = torch.tensor([int(k.sum()) for k in known])
     chosen = torch.tensor([o.chosen for o in outcomes])
     both = list(zip(outcomes, known, strict=True))
     return Table(
+        torch.tensor([n for n, _ in numbered]),
         torch.from_numpy(np.stack([o.seen.whole for o in outcomes])).float(),
         torch.tensor([o.error < RIGHT for o in outcomes]),
         chosen,
@@ -184,10 +192,69 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     )
 
 
-def set_temperature(head: Head, inputs: Float[Tensor, "n c"], right: Bool[Tensor, " n"]) -> None:
-    """Set temperature and offset so that the probabilities fit how often it is right."""
-    with torch.no_grad():
-        logits = head(inputs)
+def fit_maps(head: Head, *tables: Table) -> dict[str, float | None]:
+    """Fit the regression of maps, with its temperature; return how folds are judged by the others,
+    and the least probability below which `FLAGGED` of their wrong maps lie."""
+    inputs, right, pair, chosen = (
+        torch.cat([getattr(table, name) for table in tables])
+        for name in ("whole", "whole_right", "pair", "chosen")
+    )
+    weight = torch.where(chosen, 1.0, FORCED)
+    fold = torch.unique(pair, return_inverse=True)[1] % FOLDS
+    apart = torch.zeros(len(inputs))
+    for i in range(FOLDS):
+        others = fold != i
+        fit_regression(head, inputs[others], right[others], weight[others])
+        apart[fold == i] = logits_of(head, inputs[fold == i])
+    fit_regression(head, inputs, right, weight)
+    set_temperature(head, apart[chosen], right[chosen])
+    said = torch.sigmoid(apart * head.temperature[0] + head.temperature[1])[chosen]
+    wrong, is_right = said[~right[chosen]], said[right[chosen]]
+    numbers = {
+        "folds_maps": len(said),
+        "folds_auc": area_under_roc(said.double().numpy(), right[chosen].numpy()),
+        "folds_threshold": float(wrong.quantile(FLAGGED)) if len(wrong) else float("nan"),
+        "folds_wrong_flagged": _share(wrong.numpy() < FLAG),
+        "folds_false_alarms": _share(is_right.numpy() < FLAG),
+    }
+    return {name: None if np.isnan(x) else x for name, x in numbers.items()}
+
+
+def fit_regression(
+    head: Head,
+    inputs: Float[Tensor, "n c"],
+    right: Bool[Tensor, " n"],
+    weight: Float[Tensor, " n"],
+) -> None:
+    """Fit a head without hidden layers by weighted logistic regression with `RIDGE`."""
+    head.standardise(inputs)
+    head.temperature.copy_(torch.tensor([1.0, 0.0]))
+    (layer,) = head.layers
+    assert isinstance(layer, torch.nn.Linear)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=200)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = torch.nn.functional.binary_cross_entropy_with_logits(
+            head(inputs), right.float(), weight / weight.mean()
+        )
+        value = value + RIDGE * layer.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+
+
+@torch.no_grad()
+def logits_of(head: Head, inputs: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
+    """Return the logits without temperature."""
+    return (head(inputs) - head.temperature[1]) / head.temperature[0]
+
+
+def set_temperature(head: Head, logits: Float[Tensor, " n"], right: Bool[Tensor, " n"]) -> None:
+    """Set temperature and offset so that logits become probabilities of how often it is right."""
     both = torch.tensor([1.0, 0.0], requires_grad=True)
     optimizer = torch.optim.LBFGS([both], max_iter=100)
 
@@ -217,9 +284,12 @@ def measured(model: Confidence, kept: Table) -> dict[str, float | None]:
         "maps": len(whole),
         "maps_right": float(right.mean()),
         "maps_auc": area_under_roc(whole, right),
-        "maps_auc_chosen": area_under_roc(whole[chosen], right[chosen]),
-        "wrong_flagged": _share(whole[~right] < FLAG),
-        "false_alarms": _share(whole[right] < FLAG),
+        "chosen": int(chosen.sum()),
+        "chosen_right": _share(right[chosen]),
+        "chosen_auc": area_under_roc(whole[chosen], right[chosen]),
+        "wrong_flagged": _share(whole[chosen & ~right] < FLAG),
+        "false_alarms": _share(whole[chosen & right] < FLAG),
+        "calibration_error": calibration_error(calibration_bins(whole[chosen], right[chosen])),
         "vertex_auc": area_under_roc(vertex, kept.vertex_right.numpy()),
         "vertex_calibration_error": calibration_error(
             calibration_bins(vertex[own], kept.vertex_right.numpy()[own])

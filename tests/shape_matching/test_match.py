@@ -314,7 +314,10 @@ def test_left_and_right_are_told_apart_by_the_side_that_faces_outwards() -> None
         assert not found.ambiguous
         assert not any("three landmarks" in note for note in found.notes)
         truth = permuted(shape)[1]
-        assert np.linalg.norm(cloud.vertices[found.p2p_21] - cloud.vertices[truth], axis=1).mean() < 0.1
+        assert (
+            np.linalg.norm(cloud.vertices[found.p2p_21] - cloud.vertices[truth], axis=1).mean()
+            < 0.1
+        )
 
 
 def test_progress_counts_up_within_stages(small: tuple[Mesh, Mesh, np.ndarray]) -> None:

@@ -42,7 +42,7 @@ def test_doubled_corners_show_what_they_showed() -> None:
 
 def test_turning_keeps_shape_and_changes_size() -> None:
     shape = plain()
-    found = fuzz.turned(shape, np.random.default_rng(0), 100.0)
+    found = fuzz.moved(shape, np.random.default_rng(0), 100.0)
     gaps = [
         np.linalg.norm(s.mesh.vertices[1:] - s.mesh.vertices[:-1], axis=1) for s in (found, shape)
     ]

@@ -15,7 +15,7 @@ from geo3d.synth.creatures import generate_creature
 
 def test_normals_of_a_sphere_face_outwards() -> None:
     points = icosphere(3).vertices
-    found = cloud_normals(points + [5.0, 0, 0])
+    found = cloud_normals(points + np.array([5.0, 0, 0]))
     assert (found * points).sum(axis=1).min() > 0.99
 
 
@@ -36,7 +36,7 @@ def test_normals_of_a_body_with_limbs(kind: str) -> None:
 
 def test_pieces_each_face_outwards() -> None:
     ball = icosphere(2).vertices
-    far = ball + [100.0, 0, 0]
+    far = ball + np.array([100.0, 0, 0])
     found = cloud_normals(np.vstack([ball, far]))
     assert (found * np.vstack([ball, ball])).sum(axis=1).min() > 0.95
 

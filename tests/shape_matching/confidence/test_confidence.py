@@ -22,6 +22,8 @@ from shape_matching.confidence.data import (
 from shape_matching.confidence.model import Head, load_confidence, save_confidence
 from shape_matching.confidence.training import (
     ConfidenceTrainingConfig,
+    fit_regression,
+    logits_of,
     set_temperature,
     train_confidence,
 )
@@ -46,7 +48,6 @@ def test_temperature_mends_what_is_too_sure_of_itself() -> None:
     truth = torch.randn(4000, generator=generator)
     right = torch.rand(4000, generator=generator) < torch.sigmoid(truth)
     head = Head(1)
-    head.layers = torch.nn.Sequential(torch.nn.Linear(1, 1))
     torch.nn.init.constant_(head.layers[0].weight, 4.0)
     torch.nn.init.constant_(head.layers[0].bias, 1.0)
 
@@ -55,8 +56,21 @@ def test_temperature_mends_what_is_too_sure_of_itself() -> None:
         return calibration_error(calibration_bins(said, right.numpy()))
 
     before = error()
-    set_temperature(head, truth[:, None], right)
+    set_temperature(head, logits_of(head, truth[:, None]), right)
     assert error() < 0.05 < before
+
+
+def test_a_signal_that_is_not_known_counts_as_the_mean() -> None:
+    inputs = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    right = inputs[:, 0] > 0
+    inputs[::3, 1] = torch.nan
+    head = Head(2)
+    fit_regression(head, inputs, right, torch.ones(200))
+    said = torch.sigmoid(logits_of(head, inputs))
+    assert ((said > 0.5) == right).float().mean() > 0.95
+    unknown, mean = inputs[:1].clone(), inputs[:1].clone()
+    unknown[0, 1], mean[0, 1] = torch.nan, head.mean[1]
+    assert torch.equal(head(unknown), head(mean))
 
 
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def test_a_pass_matches_in_the_weighted_product(signs: tuple[float, float], samp
 
 def test_the_cross_product_of_both_slopes_is_the_normal() -> None:
     slopes = torch.tensor([[0.0, 1.0], [0.0, 2.0]]), torch.tensor([[0.0, 0.0], [3.0, 0.0]])
-    plane = Points(torch.eye(2), slopes, torch.zeros(2, 1), torch.zeros(2, 3), torch.ones(2), torch.ones(2))
+    plane = Points(
+        torch.eye(2), slopes, torch.zeros(2, 1), torch.zeros(2, 3), torch.ones(2), torch.ones(2)
+    )
     # x = function 1, y = function 0: along the first axis x grows, along the second y
     coefficients = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     found = plane.normals(coefficients)
