@@ -63,7 +63,7 @@ def neighbours(
 ) -> tuple[Int64[np.ndarray, " e"], Int64[np.ndarray, " e"]]:
     """Return the pairs (point, neighbour), `N_AROUND` of each point in turn."""
     k = min(N_AROUND, len(points) - 1)
-    around = np.asarray(KDTree(points).query(points, k=np.arange(2, k + 2))[1], np.int64)
+    around = np.asarray(KDTree(points).query(points, k=k + 1)[1], np.int64)[:, 1:]
     return np.repeat(np.arange(len(points)), k), around.ravel()
 
 

@@ -272,7 +272,8 @@ def _half_turned(
     rest = creature.rest.vertices - creature.rest.vertices.mean(axis=0)
     axes = np.linalg.svd(rest, full_matrices=False)[2]
     about = axes[int(rng.integers(2))]
-    _, nearest = KDTree(rest).query(2 * (rest @ about)[:, None] * about - rest)
+    turned_rest = 2 * (rest @ about)[:, None] * about - rest
+    nearest = np.asarray(KDTree(rest).query(turned_rest)[1])
     wanted = np.where(two.template_ids >= 0, nearest[two.template_ids.clip(min=0)], 0)
     return _nearest_place(creature, one, wanted, np.inf)
 
