@@ -367,5 +367,5 @@ def _check(
 
 
 def _model_name(path: Path, root: Path) -> str:
-    parts: Sequence[str] = path.relative_to(root).parts
+    parts = list(path.relative_to(root).parts)
     return f"{parts[1]}/{'/'.join(parts[4:-1])}" if len(parts) > 4 else parts[1]
