@@ -134,7 +134,7 @@ def test_windows_see_the_end_of_the_one_before() -> None:
 
 @pytest.mark.slow
 def test_a_scene_is_built_and_measured_against_the_painter(tmp_path: Path) -> None:
-    config = settings("prompt=sunny", "fit.steps_per_view=12", "fit.learning_rate=0.02", *QUICK)
+    config = settings("prompt=sunny", "fit.steps_per_view=40", "fit.learning_rate=0.02", *QUICK)
     built = build_scene(street(), config, tmp_path)
     assert built.metrics["psnr_to_teacher"] > 15
     assert "feature_distance" not in built.metrics
