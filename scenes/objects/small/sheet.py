@@ -22,7 +22,9 @@ from scenes.objects.image import prepare_image
 from scenes.objects.pipeline import GenerateConfig, Pipeline, load_pipeline
 
 Pixels = UInt8[np.ndarray, "h w 3"]
-STUDENT_STEPS = (2, 1)
+TEACHER_STEPS = 25
+"""Drawn beside as many as the pipeline takes."""
+STUDENT_STEPS = (1,)
 _SIDE = 160
 """Pixels of an image."""
 
@@ -41,7 +43,9 @@ def draw_generated(objects: str | Path, model: str | Path, path: Path, rows: Seq
         InputError, FileFormatError: as `read_batches`.
     """
     batch = join_batches(list(read_batches(OBJECT_SHARDS, objects)))
-    makers = [("teacher, 25 + 25 steps", load_pipeline(model), None)]
+    teacher = load_pipeline(model)
+    own = teacher.samplers[0].steps
+    makers = [(f"teacher, {n} + {n} steps", teacher, n) for n in sorted({TEACHER_STEPS, own})[::-1]]
     if (Path(model) / "student.json").is_file():
         student = load_pipeline(model, variant="student")
         makers += [(f"student, {n} + {n}", student, n) for n in STUDENT_STEPS]
@@ -56,12 +60,10 @@ def draw_generated(objects: str | Path, model: str | Path, path: Path, rows: Seq
     return save_png(contact_sheet(tiles, labels, columns=2 * (2 + len(makers))), path)
 
 
-def _made(pipeline: Pipeline, image: Image.Image, camera: Camera, steps: int | None) -> Pixels:
+def _made(pipeline: Pipeline, image: Image.Image, camera: Camera, steps: int) -> Pixels:
     """Return the object made from an image, or white where none comes out."""
-    config = GenerateConfig(outputs=("mesh",))
-    if steps is not None:
-        structure, latent = (replace(sampler, steps=steps) for sampler in pipeline.samplers)
-        config = replace(config, structure=structure, latent=latent)
+    structure, latent = (replace(sampler, steps=steps) for sampler in pipeline.samplers)
+    config = GenerateConfig(structure, latent, outputs=("mesh",))
     try:
         (made,) = pipeline.generate([prepare_image(image)], [0], config, prepared=True).objects
     except NumericalError:

@@ -231,13 +231,14 @@ def test_the_command_compares(
 
 
 def test_teacher_and_students_are_timed_stage_by_stage(
-    stages: tuple[Path, Path], tmp_path: Path
+    stages: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("apps.bench.objects_speed.TEACHER_STEPS", 3)
     grid = Grid(settings(stages, tmp_path))
     networks, encoder = grid.stages.networks, grid.stages.encoder
     few = SamplerConfig(steps=1, rescale_t=1.0, guidance_scale=None)
-    whole = SamplerConfig(steps=3)
-    write_pipeline(tmp_path, networks, (whole, whole), ([0.0] * 4, [1.0] * 4), encoder)
+    whole, own = SamplerConfig(steps=3), SamplerConfig(steps=2)
+    write_pipeline(tmp_path, networks, (own, own), ([0.0] * 4, [1.0] * 4), encoder)
     with pytest.raises(InputError) as caught:
         bench_generation(tmp_path)
     assert caught.value.code == "bench.no_students"
