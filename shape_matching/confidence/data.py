@@ -49,7 +49,7 @@ N_SCORED = 200
 class OutcomeConfig:
     """Settings of a folder of outcomes."""
 
-    pairs: int = 300
+    pairs: int = 336
     """How many; each of a creature of its own."""
     shapes: PriorDataConfig = field(
         default_factory=lambda: PriorDataConfig(
