@@ -70,7 +70,7 @@ def kernel_distance(
     ours: Float[Tensor, "n 3 h w"], theirs: Float[Tensor, "m 3 h w"], encoder: Lite0Encoder
 ) -> float:
     """Return 1000 times the squared distance of two sets of images (unbiased: may be negative)."""
-    x, y = (image_features(part, encoder)[-1].mean(dim=(2, 3)) for part in (ours, theirs))
+    x, y = (image_features(part, encoder)[-1].mean(dim=(2, 3)).double() for part in (ours, theirs))
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / a.shape[1] + 1) ** 3

@@ -101,6 +101,8 @@ def _not_fans(
     Polygons with a corner that does not exist or is not finite, and those without area, stay fans.
     """
     valid = rows_in_range(faces, len(vertices))
+    if not valid.any():
+        return np.zeros(0, np.int64), np.zeros((0, 3))
     with np.errstate(all="ignore"):
         a, b, c = np.moveaxis(vertices[np.where(valid[:, None], faces, 0)].astype(np.float64), 1, 0)
         cross = np.cross(b - a, c - a)

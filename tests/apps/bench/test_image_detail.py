@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
+from apps.bench import image_detail
 from apps.bench.image_detail import feature_distances, image_features, kernel_distance
 from geo3d.segmentation.lite0 import Lite0Encoder
 
@@ -43,8 +45,15 @@ def test_sizes_that_are_no_multiple_of_the_stride_are_taken() -> None:
     assert features[-1].shape[-2:] == (3, 3)
 
 
-def test_kernel_distance_is_unbiased_and_tells_sets_apart() -> None:
-    images = pictures(8)
-    near = kernel_distance(images[:4], images[4:], ENCODER)
-    far = kernel_distance(images[:4], blurred(images[4:], 20), ENCODER)
-    assert far > near
+def test_kernel_distance_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one feature, the mean, the kernel is (a b + 1)^3."""
+    monkeypatch.setattr(image_detail, "image_features", lambda images, _: [images[:, :1]])
+    sets = {
+        name: torch.tensor(values)[:, None, None, None].expand(2, 3, 4, 4)
+        for name, values in (("spread", (0.0, 2.0)), ("one", (1.0, 1.0)), ("two", (2.0, 2.0)))
+    }
+    # among (0, 2) 1, among (1, 1) 8, between them (1 + 27) / 2: unbiased, so below 0
+    assert kernel_distance(sets["spread"], sets["one"], ENCODER) == -19_000
+    # 8 + 125 - 2 x 27
+    assert kernel_distance(sets["one"], sets["two"], ENCODER) == 79_000
+    assert kernel_distance(sets["two"], sets["two"], ENCODER) == 0

@@ -154,3 +154,8 @@ def test_comments_of_ply_headers_may_hold_any_letter() -> None:
     comment = "comment Created by Blender 2.79, source file: /home/Åsa/Körper.blend\n".encode()
     data = concave_file("ply").replace(b"element vertex", comment + b"element vertex")
     assert parse_bytes(data).faces.shape == (4, 3)
+
+
+def test_polygons_without_any_vertex_are_left_to_the_validator() -> None:
+    faces, overlapping = triangulated(np.zeros((0, 3)), np.arange(4), np.array([4]))
+    assert faces.tolist() == [[0, 1, 2], [0, 2, 3]] and not np.any(overlapping)
