@@ -23,7 +23,9 @@ FLAGS = (
 )
 HARMLESS = re.compile(
     r"WebGPU|No available adapters|postProcessManager|^BJS - "
-    r"|^AbortError: signal is aborted|^Unexpected error Connection errored out"
+    r"|^AbortError: signal is aborted"
+    r"|^Unexpected error (Connection errored out|Cancelled via cancel scope)|network error$"
+    r"|net::ERR_INCOMPLETE_CHUNKED_ENCODING"
 )
 """What 3D panes say where there is no GPU (they go on with WebGL), and when their shape is
 replaced, or the page left, while its shaders are still being compiled; and what the page says

@@ -22,8 +22,8 @@ from geo3d.threads import usable_cores
 
 HISTORY = 5
 """How many earlier jobs are looked at, newest first."""
-CROWDING = 2 / 3
-"""Not all that is counted by the load runs all the time; fitted to jobs at loads of 9 to 13."""
+CROWDING = 0.85
+"""Not all that is counted by the load runs all the time; fitted to jobs at loads of 0 to 9."""
 ALIKE = 1.25
 """Most that the guesses of two jobs differ for one to tell how the other goes along."""
 

@@ -30,7 +30,7 @@ PRESETS = {
     "smoke": "seconds; only shows that everything runs",
 }
 """Presets of `scenes.urban.config` that make sense on the page, and what they cost."""
-_COSTS = {"demo": (50.0, 0.5), "cpu": (30.0, 30.0), "smoke": (9.0, 0.1)}
+_COSTS = {"demo": (50.0, 0.5), "cpu": (30.0, 30.0), "smoke": (4.0, 0.1)}
 """Seconds to start, and per metre of the drive, of a preset."""
 MEMORY = 1.5 * 2**30
 """Bytes that a job needs; a guess."""

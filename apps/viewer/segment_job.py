@@ -49,7 +49,7 @@ EXAMPLE_SIDE = 384
 LIMITS = ImageLimits(max_bytes=64 << 20, max_pixels=MAX_PIXELS)
 """Of images for the page; the command line takes larger ones."""
 MAX_LOSSES = 4
-START_S, PREDICT_S, REPAIR_S, LOSS_S = 6.0, 6.0, 4.0, 4.0
+START_S, PREDICT_S, REPAIR_S, LOSS_S = 2.5, 6.0, 4.0, 4.0
 """Seconds to start, and per megapixel: to predict, to repair, and per loss."""
 MEMORY, MEMORY_PER_MEGAPIXEL = 700 * 2**20, 300 * 2**20
 """Bytes; a guess."""
