@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 # Small problems on few cores: more threads than cores makes OpenMP spin and everything slower.
 # Compiled modules are kept for all workers and their children, even where they are not by default.
 TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg
-TEST_PARALLEL := -n $(WORKERS) --maxprocesses=4 --dist loadfile
+TEST_PARALLEL := -n $(WORKERS) --maxprocesses=4 --dist loadfile --no-loadscope-reorder
 # A failing install must fail the target, and half-made stamps must not count.
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-slow mutate fuzz app docs wheel-check lint format clean
