@@ -17,7 +17,7 @@ from served import serving
 
 from geo3d.topology.betti import betti_numbers
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PATIENCE_MS = 240_000
 SIDE = 96

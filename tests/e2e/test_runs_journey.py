@@ -9,7 +9,7 @@ from browsing import watched_page
 from report_runs import match_run, plain_run
 from served import serving
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PATIENCE_MS = 90_000.0
 

@@ -51,6 +51,7 @@ def test_chance_is_told_of_every_way_but_the_ceiling() -> None:
     assert 0.02 < first < 0.08 and second == 1.0
 
 
+@pytest.mark.slow
 def test_volumes_are_repaired_beside_random_balls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumes, "SIDE", 24)
     monkeypatch.setattr(volumes, "DRAWS", 1)
