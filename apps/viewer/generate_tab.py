@@ -26,7 +26,7 @@ from apps.viewer.panes import pane_box, panes
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 HINT = (
     "One object, cut out (transparent around it) or before a plain background. The teacher takes "
-    "many steps with guidance; its student was trained to need one or two, without."
+    "the steps and the guidance that its model names; its student was trained to need one or two."
 )
 
 

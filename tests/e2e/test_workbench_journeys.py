@@ -93,14 +93,26 @@ def matched(page: Any, folder: Path, name: str = "pebble") -> str:
 
 
 def start_match(page: Any, folder: Path, name: str) -> None:
-    source = bumpy_sphere(3)
-    paths = save_mesh(source, folder / f"{name}.ply"), save_mesh(source, folder / "stone.ply")
-    for side, path in zip(("source", "target"), paths, strict=True):
-        page.set_input_files(f"#file-{side} input[type=file]", path)
-        page.locator(f"#card-{side}").get_by_text(path.stem).first.wait_for()
+    put_shapes(page, folder, name, "stone", 3)
     choose(page, page.get_by_label("Method", exact=True), "nearest")
     page.locator("#match-run").click()
     page.wait_for_url(re.compile(r"\?job=[0-9a-f]{32}$"))
+
+
+def start_long_match(page: Any, folder: Path, name: str, other: str) -> None:
+    """Begin a match that takes a while, of shapes with so many vertices."""
+    put_shapes(page, folder, name, other, 5)
+    page.locator("#match-run").click()
+
+
+def put_shapes(page: Any, folder: Path, name: str, other: str, level: int) -> None:
+    """Give the page a shape and the same one with its vertices in another order."""
+    source = bumpy_sphere(level)
+    for side, stem, mesh in (("source", name, source), ("target", other, permuted(source)[0])):
+        page.set_input_files(
+            f"#file-{side} input[type=file]", save_mesh(mesh, folder / f"{stem}.ply")
+        )
+        page.locator(f"#card-{side}").get_by_text(stem).first.wait_for()
 
 
 def choose(page: Any, box: Any, option: str) -> None:
@@ -195,12 +207,7 @@ def test_landmarks_are_set_by_mouse(
 
 def test_two_people_wait_in_one_queue(server: str, open_page: Any, tmp_path: Path) -> None:
     first, second = open_page(server), open_page(server)
-    large = bumpy_sphere(5)
-    paths = [save_mesh(m, tmp_path / f"{n}.ply") for n, m in (("big", large), ("huge", large))]
-    for side, path in zip(("source", "target"), paths, strict=True):
-        first.set_input_files(f"#file-{side} input[type=file]", path)
-        first.locator(f"#card-{side}").get_by_text(path.stem).first.wait_for()
-    first.locator("#match-run").click()
+    start_long_match(first, tmp_path, "big", "huge")
     first.locator("#match-status .g3-bar").wait_for()
     (tmp_path / "other").mkdir()
     start_match(second, tmp_path / "other", "mine")
@@ -303,13 +310,7 @@ def test_a_job_is_cancelled_from_the_list(
     server: str, runs: Path, open_page: Any, tmp_path: Path
 ) -> None:
     page = open_page(server)
-    large = bumpy_sphere(5)
-    other = permuted(large)[0]
-    paths = [save_mesh(m, tmp_path / f"{n}.ply") for n, m in (("far", large), ("away", other))]
-    for side, path in zip(("source", "target"), paths, strict=True):
-        page.set_input_files(f"#file-{side} input[type=file]", path)
-        page.locator(f"#card-{side}").get_by_text(path.stem).first.wait_for()
-    page.locator("#match-run").click()
+    start_long_match(page, tmp_path, "far", "away")
     page.wait_for_url(re.compile(r"\?job=[0-9a-f]{32}$"))
     job = runs / "jobs" / page.url.rpartition("=")[2]
     page.get_by_role("tab", name="Jobs").click()
@@ -320,13 +321,7 @@ def test_a_job_is_cancelled_from_the_list(
 
 def test_a_job_that_dies_is_told(server: str, runs: Path, open_page: Any, tmp_path: Path) -> None:
     page = open_page(server)
-    large = bumpy_sphere(5)
-    other = permuted(large)[0]
-    paths = [save_mesh(m, tmp_path / f"{n}.ply") for n, m in (("ill", large), ("fated", other))]
-    for side, path in zip(("source", "target"), paths, strict=True):
-        page.set_input_files(f"#file-{side} input[type=file]", path)
-        page.locator(f"#card-{side}").get_by_text(path.stem).first.wait_for()
-    page.locator("#match-run").click()
+    start_long_match(page, tmp_path, "ill", "fated")
     page.locator("#match-status .g3-bar").wait_for()
     job = runs / "jobs" / page.url.rpartition("=")[2]
     os.kill(json.loads((job / "started.json").read_text())["pid"], signal.SIGKILL)
